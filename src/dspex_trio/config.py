@@ -1,0 +1,148 @@
+"""The settings of a runtime: arguments over environment (`DSPEX_TRIO_*`) over a TOML file over defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+ENVIRONMENT_PREFIX = "DSPEX_TRIO_"
+
+
+class InvalidSettings(ValueError):
+    """A setting cannot be used; the text names it, where it can be set, and what is wrong."""
+
+
+def _words(value: Any) -> Any:
+    """In the environment, several names are separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _json_object(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"is no JSON object: {error}") from error
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+LmArguments = Annotated[dict[str, Any], NoDecode, BeforeValidator(_json_object)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose. Immutable; unknown names are errors.
+
+    Each is `--name-with-dashes` on the command line and `DSPEX_TRIO_NAME` in the environment; what it means stands in its
+    description.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback wants TLS and a token.")
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    ready_file: Path | None = Field(
+        None, description="File that gets the decimal port, by rename, once the server answers."
+    )
+    store: str = Field(
+        "embedded",
+        pattern=r"^(embedded|.+:\d+|unix:.+)$",
+        description="Where session variables live: `embedded`, or HOST:PORT of a store that runs elsewhere.",
+    )
+    load: Names = Field((), description="Python modules to import at the start; they register programs and tools.")
+    allow_import: Names = Field(
+        (), description="Dotted prefixes, beside `dspy` and the loaded modules, under which a program's class may lie."
+    )
+    allow_lm_arg: Names = Field(
+        (),
+        description="Keywords of the language model that requests may set although they could send the key elsewhere.",
+    )
+    lm: str | None = Field(None, description="The language model of programs that name none, as `dspy.LM` takes it.")
+    lm_args: LmArguments = Field(
+        default_factory=dict, repr=False, description="Keywords for `dspy.LM`, such as `api_base` or `temperature`."
+    )
+    max_trials: int = Field(8, ge=1, description="Trials that run at the same time; each holds a thread.")
+    max_queue: int = Field(64, ge=0, description="Trials that may wait for a slot; one more is OVERLOADED at once.")
+    max_trial_seconds: float = Field(600.0, gt=0, description="The most time any trial gets, in seconds.")
+    max_message_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024, lt=2**31, description="The largest request or response, in bytes."
+    )
+    max_sessions: int = Field(
+        1024, ge=1, description="Session contexts kept at once; the longest unused one goes first."
+    )
+    session_idle_seconds: float = Field(300.0, gt=0, description="A session context unused for so long is dropped.")
+    reply_margin_ms: float = Field(
+        20.0, ge=0, le=1000, description="Taken off the caller's time so that the failure arrives before its own timer."
+    )
+    grace_seconds: float = Field(
+        5.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
+    )
+    memory_cache: bool = Field(True, description="DSPy's cache in memory, salted by endpoint.")
+    disk_cache: bool = Field(False, description="DSPy's cache on disk, shared by all processes of the user.")
+
+    @classmethod
+    def load_from(cls, arguments: Mapping[str, Any], config_file: Path | None = None) -> Settings:
+        """Put the sources together: `arguments` win over the environment, it over `config_file`, it over the defaults.
+
+        Args:
+            arguments: Setting → value, of those that were really given.
+            config_file: A TOML file whose top-level keys are settings.
+
+        Raises:
+            InvalidSettings: A value is wrong, a name is unknown, or the file cannot be read.
+        """
+        if config_file is not None and not config_file.is_file():
+            raise InvalidSettings(f"--config {config_file}: there is no such file")
+
+        class FromSources(cls):  # type: ignore[valid-type, misc]
+            @classmethod
+            def settings_customise_sources(
+                cls,
+                settings_cls: type[BaseSettings],
+                init_settings: PydanticBaseSettingsSource,
+                env_settings: PydanticBaseSettingsSource,
+                **_others: PydanticBaseSettingsSource,
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                file = (TomlConfigSettingsSource(settings_cls, config_file),) if config_file is not None else ()
+                return (init_settings, env_settings, *file)
+
+        try:
+            found = FromSources(**arguments)
+        except ValidationError as error:
+            raise InvalidSettings(_explain(error)) from None
+        except (SettingsError, ValueError) as error:
+            raise InvalidSettings(f"the settings cannot be read: {error}") from error
+        return cls.model_construct(_fields_set=found.model_fields_set, **dict(found))
+
+    @field_validator("load")
+    @classmethod
+    def _module_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is no module name; give it as in an import, such as my_package.programs")
+        return names
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: there is no such setting")
+        else:
+            spelled = f"--{name.replace('_', '-')}, {ENVIRONMENT_PREFIX}{name.upper()}"
+            got = "" if name == "lm_args" else f"; got {problem['input']!r}"  # it may hold a key
+            lines.append(f"{name} ({spelled}): {problem['msg'].removeprefix('Value error, ')}{got}")
+    return "\n".join(lines)
