@@ -1,0 +1,58 @@
+# Every recipe makes and reuses .venv by itself. PYTHON names the interpreter it is made with (3.11 or newer).
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+python := env("PYTHON", "python3")
+bin := justfile_directory() / ".venv/bin"
+
+# List the recipes
+[private]
+default:
+    @{{just_executable()}} --list --unsorted
+
+# Run real trials end to end on this machine and show what became of them
+demo *arguments: (_venv "runtime")
+    @{{bin}}/dspex-trio demo "$@"
+
+# Run a worker; the arguments are those of `dspex-trio serve`
+serve *arguments: (_venv "runtime")
+    @{{bin}}/dspex-trio serve "$@"
+
+# Run the tests; the arguments are pytest's
+test *arguments: (_venv "dev")
+    @{{bin}}/python -m pytest "$@"
+
+# Check format, lint, types, layers, async rules and that generated code is current
+check: (_venv "dev")
+    {{bin}}/ruff format --check --quiet
+    {{bin}}/ruff check --quiet
+    {{bin}}/mypy
+    {{bin}}/lint-imports --no-timing
+    git ls-files 'src/*.py' 'tools/*.py' | grep -v generated/ | xargs {{bin}}/flake8-async
+    {{bin}}/python tools/generate_protos.py --check
+
+# Format the code and mend what ruff can mend
+fmt: (_venv "dev")
+    {{bin}}/ruff format
+    {{bin}}/ruff check --fix
+
+# Regenerate the protobuf modules from protos/
+protos: (_venv "dev")
+    {{bin}}/python tools/generate_protos.py
+
+# Measure CPU per trial, throughput, start-up and deadline lateness against bare DSPy
+bench *arguments: (_venv "dev")
+    @{{bin}}/python tools/bench.py "$@"
+
+# Install what the recipe needs, unless the last run already did: "runtime" or "dev"
+_venv kind:
+    @{{python}} tools/venv.py {{kind}}
+
+# Pin the newest versions that fit into constraints.txt
+lock: (_venv "dev")
+    {{bin}}/python -m pip install --quiet uv
+    { echo '# Pinned versions of everything that .venv may hold; made by `just lock`.'; echo 'pip==26.3'; \
+      {{bin}}/uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev \
+        --no-header --no-annotate --no-emit-index-url pyproject.toml; } > constraints.new
+    mv constraints.new constraints.txt

@@ -1,0 +1,71 @@
+"""What every long-running command shares: signals that end it cleanly, the ready file, logging."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+logger = logging.getLogger(__name__)
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error, a line each."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
+    )
+
+
+def run_until_signalled(serve: Callable[[trio.Event], Awaitable[None]]) -> None:
+    """Run `serve(stopping)`; the first SIGTERM or SIGINT sets the event, a second one cancels at once."""
+
+    async def main() -> None:
+        with trio.open_signal_receiver(*END_SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                stopping = trio.Event()
+
+                async def watch() -> None:
+                    async for number in signals:
+                        name = signal.Signals(number).name
+                        if stopping.is_set():
+                            logger.warning("second signal (%s): ending at once", name)
+                            nursery.cancel_scope.cancel()
+                            return
+                        logger.info("%s: shutting down", name)
+                        stopping.set()
+
+                nursery.start_soon(watch)
+                await serve(stopping)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def announce(ready_file: Path | None, port: int) -> None:
+    """Write the decimal port to `ready_file` so that nobody can read half of it: written aside, synced, renamed."""
+    if ready_file is None:
+        return
+    aside = ready_file.with_name(ready_file.name + ".tmp")
+    with aside.open("w") as file:
+        file.write(str(port))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(ready_file)
+
+
+def json_or_text(text: str) -> object:
+    """A value of `--lm-arg KEY=VALUE`: JSON where it parses as JSON, else the text itself."""
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, float) and not math.isfinite(value) else value
