@@ -30,9 +30,8 @@ class Slots(Protocol):
         """How many there are."""
         ...
 
-    @property
-    def free(self) -> int:
-        """How many could be had at once."""
+    def acquire_nowait(self) -> Slot:
+        """Take a slot that is free; raises trio.WouldBlock when there is none or others wait."""
         ...
 
     async def acquire(self) -> Slot:
@@ -85,11 +84,14 @@ class Admission:
             self._typical_seconds += _SMOOTHING * (trio.current_time() - began - self._typical_seconds)
 
     async def _take(self) -> Slot:
+        await trio.lowlevel.checkpoint_if_cancelled()  # a deadline that is past takes no slot
         if self._closed:
             raise ShuttingDown("the worker is shutting down and takes no more trials")
         if (reason := self._refuse()) is not None:
             raise Overloaded(reason)
-        if self._slots.free == 0 or self._waiting:
+        try:
+            return self._slots.acquire_nowait()
+        except trio.WouldBlock:
             self._check_queue()
         with trio.CancelScope() as scope:
             self._waiting.add(scope)

@@ -1,0 +1,166 @@
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dspex_trio.errors import FailureKind, InvalidSpec, LmError, Stage, StoreUnavailable
+from dspex_trio.model import Prediction, TraceEntry, TrialFailure, TrialSuccess
+
+from .fakes import FakeProgram, answers, bound, raises, request, sleeps, trials
+
+
+async def test_a_trial_that_succeeds_tells_everything(autojump_clock):
+    async def read():
+        await trio.sleep(0.25)
+        return {"temperature": bound("temperature", 0.3)}
+
+    async def run(inputs):
+        await trio.sleep(2)
+        return Prediction({"answer": inputs["question"]}, ({"answer": 1}, {"answer": 2}), ("odd",))
+
+    entry = TraceEntry("self", "Predict", "question -> answer", {}, {})
+    outcome = await trials(FakeProgram(run, variables=read, trace=(entry,))).run(request(question="why"))
+
+    assert isinstance(outcome, TrialSuccess)
+    assert outcome.prediction == {"answer": "why"}
+    assert outcome.completions == ({"answer": 1}, {"answer": 2})
+    assert outcome.warnings == ("odd",)
+    assert outcome.trace == (entry,)
+    assert outcome.variables["temperature"].value == 0.3
+    assert (outcome.trial_id, outcome.latency_ms) == ("t1", pytest.approx(2000))
+    assert outcome.timings.sync_ms == pytest.approx(250)
+    assert outcome.timings.total_ms == pytest.approx(2250)
+
+
+async def test_the_deadline_names_the_stage_it_struck_in_and_keeps_what_is_known(autojump_clock):
+    entry = TraceEntry("self", "Predict", "q -> a", {}, {})
+    program = sleeps(100)
+    program.trace, program.variables = (entry,), {"max_iters": bound("max_iters", 3)}
+    outcome = await trials(program).run(request(seconds=5))
+
+    assert isinstance(outcome, TrialFailure)
+    assert (outcome.kind, outcome.stage) == (FailureKind.DEADLINE_EXCEEDED, Stage.EXECUTE)
+    assert outcome.error_message == "the deadline passed in stage EXECUTE, 5000 ms after the trial arrived"
+    assert outcome.partial_trace == (entry,)
+    assert outcome.variables["max_iters"].value == 3
+    assert outcome.details == {"rung": "wake", "rung_ms": "0.3", "stuck": "false"}
+    assert outcome.timings.execute_ms == pytest.approx(5000)
+    assert trio.current_time() == pytest.approx(outcome.timings.total_ms / 1000)
+
+
+@pytest.mark.parametrize("stage", ["ADMISSION", "HYDRATE", "SYNC", "EXECUTE"])
+async def test_the_one_deadline_covers_every_stage(autojump_clock, stage):
+    async def forever(*_args):
+        await trio.sleep_forever()
+
+    program = {
+        "ADMISSION": sleeps(100),
+        "HYDRATE": forever,
+        "SYNC": FakeProgram(lambda _inputs: None, variables=forever),
+        "EXECUTE": FakeProgram(forever),
+    }[stage]
+    runner = trials(program)
+    async with trio.open_nursery() as nursery:
+        if stage == "ADMISSION":
+            nursery.start_soon(runner.run, request())
+            await wait_all_tasks_blocked()
+        outcome = await runner.run(request(seconds=1))
+        assert (outcome.kind, outcome.stage.name) == (FailureKind.DEADLINE_EXCEEDED, stage)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_deadline_that_is_already_past_runs_nothing():
+    ran = []
+    outcome = await trials(FakeProgram(ran.append)).run(request(seconds=-1))
+    assert (outcome.kind, outcome.stage, ran) == (FailureKind.DEADLINE_EXCEEDED, Stage.ADMISSION, [])
+
+
+async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_cancelled(autojump_clock):
+    told = []
+    runner = trials(sleeps(100), on_outcome=lambda _request, outcome: told.append(outcome))
+    with trio.move_on_after(3) as caller:
+        await runner.run(request())
+        pytest.fail("a cancel from outside must stay a cancel")
+    assert caller.cancelled_caught
+    assert [(o.kind, o.stage, o.timings.execute_ms) for o in told] == [
+        (FailureKind.CANCELLED, Stage.EXECUTE, pytest.approx(3000))
+    ]
+    assert runner.running == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "stage", "told"),
+    [
+        (ValueError("x"), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "ValueError"),
+        (SystemExit(3), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "SystemExit"),
+        (KeyboardInterrupt(), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "KeyboardInterrupt"),
+        (BaseExceptionGroup("g", [SystemExit(1)]), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "BaseExceptionGroup"),
+        (LmError("down"), FailureKind.LM_ERROR, Stage.EXECUTE, "dspex_trio.errors.LmError"),
+    ],
+)
+async def test_whatever_a_program_raises_is_a_failure(error, kind, stage, told):
+    outcome = await trials(raises(error)).run(request())
+    assert (outcome.kind, outcome.stage, outcome.error_type) == (kind, stage, told)
+
+
+async def test_an_error_on_the_way_to_the_program_keeps_its_own_stage():
+    def unreachable():
+        raise StoreUnavailable("the store at 127.0.0.1:1 cannot be reached")
+
+    outcome = await trials(InvalidSpec("no such parameter")).run(request())
+    assert (outcome.kind, outcome.stage) == (FailureKind.INVALID_SPEC, Stage.HYDRATE)
+    outcome = await trials(FakeProgram(lambda _inputs: None, variables=unreachable)).run(request())
+    assert (outcome.kind, outcome.stage, outcome.retryable) == (FailureKind.STORE_UNAVAILABLE, Stage.SYNC, True)
+
+
+async def test_a_fault_of_ours_is_internal_and_disturbs_nobody(caplog):
+    runner = trials(FakeProgram(lambda _inputs: None, variables=lambda: {}["ours"]))
+    outcome = await runner.run(request())
+    assert (outcome.kind, outcome.stage) == (FailureKind.INTERNAL, Stage.SYNC)
+    assert "KeyError: 'ours'" in caplog.text
+
+
+async def test_drain_lets_running_trials_end_within_the_grace_and_fails_the_rest(autojump_clock):
+    outcomes = {}
+
+    async def sleep_as_asked(inputs):
+        await trio.sleep(inputs["length"])
+        return Prediction({})
+
+    async def run(name, length):
+        outcomes[name] = await runner.run(request(trial_id=name, length=length))
+
+    runner = trials(FakeProgram(sleep_as_asked), capacity=2)
+    async with trio.open_nursery() as nursery:
+        for name, length in [("quick", 2), ("slow", 50), ("queued", 1)]:
+            nursery.start_soon(run, name, length)
+            await wait_all_tasks_blocked()
+        await runner.drain(5)
+    assert isinstance(outcomes["quick"], TrialSuccess)
+    assert (outcomes["slow"].kind, outcomes["slow"].stage) == (FailureKind.SHUTTING_DOWN, Stage.ADMISSION)
+    assert outcomes["slow"].timings.execute_ms == pytest.approx(5000)
+    assert outcomes["queued"].kind is FailureKind.SHUTTING_DOWN
+    assert outcomes["queued"].timings.total_ms == 0
+    late = await runner.run(request())
+    assert late.kind is FailureKind.SHUTTING_DOWN
+
+
+async def test_two_trials_in_two_slots_do_not_mix(autojump_clock):
+    async def run(inputs):
+        await trio.sleep(1)
+        return Prediction({"answer": inputs["n"]})
+
+    runner, answers_seen = trials(FakeProgram(run), capacity=4, max_queue=16), {}
+    async with trio.open_nursery() as nursery:
+        for n in range(20):
+
+            async def one(n=n):
+                answers_seen[n] = (await runner.run(request(n=n))).prediction["answer"]
+
+            nursery.start_soon(one)
+    assert answers_seen == {n: n for n in range(20)}
+
+
+async def test_a_trial_that_answers_at_once_holds_no_slot_afterwards():
+    runner = trials(answers(a=1))
+    for _ in range(5):
+        assert isinstance(await runner.run(request()), TrialSuccess)
