@@ -1,0 +1,104 @@
+"""What operators register by name: program classes and tools."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, overload
+
+import dspy
+
+ModuleClass = TypeVar("ModuleClass", bound=type)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+MODULE_REGISTRY: Final[dict[str, type[dspy.Module]]] = {}
+TOOL_REGISTRY: Final[dict[str, dspy.Tool]] = {}
+_REUSABLE: Final[set[type]] = set()
+
+
+def register(name: str, *, reusable: bool = False) -> Callable[[ModuleClass], ModuleClass]:
+    """Make a `dspy.Module` subclass available to program specifications under `name`.
+
+    Args:
+        name: What `python_class` says.
+        reusable: Promise that a `copy.deepcopy` of an instance is as good as a new one; trials then get copies of a
+            prototype, which is faster. Not true of a class whose tools or callbacks close over `self`.
+
+    Raises:
+        TypeError: The class is no `dspy.Module` subclass.
+        ValueError: The name is taken.
+
+    Example:
+        @dspex.register("MyCustomReAct")
+        class MyCustomReAct(dspy.ReAct): ...
+    """
+
+    def decorator(cls: ModuleClass) -> ModuleClass:
+        if not (isinstance(cls, type) and issubclass(cls, dspy.Module)):
+            raise TypeError("Only dspy.Module subclasses can be registered.")
+        if name in MODULE_REGISTRY:
+            raise ValueError(f"Module '{name}' is already registered.")
+        MODULE_REGISTRY[name] = cls
+        if reusable:
+            _REUSABLE.add(cls)
+        return cls
+
+    return decorator
+
+
+def get_module_class(name: str) -> type[dspy.Module]:
+    """The class registered under `name`; KeyError when there is none."""
+    if name not in MODULE_REGISTRY:
+        raise KeyError(f"No dspy.Module registered with name '{name}'.")
+    return MODULE_REGISTRY[name]
+
+
+def is_reusable(cls: type) -> bool:
+    """Whether trials may get deep copies of one instance: DSPy's own classes, and those registered as reusable."""
+    return cls in _REUSABLE or cls.__module__.partition(".")[0] == "dspy"
+
+
+@overload
+def tool(function: Function, /) -> Function: ...
+@overload
+def tool(*, name: str | None = None, description: str | None = None) -> Callable[[Function], Function]: ...
+def tool(
+    function: Function | None = None, /, *, name: str | None = None, description: str | None = None
+) -> Function | Callable[[Function], Function]:
+    """Make a function available to programs as a tool: `{"tool": "name"}` in a specification's dependencies.
+
+    The argument schema comes from the annotations, the description from the docstring. A call that lacks a required
+    argument is refused before the function runs.
+
+    Args:
+        function: The function, when used as a bare decorator.
+        name: The tool's name; the function's by default.
+        description: What the language model reads; the docstring by default.
+
+    Raises:
+        TypeError: The function is asynchronous; a program runs in a thread.
+        ValueError: The name is taken.
+    """
+
+    def decorator(function: Function) -> Function:
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"Tool {function.__name__!r} is asynchronous; a program calls its tools from a thread.")
+        made = RegisteredTool(function, name=name, desc=description)
+        if made.name in TOOL_REGISTRY:
+            raise ValueError(f"Tool '{made.name}' is already registered.")
+        TOOL_REGISTRY[made.name] = made
+        return function
+
+    return decorator if function is None else decorator(function)
+
+
+class RegisteredTool(dspy.Tool):  # type: ignore[misc]
+    """A tool that refuses a call without its required arguments; DSPy would run the function and see it fail."""
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Run the function."""
+        try:
+            inspect.signature(self.func).bind(**arguments)
+        except TypeError as error:
+            raise ValueError(f"tool {self.name!r} cannot be called like this: {error}") from None
+        return super().__call__(**arguments)

@@ -1,0 +1,178 @@
+"""From a specification's signature to DSPy's, with every type name resolved here.
+
+DSPy's own parser imports whatever module a dotted name in a signature says (`signatures/signature.py`,
+`_parse_type_node`), so it never sees text: it gets fields with types.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import dspy
+
+from dspex_trio.errors import InvalidSpec
+from dspex_trio.model import Field, Signature
+from dspex_trio.programs.classes import ImportPolicy
+
+_BUILTIN: Final[dict[str, Any]] = {
+    kind.__name__: kind
+    for kind in (int, str, float, bool, list, tuple, dict, set, frozenset, complex, bytes, bytearray)
+} | {"None": None, "NoneType": type(None), "object": dict}
+_JSON: Final[dict[str, Any]] = {
+    "string": str, "integer": int, "number": float, "boolean": bool, "array": list, "null": type(None),
+}  # fmt: skip
+_TYPING: Final[dict[str, Any]] = {
+    name: getattr(typing, name)
+    for name in ("Any", "Dict", "FrozenSet", "List", "Literal", "Optional", "Set", "Tuple", "Union")
+}
+_KNOWN: Final = {**_TYPING, **_JSON, **_BUILTIN}
+
+# DSPy takes these keywords of a predictor's call for itself (predict/predict.py, _forward_preprocess).
+_RESERVED: Final = frozenset({"signature", "new_signature", "demos", "config", "lm"})
+
+
+def make_signature(signature: Signature, policy: ImportPolicy, loaded: Iterable[str] = ()) -> type[dspy.Signature]:
+    """Build a DSPy signature.
+
+    Args:
+        signature: The specification's form.
+        policy: Decides which dotted type names may be looked up.
+        loaded: Modules of the operator whose types may be named without their module.
+
+    Raises:
+        InvalidSpec: The signature is malformed or names an unknown type.
+        ImportNotAllowed: A dotted type name lies under no allowed prefix.
+    """
+    types = _Types(policy, tuple(loaded))
+    if signature.text:
+        parts = list(_parse(signature.text))
+    else:
+        parts = [(False, field) for field in signature.inputs] + [(True, field) for field in signature.outputs]
+    if not any(is_output for is_output, _ in parts):
+        raise InvalidSpec("the signature has no output field; write it as 'question -> answer'")
+    fields: dict[str, tuple[Any, Any]] = {}
+    for is_output, field in parts:
+        if not field.name.isidentifier():
+            raise InvalidSpec(f"{field.name!r} cannot be the name of a signature field")
+        if field.name in fields:
+            raise InvalidSpec(f"the signature has two fields named {field.name!r}")
+        if field.name in _RESERVED and not is_output:
+            raise InvalidSpec(f"an input cannot be named {field.name!r}: DSPy takes that keyword for itself")
+        description = {"desc": field.description} if field.description else {}
+        if is_output:
+            info = dspy.OutputField(**description)
+        else:
+            info = dspy.InputField(**description, IS_TYPE_UNDEFINED=not field.type)
+        fields[field.name] = (types.resolve(field.type, field.name) if field.type else str, info)
+    try:
+        return dspy.make_signature(fields, signature.instructions or None, signature.name or "StringSignature")
+    except (ValueError, TypeError, NameError) as error:  # NameError: a field that shadows pydantic's own names
+        raise InvalidSpec(f"DSPy refuses the signature: {error}") from error
+
+
+def _parse(text: str) -> Iterator[tuple[bool, Field]]:
+    """Split DSPy's notation into (is output, field); an empty type means that none was written."""
+    if text.count("->") != 1:
+        raise InvalidSpec(f"the signature {text!r} must have exactly one '->', as in 'question -> answer'")
+    for is_output, side in enumerate(text.split("->")):
+        try:
+            [function] = ast.parse(f"def f({side.strip()}): pass").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise InvalidSpec(f"the signature {text!r} cannot be read near {side.strip()!r}") from error
+        if not isinstance(function, ast.FunctionDef) or len(function.args.args) != _count(function.args):
+            raise InvalidSpec(f"the signature {text!r} may only list fields, as in 'a: str, b: int -> c'")
+        for argument in function.args.args:
+            written = ast.unparse(argument.annotation) if argument.annotation is not None else ""
+            yield bool(is_output), Field(argument.arg, written)
+
+
+def _count(arguments: ast.arguments) -> int:
+    """Everything that a parameter list can hold; only plain names are fields."""
+    extras = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return sum(
+        map(len, (arguments.args, arguments.posonlyargs, arguments.kwonlyargs, arguments.defaults, extras))
+    )
+
+
+class _Types:
+    """Resolves type names against builtins, typing, JSON's names, `dspy.` and the types of loaded modules."""
+
+    def __init__(self, policy: ImportPolicy, loaded: tuple[str, ...]) -> None:
+        self._policy = policy
+        self._loaded = loaded
+
+    def resolve(self, text: str, field: str) -> Any:
+        try:
+            expression = ast.parse(text, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise InvalidSpec(f"field {field!r}: the type {text!r} cannot be read") from error
+        try:
+            resolved = self._node(expression, field)
+        except (TypeError, RecursionError) as error:
+            raise InvalidSpec(f"field {field!r}: {text!r} is no type: {error}") from error
+        return type(None) if resolved is None else resolved
+
+    def _node(self, node: ast.expr, field: str) -> Any:  # noqa: PLR0911 - one line for each form of annotation
+        match node:
+            case ast.Name(id=name):
+                return self._name(name, field)
+            case ast.Attribute():
+                return self._dotted(ast.unparse(node), field)
+            case ast.Subscript(value=base, slice=inner):
+                return self._subscript(self._node(base, field), inner, field)
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+                return typing.Union[self._node(left, field), self._node(right, field)]  # noqa: UP007 - None is no type
+            case ast.Constant(value=None):
+                return None
+            case ast.Constant(value=str() as quoted):
+                return self.resolve(quoted, field)
+        raise InvalidSpec(f"field {field!r}: {ast.unparse(node)!r} is no type")
+
+    def _subscript(self, base: Any, inner: ast.expr, field: str) -> Any:
+        items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        if base is typing.Literal:
+            return typing.Literal[tuple(_literal(item, field) for item in items)]  # type: ignore[valid-type]
+        arguments = tuple(
+            ... if isinstance(item, ast.Constant) and item.value is ... else self._node(item, field) for item in items
+        )
+        return base[arguments if len(arguments) > 1 else arguments[0]]
+
+    def _name(self, name: str, field: str) -> Any:
+        if name in _KNOWN:
+            return _KNOWN[name]
+        for module_name in self._loaded:
+            found = getattr(sys.modules.get(module_name), name, None)
+            if isinstance(found, type):
+                return found
+        if isinstance(found := getattr(dspy, name, None), type):
+            return found
+        raise InvalidSpec(
+            f"field {field!r}: unknown type {name!r}; known are Python's and JSON's type names, typing's, dspy's types "
+            f"(such as dspy.Image) and the types of modules that the operator loaded"
+        )
+
+    def _dotted(self, dotted: str, field: str) -> Any:
+        root, _, rest = dotted.partition(".")
+        if root == "typing" and rest in _TYPING:
+            return _TYPING[rest]
+        self._policy.check(dotted)
+        module_name, _, name = dotted.rpartition(".")
+        # Only what is already imported: a type's name is no reason to run a module's code.
+        found = getattr(sys.modules.get(module_name), name, None)
+        if not isinstance(found, type):
+            raise InvalidSpec(f"field {field!r}: there is no type {dotted!r} in the modules of this worker")
+        return found
+
+
+def _literal(node: ast.expr, field: str) -> Any:
+    try:
+        value = ast.literal_eval(node)
+    except ValueError as error:
+        raise InvalidSpec(f"field {field!r}: {ast.unparse(node)!r} is no literal") from error
+    if value is not None and not isinstance(value, (str, int, bool, bytes)):
+        raise InvalidSpec(f"field {field!r}: a Literal cannot hold {value!r}")
+    return value
