@@ -1,4 +1,4 @@
-"""From a name in a specification to a class: the registry first, then imports under allowed prefixes, and nothing else."""
+"""From a name in a specification to a class: the registry first, then imports under allowed prefixes."""
 
 from __future__ import annotations
 

@@ -11,9 +11,31 @@ from dspex_trio.model import LanguageModel
 
 # Keywords that change what is asked of the model, not where the request goes or who pays.
 SAMPLING: Final = frozenset(
-    "temperature max_tokens max_completion_tokens top_p top_k min_p n stop seed presence_penalty frequency_penalty "
-    "repetition_penalty logprobs top_logprobs logit_bias reasoning_effort verbosity response_format rollout_id "
-    "parallel_tool_calls tool_choice thinking model_type".split()
+    [
+        "temperature",
+        "max_tokens",
+        "max_completion_tokens",
+        "top_p",
+        "top_k",
+        "min_p",
+        "n",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logprobs",
+        "top_logprobs",
+        "logit_bias",
+        "reasoning_effort",
+        "verbosity",
+        "response_format",
+        "rollout_id",
+        "parallel_tool_calls",
+        "tool_choice",
+        "thinking",
+        "model_type",
+    ]
 )
 
 _FORBIDDEN: Final = re.compile(

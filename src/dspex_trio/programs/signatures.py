@@ -69,9 +69,12 @@ def make_signature(signature: Signature, policy: ImportPolicy, loaded: Iterable[
             info = dspy.InputField(**description, IS_TYPE_UNDEFINED=not field.type)
         fields[field.name] = (types.resolve(field.type, field.name) if field.type else str, info)
     try:
-        return dspy.make_signature(fields, signature.instructions or None, signature.name or "StringSignature")
+        made: type[dspy.Signature] = dspy.make_signature(
+            fields, signature.instructions or None, signature.name or "StringSignature"
+        )
     except (ValueError, TypeError, NameError) as error:  # NameError: a field that shadows pydantic's own names
         raise InvalidSpec(f"DSPy refuses the signature: {error}") from error
+    return made
 
 
 def _parse(text: str) -> Iterator[tuple[bool, Field]]:
@@ -92,10 +95,8 @@ def _parse(text: str) -> Iterator[tuple[bool, Field]]:
 
 def _count(arguments: ast.arguments) -> int:
     """Everything that a parameter list can hold; only plain names are fields."""
-    extras = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
-    return sum(
-        map(len, (arguments.args, arguments.posonlyargs, arguments.kwonlyargs, arguments.defaults, extras))
-    )
+    lists: tuple[list[Any], ...] = (arguments.args, arguments.posonlyargs, arguments.kwonlyargs, arguments.defaults)
+    return sum(len(part) for part in lists) + (arguments.vararg is not None) + (arguments.kwarg is not None)
 
 
 class _Types:
@@ -116,7 +117,7 @@ class _Types:
             raise InvalidSpec(f"field {field!r}: {text!r} is no type: {error}") from error
         return type(None) if resolved is None else resolved
 
-    def _node(self, node: ast.expr, field: str) -> Any:  # noqa: PLR0911 - one line for each form of annotation
+    def _node(self, node: ast.expr, field: str) -> Any:
         match node:
             case ast.Name(id=name):
                 return self._name(name, field)
@@ -135,7 +136,7 @@ class _Types:
     def _subscript(self, base: Any, inner: ast.expr, field: str) -> Any:
         items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         if base is typing.Literal:
-            return typing.Literal[tuple(_literal(item, field) for item in items)]  # type: ignore[valid-type]
+            return typing.Literal[tuple(_literal(item, field) for item in items)]
         arguments = tuple(
             ... if isinstance(item, ast.Constant) and item.value is ... else self._node(item, field) for item in items
         )

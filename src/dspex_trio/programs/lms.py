@@ -1,0 +1,94 @@
+"""Language models: one of DSPy's per specification, shared with its connections; a copy of it per trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+from dspex_trio.errors import InvalidSpec
+from dspex_trio.model import LanguageModel
+from dspex_trio.programs.settings import SAMPLING, ProgramSettings, refused_lm_argument
+
+
+class LanguageModels:
+    """Makes language models and keeps those in use.
+
+    A `dspy.LM` pools its provider's connections and shares them with its copies, so the same specification gets the
+    same one; the longest unused goes first when there are more than `settings.max_lms`.
+
+    Args:
+        settings: The operator's choice and rules.
+        default: A ready model in place of `settings.lm`, for embedding and tests.
+    """
+
+    def __init__(self, settings: ProgramSettings, default: dspy.BaseLM | None = None) -> None:
+        self._settings = settings
+        self._default = default
+        self._kept: OrderedDict[str, dspy.BaseLM] = OrderedDict()
+
+    def for_trial(self, wanted: LanguageModel | None, *, no_cache: bool) -> dspy.BaseLM | None:
+        """A copy for one trial: of the model that the program asks for, else of the operator's, else None.
+
+        Raises:
+            InvalidSpec: The program sets an argument that a request may not set, or DSPy refuses the arguments.
+        """
+        model = self._base(wanted)
+        if model is None:
+            return None
+        copy = model.copy()
+        if no_cache:
+            copy.cache = False
+        return copy
+
+    def named(self, model: str, *, no_cache: bool) -> dspy.BaseLM:
+        """A copy of the model of that name, as a program gets it that asks for `LanguageModel(model)`."""
+        found = self.for_trial(LanguageModel(model), no_cache=no_cache)
+        assert found is not None  # a named model always exists  # noqa: S101
+        return found
+
+    def _base(self, wanted: LanguageModel | None) -> dspy.BaseLM | None:
+        if wanted is None:
+            if self._default is not None or self._settings.lm is None:
+                return self._default
+            return self._keep(self._settings.lm.model, self._settings.lm.params)
+        if (refusal := refused_lm_argument(self._settings, wanted.params)) is not None:
+            raise InvalidSpec(refusal)
+        if not wanted.model:
+            raise InvalidSpec("the program's lm names no model; write it as 'openai/gpt-4o-mini'")
+        return self._keep(wanted.model, {**self._operators_arguments(wanted.model), **wanted.params})
+
+    def _operators_arguments(self, model: str) -> Mapping[str, Any]:
+        """The operator's connection arguments go to models of the operator's own provider and to no other."""
+        lm = self._settings.lm
+        if lm is None or lm.model.partition("/")[0] != model.partition("/")[0]:
+            return {}
+        return lm.params if lm.model == model else {k: v for k, v in lm.params.items() if k not in SAMPLING}
+
+    def _keep(self, model: str, params: Mapping[str, Any]) -> dspy.BaseLM:
+        try:
+            key = json.dumps([model, params], sort_keys=True, default=lambda value: f"{type(value)}@{id(value)}")
+        except ValueError as error:
+            raise InvalidSpec(f"the arguments of language model {model!r} cannot be read: {error}") from error
+        if (kept := self._kept.get(key)) is None:
+            try:
+                kept = dspy.LM(model, **params)
+            except (ValueError, TypeError) as error:
+                raise InvalidSpec(f"DSPy refuses the language model {model!r}: {error}") from error
+            self._kept[key] = kept
+            while len(self._kept) > self._settings.max_lms:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return kept
+
+
+def cache_salt(model: dspy.BaseLM | None) -> str:
+    """What must differ between two entries of DSPy's cache: its own keys ignore the endpoint and the API key."""
+    connection = {k: repr(v) for k, v in getattr(model, "kwargs", {}).items() if k not in SAMPLING}
+    if not connection:
+        return ""
+    return hashlib.sha256(json.dumps(connection, sort_keys=True).encode()).hexdigest()

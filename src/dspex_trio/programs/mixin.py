@@ -1,0 +1,138 @@
+"""`VariableAwareMixin`: gives a program instance `bind_to_variable()` and `sync_variables()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import dspy
+
+from dspex_trio.errors import VariableInvalid, VariableNotFound
+from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, VariableSource
+from dspex_trio.programs.bindings import Parameter, Refused
+from dspex_trio.variables import check_value, show
+
+MODULE_CHOICE: Final = "python_class"
+"""The binding that picks the class; it is read before there is a module to bind."""
+
+
+class Bindings:
+    """The variables that one program instance is bound to.
+
+    Args:
+        source: Where values come from.
+        find: Path → parameter, or InvalidSpec.
+        not_before: No value that the store was asked for before this time may be used.
+    """
+
+    def __init__(self, source: VariableSource, find: Callable[[str], Parameter], not_before: float) -> None:
+        self._source = source
+        self._find = find
+        self._not_before = not_before
+        self._bound: dict[str, tuple[Binding, Parameter]] = {}
+        self.known: dict[str, Variable | None] = {}
+        """Variables of this trial that were read already, in the same consistent read as the rest."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Bindings:
+        return self
+
+    def bind(self, binding: Binding) -> None:
+        self._bound[binding.parameter] = (binding, self._find(binding.parameter))
+
+    async def sync(self) -> dict[str, BoundVariable]:
+        wanted = dict.fromkeys(binding.variable for binding, _ in self._bound.values())
+        if not wanted:
+            return {}
+        if wanted.keys() <= self.known.keys():
+            found: Mapping[str, Variable | None] = self.known
+        else:
+            found = await self._source.get_variables(list(wanted), not_before=self._not_before)
+        values = [(parameter, bound_value(binding, found)) for binding, parameter in self._bound.values()]
+        # Nothing is applied before everything is checked.
+        checked = [(parameter, bound, _checked(parameter, bound)) for parameter, bound in values if bound is not None]
+        applied = {}
+        for parameter, bound, value in checked:
+            parameter.apply(value)
+            applied[parameter.path] = bound
+        self.known = {}
+        return applied
+
+
+def bound_value(binding: Binding, found: Mapping[str, Variable | None]) -> BoundVariable | None:
+    """The value that a binding gives; None for an optional one whose variable is missing.
+
+    Raises VariableNotFound and VariableInvalid, naming the variable and the parameter.
+    """
+    variable = found.get(binding.variable)
+    if variable is None:
+        if binding.default is not MISSING:
+            return BoundVariable(binding.parameter, binding.variable, binding.default, from_default=True)
+        if binding.optional:
+            return None
+        raise VariableNotFound(
+            f"the session has no variable {binding.variable!r}, which parameter {binding.parameter!r} is bound to; "
+            f"set it, or make the binding optional or give it a default"
+        )
+    try:
+        value = check_value(variable.type, variable.value, variable.constraints)
+    except ValueError as error:
+        raise VariableInvalid(
+            f"variable {binding.variable!r}, bound to parameter {binding.parameter!r}: {error}"
+        ) from None
+    return BoundVariable(binding.parameter, binding.variable, value, variable.version)
+
+
+def _checked(parameter: Parameter, bound: BoundVariable) -> Any:
+    try:
+        return parameter.check(bound.value)
+    except Refused as refused:
+        raise VariableInvalid(
+            f"variable {bound.variable!r} is {show(bound.value)}, but parameter {bound.parameter!r} {refused}"
+        ) from None
+
+
+class VariableAwareMixin:
+    """What a program instance gains; applied by `make_variable_aware`, never constructed."""
+
+    _dspex_bindings: Bindings
+
+    async def bind_to_variable(
+        self, parameter: str, variable: str, *, optional: bool = False, default: Any = MISSING
+    ) -> None:
+        """Take the value of `parameter` from the session variable `variable` (a name or id) at the next sync.
+
+        Raises:
+            InvalidSpec: The module has no such parameter.
+        """
+        self._dspex_bindings.bind(Binding(parameter, variable, optional, default))
+
+    async def sync_variables(self) -> dict[str, BoundVariable]:
+        """Fetch the latest values of all bound variables in one consistent read, check them and apply them.
+
+        When cancelled, or when any value is missing or refused, nothing is applied.
+
+        Returns:
+            Parameter path → the value that was applied.
+
+        Raises:
+            VariableNotFound, VariableInvalid, StoreUnavailable: As they say.
+        """
+        return await self._dspex_bindings.sync()
+
+
+@cache
+def _variable_aware(cls: Any) -> type:
+    return type(f"VariableAware{cls.__name__}", (VariableAwareMixin, cls), {"__module__": cls.__module__})
+
+
+def program_class(module: object) -> type:
+    """The class that the module was made from, without the mixin."""
+    cls = type(module)
+    return cls.__bases__[1] if cls.__bases__[0] is VariableAwareMixin else cls
+
+
+def make_variable_aware(module: dspy.Module, bindings: Bindings) -> None:
+    """Give an instance the mixin by exchanging its class; its constructor does not run again."""
+    module.__class__ = _variable_aware(type(module))
+    module._dspex_bindings = bindings  # noqa: SLF001 - the mixin's own attribute
