@@ -1,0 +1,197 @@
+"""JSON text ↔ plain values: integers exact at any size, NaN and infinities as strings, bytes as base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from json.encoder import encode_basestring
+from typing import Any, Final
+
+from dspex_trio.errors import ValueNotDecodable
+from dspex_trio.values import MAX_DEPTH, plain
+
+BYTES_KEY: Final = "__bytes__"
+"""The one key of the object that stands for bytes; its value is base64."""
+
+MAX_DIGITS: Final = 1_000_000
+"""Digits that the long integers of one JSON text may have in total; beyond, converting them would take seconds."""
+
+# Below Python's own limit (int_max_str_digits), which is not ours to change: the process is the embedder's too.
+_CHUNK: Final = 512
+_TEN_TO_CHUNK: Final = 10**_CHUNK
+
+_NAN, _INFINITY, _MINUS_INFINITY = "NaN", "Infinity", "-Infinity"
+_SPECIAL: Final = {_NAN: math.nan, _INFINITY: math.inf, _MINUS_INFINITY: -math.inf}
+
+_encode_fast: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def encode_json(value: Any) -> bytes:
+    """`value` as JSON text in UTF-8; what has no JSON form is made plain first, so this never fails.
+
+    Lone surrogates, which UTF-8 cannot carry, become U+FFFD.
+    """
+    try:
+        text = _encode_fast(value)
+    except (ValueError, TypeError, RecursionError):  # NaN, an endless integer, bytes, an object, a cycle
+        text = "".join(_pieces(plain(value)))
+    return utf8(text)
+
+
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8, with U+FFFD for what UTF-8 cannot carry."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with nothing in it that JSON cannot say: bytes and special floats as they are written on the wire."""
+    match value:
+        case float() if not math.isfinite(value):
+            return _special(value)
+        case bytes():
+            return {BYTES_KEY: base64.b64encode(value).decode("ascii")}
+        case list():
+            return [jsonable(item) for item in value]
+        case dict():
+            return {key: jsonable(item) for key, item in value.items()}
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return jsonable(plain(value))
+
+
+def decode_json(raw: bytes) -> Any:
+    """The value of JSON text in UTF-8.
+
+    Raises:
+        ValueNotDecodable: It is no JSON (RFC 8259: a bare NaN is none), nests deeper than 100 levels, or holds integers
+            of more than a million digits.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueNotDecodable(f"the text is no UTF-8: {error.reason} at byte {error.start}") from None
+    hook = _bytes_or_object if BYTES_KEY in text else None
+    try:
+        value = _loads(text, hook)
+    except RecursionError:
+        raise ValueNotDecodable(f"the JSON text nests deeper than {MAX_DEPTH} levels") from None
+    except json.JSONDecodeError as error:
+        raise ValueNotDecodable(f"the text is no JSON: {error.msg} at character {error.pos}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def special_float(value: Any) -> Any:
+    """NaN or an infinity for its name; any other value as it is."""
+    return _SPECIAL.get(value, value) if type(value) is str else value
+
+
+def _loads(text: str, hook: Any) -> Any:
+    try:
+        return json.loads(text, object_hook=hook, parse_constant=_no_constant)
+    except (json.JSONDecodeError, ValueNotDecodable):
+        raise
+    except ValueError:  # an integer longer than Python converts by itself
+        return json.loads(text, object_hook=hook, parse_constant=_no_constant, parse_int=_LongIntegers())
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueNotDecodable(f"the text is no JSON: {name} is no JSON value (write it as a string)")
+
+
+def _bytes_or_object(found: dict[str, Any]) -> Any:
+    encoded = found.get(BYTES_KEY)
+    if len(found) != 1 or not isinstance(encoded, str):
+        return found
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return found  # somebody's own object
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [item for item in level if isinstance(item, (list, dict))]
+        if not containers:
+            return
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+    raise ValueNotDecodable(f"the JSON text nests deeper than {MAX_DEPTH} levels")
+
+
+class _LongIntegers:
+    """Converts integers of any length, within a budget for one text."""
+
+    def __init__(self) -> None:
+        self._left = MAX_DIGITS
+
+    def __call__(self, digits: str) -> int:
+        if len(digits) <= _CHUNK:
+            return int(digits)
+        self._left -= len(digits)
+        if self._left < 0:
+            raise ValueNotDecodable(f"the JSON text holds integers of more than {MAX_DIGITS} digits")
+        return -_to_int(digits[1:]) if digits[0] == "-" else _to_int(digits)
+
+
+def _to_int(digits: str) -> int:
+    """Divide and conquer: subquadratic where `int(text)` is quadratic."""
+    if len(digits) <= _CHUNK:
+        return int(digits)
+    low = _CHUNK
+    while low * 2 < len(digits):
+        low *= 2
+    return _to_int(digits[:-low]) * _power_of_ten(low) + _to_int(digits[-low:])
+
+
+def _to_digits(value: int) -> str:
+    if value < _TEN_TO_CHUNK:
+        return str(value)
+    low = _CHUNK
+    while _power_of_ten(low * 2) <= value:
+        low *= 2
+    high, rest = divmod(value, _power_of_ten(low))
+    return _to_digits(high) + _to_digits(rest).zfill(low)
+
+
+_POWERS: Final = {_CHUNK: _TEN_TO_CHUNK}
+_MAX_POWERS: Final = 12  # up to a million digits
+
+
+def _power_of_ten(exponent: int) -> int:
+    if (power := _POWERS.get(exponent)) is None:
+        half = _power_of_ten(exponent // 2)
+        power = half * half
+        if len(_POWERS) < _MAX_POWERS:
+            _POWERS[exponent] = power
+    return power
+
+
+def _special(value: float) -> str:
+    return _NAN if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY
+
+
+def _pieces(value: Any) -> list[str]:
+    """The JSON text of a plain value that the standard encoder does not take."""
+    match value:
+        case int() if type(value) is int:
+            return ["-", _to_digits(-value)] if value < 0 else [_to_digits(value)]
+        case float() if not math.isfinite(value):
+            return [f'"{_special(value)}"']
+        case bytes():
+            return [f'{{"{BYTES_KEY}":"{base64.b64encode(value).decode("ascii")}"}}']
+        case list():
+            inner = [piece for item in value for piece in (",", *_pieces(item))]
+            return ["[", *inner[1:], "]"]
+        case dict():
+            inner = [piece for k, v in value.items() for piece in (",", encode_basestring(k), ":", *_pieces(v))]
+            return ["{", *inner[1:], "}"]
+        case _:
+            return [_encode_fast(value)]
