@@ -60,12 +60,14 @@ class Provider:
         connections: How many were opened.
         open: How many are open now.
         closed_early: How many the caller closed while it was owed a reply.
+        owed: Completion requests that wait for their reply now.
     """
 
     def __init__(self, *, api_key: str = API_KEY) -> None:
         self.connections = 0
         self.open = 0
         self.closed_early = 0
+        self.owed = 0
         self._api_key = api_key
         self._asked: dict[int, Asked] = {}
         self._changed = trio.Event()
@@ -134,6 +136,7 @@ class Provider:
     async def _complete(self, exchange: Exchange, asked: Completion) -> None:
         sampling, number = asked.sampling, next(self._numbers)
         seen = Asked(asked.task.question, sampling.temperature, sampling.max_tokens, asked.prompt_tokens)
+        self.owed += 1
         self._remember(number, seen)
         try:
             if asked.delay:
@@ -147,6 +150,8 @@ class Provider:
         except CallerGone:
             self._remember(number, replace(seen, closed_early=True))
             raise
+        finally:
+            self.owed -= 1
         self._remember(number, replace(seen, completion_tokens=sum(reply.completion_tokens for reply in said)))
 
     def _remember(self, number: int, seen: Asked) -> None:
