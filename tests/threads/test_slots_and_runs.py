@@ -1,0 +1,111 @@
+import threading
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dspex_trio.threads import Job, JobCancelled, Slots, Threads
+
+
+async def test_slots_are_handed_out_in_order_and_a_cancelled_wait_takes_none():
+    slots, order = Slots(1), []
+    first = slots.acquire_nowait()
+    with pytest.raises(trio.WouldBlock):
+        slots.acquire_nowait()
+
+    async def wait(name, scope):
+        with scope:
+            slot = await slots.acquire()
+            order.append(name)
+            slot.release()
+
+    scopes = [trio.CancelScope() for _ in range(4)]
+    async with trio.open_nursery() as nursery:
+        for name, scope in enumerate(scopes):
+            nursery.start_soon(wait, name, scope)
+            await wait_all_tasks_blocked()
+        scopes[1].cancel()
+        await wait_all_tasks_blocked()
+        first.release()
+    assert (order, slots.free) == ([0, 2, 3], 1)
+
+
+async def test_what_a_function_returns_or_raises_comes_back():
+    threads, slots = Threads(), Slots(1)
+    slot = slots.acquire_nowait()
+    assert await threads.run(lambda a, b: (a, b), 1, 2, job=Job(), slot=slot) == (1, 2)
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(lambda: 1 / 0, job=Job(), slot=slot)
+    slot.release()
+    assert slots.free == 1
+
+
+async def test_a_slot_is_free_only_when_its_thread_has_really_ended():
+    threads, slots, release = Threads(), Slots(1), threading.Event()
+    slot = slots.acquire_nowait()
+    job = Job("stubborn")
+    started = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def stubborn():
+        token.run_sync_soon(started.set)
+        release.wait(10)
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_when, started, scope)
+            await threads.run(stubborn, job=job, slot=slot)
+    assert scope.cancelled_caught
+    slot.release()
+    assert slots.free == 0
+    [stuck] = threads.stuck()
+    assert stuck.name == "stubborn"
+    assert "stubborn" in stuck.stack
+    release.set()
+    assert await slots.acquire()
+    assert threads.stuck() == []
+
+
+async def cancel_when(event, scope):
+    await event.wait()
+    scope.cancel()
+
+
+async def test_a_cancelled_job_ends_its_code_at_the_next_check():
+    threads, slots, job = Threads(patience=lambda: 10), Slots(1), Job()
+    started, seen = trio.Event(), []
+    token = trio.lowlevel.current_trio_token()
+    told = threading.Event()
+
+    def work():
+        job.on_cancel(told.set)
+        token.run_sync_soon(started.set)
+        told.wait(10)
+        try:
+            job.check()
+        except JobCancelled:
+            seen.append("cancelled")
+            raise
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_when, started, scope)
+            await threads.run(work, job=job, slot=slots.acquire_nowait())
+    assert (scope.cancelled_caught, seen, threads.stuck()) == (True, ["cancelled"], [])
+
+
+async def test_a_callback_of_a_job_that_is_over_is_called_at_once_and_one_taken_back_is_not():
+    job, called = Job(), []
+    job.on_cancel(lambda: called.append("first"))
+    job.on_cancel(lambda: called.append("taken back"))()
+    job.cancel()
+    job.on_cancel(lambda: called.append("late"))
+    assert called == ["first", "late"]
+
+
+async def test_context_variables_of_the_caller_reach_the_thread():
+    import contextvars
+
+    variable = contextvars.ContextVar("v")
+    variable.set("here")
+    assert await Threads().run(variable.get, job=Job(), slot=Slots(1).acquire_nowait()) == "here"
