@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import array
-import ast
 import math
+import re
 import struct
 import sys
 from collections.abc import Mapping
@@ -21,6 +21,12 @@ MAX_DIMENSIONS: Final = 32  # as numpy had for long
 
 _MAGIC: Final = b"\x93NUMPY"
 _MAX_HEADER: Final = 10_000
+# The header is a Python dict literal with these three keys; it is matched, not evaluated.
+_HEADER: Final = (
+    re.compile(r"'descr': *'([<>=|]?[a-z]+[0-9]+)'"),
+    re.compile(r"'fortran_order': *(True|False)"),
+    re.compile(r"'shape': *\(((?:[0-9]{1,19}(?:, *|(?=\))))*)\)"),
+)
 
 # Element kinds as numpy writes them after the byte order: kind and size → array type code.
 _CODES: Final = {
@@ -69,18 +75,19 @@ def decode_array(raw: bytes, description: Mapping[str, Any]) -> Any:
 
 
 def _decode_file(raw: bytes) -> Any:
-    """Numpy's `.npy` (its versions 1 to 3): magic, version, header length, header as a Python literal, elements."""
+    """Numpy's `.npy` (its versions 1 to 3): magic, version, header length, header, elements."""
     wide = len(raw) > len(_MAGIC) and raw[len(_MAGIC)] > 1
     start = len(_MAGIC) + 2 + (4 if wide else 2)
     length = int.from_bytes(raw[len(_MAGIC) + 2 : start], "little")
     if length > _MAX_HEADER or start + length > len(raw):
         raise ValueNotDecodable("the numpy file's header is cut off or too long")
-    try:
-        header = ast.literal_eval(raw[start : start + length].decode("latin-1").strip())
-        dtype, fortran, shape = header["descr"], header["fortran_order"], list(header["shape"])
-    except (ValueError, SyntaxError, MemoryError, RecursionError, KeyError, TypeError) as error:
-        raise ValueNotDecodable("the numpy file's header cannot be read") from error
-    if fortran and len(shape) > 1:
+    header = raw[start : start + length].decode("latin-1")
+    found = [pattern.search(header) for pattern in _HEADER]
+    if None in found:
+        raise ValueNotDecodable("the numpy file's header does not tell dtype, order and shape of plain numbers")
+    dtype, fortran, sizes = (match[1] for match in found if match is not None)
+    shape = [int(size) for size in sizes.replace(" ", "").split(",") if size]
+    if fortran == "True" and len(shape) > 1:
         raise ValueNotDecodable("the numpy file is in Fortran order; send it in C order")
     return _nested(_elements(raw[start + length :], dtype), _shape_of(shape))
 

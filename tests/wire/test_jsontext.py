@@ -1,0 +1,95 @@
+import contextlib
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspex_trio.errors import ValueNotDecodable
+from dspex_trio.values import MAX_DEPTH
+from dspex_trio.wire.jsontext import MAX_DIGITS, decode_json, encode_json, jsonable
+
+from .strategies import plain_values, same
+
+
+@given(plain_values)
+def test_every_plain_value_comes_back_as_it_was(value):
+    assert same(decode_json(encode_json(value)), value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_raise_the_one_error(raw):
+    with contextlib.suppress(ValueNotDecodable):
+        decode_json(raw)
+
+
+@pytest.mark.parametrize("exponent", [17, 511, 512, 513, 1024, 4299, 4300, 4301, 5000, 20_000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_are_exact_at_any_size(exponent, sign):
+    """Python itself refuses to convert more than 4,300 digits, and floats would round from 16 on."""
+    for value in (sign * 10**exponent, sign * (10**exponent - 1), sign * (10**exponent + 7)):
+        raw = encode_json({"n": [value]})
+        assert decode_json(raw) == {"n": [value]}
+
+
+def test_long_integers_are_written_digit_by_digit_like_python_writes_short_ones():
+    value = int("123456789" * 400)
+    assert encode_json(value) == b"123456789" * 400
+
+
+def test_absurdly_long_integers_are_refused_instead_of_stalling_the_loop():
+    with pytest.raises(ValueNotDecodable, match="integers of more than 1000000 digits"):
+        decode_json(b"[" + b",".join([b"9" * (MAX_DIGITS // 2)] * 3) + b"]")
+
+
+def test_special_floats_are_strings_at_any_depth():
+    raw = encode_json({"a": [math.nan, math.inf, {"b": -math.inf}], "c": 1.5})
+    assert json.loads(raw) == {"a": ["NaN", "Infinity", {"b": "-Infinity"}], "c": 1.5}
+
+
+def test_bytes_are_base64_under_one_key():
+    assert json.loads(encode_json({"x": b"\x00\xff"})) == {"x": {"__bytes__": "AP8="}}
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"__bytes__": "not base64!"}', b'{"__bytes__": 3}', b'{"__bytes__": "AP8=", "a": 1}']
+)
+def test_an_object_that_only_resembles_bytes_stays_what_it_is(raw):
+    assert decode_json(raw) == json.loads(raw)
+
+
+@pytest.mark.parametrize("raw", [b"NaN", b"[Infinity]", b"-Infinity"])
+def test_bare_special_floats_are_no_json(raw):
+    with pytest.raises(ValueNotDecodable, match="is no JSON value"):
+        decode_json(raw)
+
+
+def test_nesting_is_limited_whether_or_not_the_parser_survives_it():
+    deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert decode_json(deep) is not None
+    for levels in (MAX_DEPTH + 1, 100_000):
+        with pytest.raises(ValueNotDecodable, match="nests deeper"):
+            decode_json(b"[" * levels + b"]" * levels)
+
+
+def test_many_shallow_containers_are_not_deep():
+    assert len(decode_json(b"[" + b",".join([b"[]"] * 500) + b"]")) == 500
+
+
+def test_text_that_utf8_cannot_carry_is_replaced_and_does_not_fail():
+    assert encode_json("a\ud800b") == '"a\ufffdb"'.encode()
+    assert decode_json(encode_json({"\udfff": "\ud83d\ude00"})) == {"\ufffd": "\U0001f600"}
+
+
+def test_what_has_no_json_form_is_made_plain():
+    assert json.loads(encode_json({"o": object(), "s": {2, 1}})) == {
+        "o": {"__ffi_unserializable__": True, "__type__": "object"},
+        "s": [1, 2],
+    }
+
+
+@given(plain_values)
+def test_jsonable_says_with_json_types_what_the_text_says(value):
+    assert decode_json(encode_json(jsonable(value))) == decode_json(encode_json(value))
+    json.dumps(jsonable(value), allow_nan=False)
