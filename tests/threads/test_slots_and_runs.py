@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.threads import Job, JobCancelled, Slots, Threads
+from dspex_trio.threads import Job, JobCancelled, Slots, open_threads
 
 
 async def test_slots_are_handed_out_in_order_and_a_cancelled_wait_takes_none():
@@ -30,8 +30,8 @@ async def test_slots_are_handed_out_in_order_and_a_cancelled_wait_takes_none():
     assert (order, slots.free) == ([0, 2, 3], 1)
 
 
-async def test_what_a_function_returns_or_raises_comes_back():
-    threads, slots = Threads(), Slots(1)
+async def test_what_a_function_returns_or_raises_comes_back(threads):
+    slots = Slots(1)
     slot = slots.acquire_nowait()
     assert await threads.run(lambda a, b: (a, b), 1, 2, job=Job(), slot=slot) == (1, 2)
     with pytest.raises(ZeroDivisionError):
@@ -41,29 +41,33 @@ async def test_what_a_function_returns_or_raises_comes_back():
 
 
 async def test_a_slot_is_free_only_when_its_thread_has_really_ended():
-    threads, slots, release = Threads(), Slots(1), threading.Event()
-    slot = slots.acquire_nowait()
-    job = Job("stubborn")
-    started = trio.Event()
+    """A bare lock cannot be woken; without patience and the last rung its thread is abandoned."""
+    slots, stubborn_lock = Slots(1), threading.Lock()
+    stubborn_lock.acquire()
+    slot, job, started = slots.acquire_nowait(), Job("stubborn"), trio.Event()
     token = trio.lowlevel.current_trio_token()
 
     def stubborn():
         token.run_sync_soon(started.set)
-        release.wait(10)
+        stubborn_lock.acquire()
 
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel_when, started, scope)
-            await threads.run(stubborn, job=job, slot=slot)
-    assert scope.cancelled_caught
-    slot.release()
-    assert slots.free == 0
-    [stuck] = threads.stuck()
-    assert stuck.name == "stubborn"
-    assert "stubborn" in stuck.stack
-    release.set()
-    assert await slots.acquire()
-    assert threads.stuck() == []
+    async with open_threads(may_raise=False) as threads:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cancel_when, started, scope)
+                await threads.run(stubborn, job=job, slot=slot)
+        assert scope.cancelled_caught
+        slot.release()
+        with pytest.raises(trio.WouldBlock):
+            slots.acquire_nowait()
+        [stuck] = threads.stuck()
+        assert stuck.name == "stubborn"
+        assert "stubborn_lock.acquire()" in stuck.stack
+        assert (job.details()["rung"], job.details()["stuck"]) == ("abandon", "true")
+        stubborn_lock.release()
+        assert await slots.acquire()
+        assert threads.stuck() == []
+        assert (job.details()["rung"], job.details()["stuck"]) == ("returned", "false")
 
 
 async def cancel_when(event, scope):
@@ -71,8 +75,8 @@ async def cancel_when(event, scope):
     scope.cancel()
 
 
-async def test_a_cancelled_job_ends_its_code_at_the_next_check():
-    threads, slots, job = Threads(patience=lambda: 10), Slots(1), Job()
+async def test_a_cancelled_job_ends_its_code_at_the_next_check(threads):
+    slots, job = Slots(1), Job()
     started, seen = trio.Event(), []
     token = trio.lowlevel.current_trio_token()
     told = threading.Event()
@@ -80,7 +84,8 @@ async def test_a_cancelled_job_ends_its_code_at_the_next_check():
     def work():
         job.on_cancel(told.set)
         token.run_sync_soon(started.set)
-        told.wait(10)
+        while not told.is_set():
+            pass
         try:
             job.check()
         except JobCancelled:
@@ -92,6 +97,7 @@ async def test_a_cancelled_job_ends_its_code_at_the_next_check():
             nursery.start_soon(cancel_when, started, scope)
             await threads.run(work, job=job, slot=slots.acquire_nowait())
     assert (scope.cancelled_caught, seen, threads.stuck()) == (True, ["cancelled"], [])
+    assert (job.details()["rung"], job.details()["stuck"]) == ("check", "false")
 
 
 async def test_a_callback_of_a_job_that_is_over_is_called_at_once_and_one_taken_back_is_not():
@@ -103,9 +109,9 @@ async def test_a_callback_of_a_job_that_is_over_is_called_at_once_and_one_taken_
     assert called == ["first", "late"]
 
 
-async def test_context_variables_of_the_caller_reach_the_thread():
+async def test_context_variables_of_the_caller_reach_the_thread(threads):
     import contextvars
 
     variable = contextvars.ContextVar("v")
     variable.set("here")
-    assert await Threads().run(variable.get, job=Job(), slot=Slots(1).acquire_nowait()) == "here"
+    assert await threads.run(variable.get, job=Job(), slot=Slots(1).acquire_nowait()) == "here"

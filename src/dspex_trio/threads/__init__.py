@@ -1,7 +1,20 @@
 """Worker threads: slots, jobs that can be told to end, and threads that are waited for only so long. Knows no DSPy."""
 
-from dspex_trio.threads.job import Job, JobCancelled
-from dspex_trio.threads.runner import StuckThread, Threads
+from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
+from dspex_trio.threads.raising import add_frame_lookup, carries_programs
+from dspex_trio.threads.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.slots import Slot, Slots
 
-__all__ = ["Job", "JobCancelled", "Slot", "Slots", "StuckThread", "Threads"]
+__all__ = [
+    "Job",
+    "JobCancelled",
+    "Slot",
+    "Slots",
+    "StuckThread",
+    "Threads",
+    "add_frame_lookup",
+    "add_lookup",
+    "carries_programs",
+    "current_job",
+    "open_threads",
+]

@@ -1,24 +1,32 @@
-"""Run a function in a worker thread; on cancellation stop it, wait for it a little, and answer regardless."""
+"""Run a function in a worker thread; on cancellation climb the ladder that stops it, and answer regardless."""
 
 from __future__ import annotations
 
 import contextvars
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable, Mapping
+from _thread import allocate_lock, get_ident
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import outcome
 import trio
 
-from dspex_trio.threads.job import Job
+from dspex_trio.threads.job import Job, JobCancelled, enter_job
+from dspex_trio.threads.raising import carries_programs, may_raise_in, raise_in, take_back, threads_of
+from dspex_trio.threads.seam import hooks
 from dspex_trio.threads.slots import Slot
 
 T = TypeVar("T")
+
+# The wake is repeated ever less often until the thread is out, in seconds.
+_FIRST_PAUSE: Final = 0.0005
+_LONGEST_PAUSE: Final = 0.02
+# The first two rungs have failed when the thread is still there after so many seconds.
+_RAISE_AFTER: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +44,41 @@ class StuckThread:
     stack: str
 
 
-class Threads:
-    """Worker threads of one Trio run, each in a slot that is free only when the thread has really ended.
+@asynccontextmanager
+async def open_threads(
+    *, patience: Callable[[], float] = lambda: 0.0, may_raise: bool = True
+) -> AsyncIterator[Threads]:
+    """Worker threads, with the seam installed while they are open.
+
+    On leaving, threads that are still stuck are left to themselves; they do not keep the process alive.
 
     Args:
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
+        may_raise: Whether the last rung, an asynchronous exception, may be used.
     """
+    with hooks():
+        async with trio.open_nursery() as nursery:
+            yield Threads(nursery, patience, may_raise=may_raise)
+            nursery.cancel_scope.cancel()
 
-    def __init__(self, patience: Callable[[], float] = lambda: 0.0) -> None:
+
+class Threads:
+    """Worker threads of one Trio run, each in a slot that is free only when the thread has really ended."""
+
+    def __init__(self, nursery: trio.Nursery, patience: Callable[[], float], *, may_raise: bool) -> None:
+        self._nursery = nursery
         self._patience = patience
+        self._may_raise = may_raise
         self._running: set[_Run] = set()
 
     async def run(self, function: Callable[..., T], *args: Any, job: Job, slot: Slot) -> T:
         """Run `function(*args)` in a thread, in a copy of the caller's context.
 
-        When cancelled, the job is told, the thread is waited for as long as `patience` says, and then the cancel goes on;
-        a thread that still runs keeps its slot and is listed by `stuck`.
+        When cancelled, the job is told and its waits are ended; the thread is waited for as long as `patience` says,
+        and then the cancel goes on. A thread that still runs keeps its slot, is listed by `stuck`, and the ladder goes
+        on.
         """
-        run = _Run(job, slot)
+        run = _Run(job)
         slot.hold()
         self._running.add(run)
         token = trio.lowlevel.current_trio_token()
@@ -63,53 +88,100 @@ class Threads:
             def finish() -> None:
                 self._running.discard(run)
                 slot.release()
-                run.result = result
-                run.done.set()
+                run.finished(result)
 
-            try:
+            with suppress(trio.RunFinishedError):  # the loop is gone, and with it everybody who could want to know
                 token.run_sync_soon(finish)
-            except trio.RunFinishedError:  # the loop is gone, and with it everybody who could want to know
-                pass
 
         trio.lowlevel.start_thread_soon(partial(run.body, context, function, args), deliver, name=job.name or None)
         try:
             await run.done.wait()
         except trio.Cancelled:
-            run.cancelled_at = time.monotonic()
             job.cancel()
             with trio.CancelScope(deadline=trio.current_time() + self._patience(), shield=True):
-                await run.done.wait()
+                await self._climb(run)
+            if not run.done.is_set():
+                self._nursery.start_soon(self._climb, run)
             raise
         assert run.result is not None  # noqa: S101 - set before the event
-        return run.result.unwrap()
+        result: T = run.result.unwrap()
+        return result
+
+    async def _climb(self, run: _Run) -> None:
+        pause = _FIRST_PAUSE
+        while not run.done.is_set():
+            run.job.wake()
+            if self._may_raise and run.job.seconds_since_cancel() >= _RAISE_AFTER:
+                run.interrupt()
+            with trio.move_on_after(pause):
+                await run.done.wait()
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
         frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
-        return [
-            StuckThread(run.job.name, time.monotonic() - run.cancelled_at, _stack(frames, run.ident))
-            for run in self._running
-            if run.cancelled_at is not None
-        ]
+        found = []
+        for run in self._running:
+            if run.job.cancelled:
+                frame = frames.get(run.ident) if run.ident is not None else None
+                stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+                found.append(StuckThread(run.job.name, run.job.seconds_since_cancel(), stack))
+        return found
 
 
 class _Run:
     """One function in one thread."""
 
-    def __init__(self, job: Job, slot: Slot) -> None:
+    __slots__ = ("_mine", "done", "ident", "job", "result")
+
+    def __init__(self, job: Job) -> None:
         self.job = job
-        self.slot = slot
         self.done = trio.Event()
         self.result: outcome.Outcome[Any] | None = None
-        self.cancelled_at: float | None = None
         self.ident: int | None = None
+        self._mine = allocate_lock()  # held while it is decided whether the thread is this run's
+
+    def finished(self, result: outcome.Outcome[Any]) -> None:
+        """The thread has ended; in the Trio thread."""
+        self.job.ended(by_itself=not (isinstance(result, outcome.Error) and isinstance(result.error, JobCancelled)))
+        self.result = result
+        self.done.set()
 
     def body(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        self.ident = threading.get_ident()
-        self.job.check()
-        return context.run(function, *args)
+        """The thread's work. Whatever was raised into it is gone before the thread takes its next job."""
+        ident = get_ident()
+        try:
+            self.ident = ident
+            self.job.check()
+            return context.run(_in_job, self.job, function, args)
+        finally:
+            while True:
+                try:
+                    with self._mine:
+                        self.ident = None
+                    take_back(ident)
+                    break
+                except JobCancelled:  # it arrived just here; no other one can
+                    continue
+
+    def interrupt(self) -> None:
+        """Raise into the thread, and into the job's other threads, where that is safe."""
+        if not self._mine.acquire(blocking=False):
+            return
+        try:
+            if self.ident is not None and may_raise_in(self.ident):
+                raise_in(self.ident)
+        finally:
+            self._mine.release()
+        for ident in threads_of(self.job):
+            if may_raise_in(ident):
+                raise_in(ident)
 
 
-def _stack(frames: Mapping[int, Any], ident: int | None) -> str:
-    frame = frames.get(ident) if ident is not None else None
-    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    enter_job(job)
+    return function(*args)
+
+
+for _carrier in (_Run.body, _in_job):
+    carries_programs(_carrier)

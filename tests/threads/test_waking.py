@@ -1,0 +1,287 @@
+"""Whatever a job's thread is blocked on, a cancel ends it; nothing outside of jobs is changed."""
+
+import asyncio
+import contextlib
+import http.client
+import queue
+import select
+import selectors
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import Future
+
+import pytest
+import requests
+import trio
+import trustme
+
+from dspex_trio.threads import Job, Slots, open_threads
+
+# A library whose call is ended leaves its socket, shut down already, to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@contextlib.contextmanager
+def silent_server(tls=None):
+    """Accepts and never answers; `closed` tells that the peer is gone."""
+    closed = threading.Event()
+    held = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    held.append(connection)
+                    threading.Thread(target=read, args=(connection,), daemon=True).start()
+
+        def read(connection):
+            with contextlib.suppress(OSError):
+                if tls is not None:
+                    connection = tls.wrap_socket(connection, server_side=True)
+                while connection.recv(65536):
+                    pass
+            closed.set()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1], closed
+    for connection in held:
+        connection.close()
+
+
+async def cancelled_in(function, *args, ready=None):
+    """Run `function` as a job, cancel it once it is blocked, and return how it was stopped."""
+    slots, job = Slots(1), Job()
+    async with open_threads(patience=lambda: 10, may_raise=False) as threads:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def cancel():
+                    while not blocked(job):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                await threads.run(function, *args, job=job, slot=slots.acquire_nowait())
+        assert scope.cancelled_caught
+        assert threads.stuck() == []
+    return job.details()
+
+
+def blocked(job):
+    """Whether the job's thread is inside one of the waits that the seam knows."""
+    if job._sockets or job._parked or job._callbacks:
+        return True
+    for top in sys._current_frames().values():
+        frame = top
+        while frame is not None:
+            if frame.f_code.co_name == "_in_steps" and frame.f_locals.get("job") is job:
+                return True
+            frame = frame.f_back
+    return False
+
+
+def recv(port):
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.recv(1)
+
+
+def sendall(port):
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        while True:
+            sock.sendall(b"x" * 1_000_000)
+
+
+def http_client(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", "/")
+    connection.getresponse()
+
+
+def through_urllib(port):
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/").read()
+
+
+def through_requests(port):
+    requests.get(f"http://127.0.0.1:{port}/", timeout=60)
+
+
+def stubborn_requests(port):
+    """What `except Exception` keeps is not our interrupt."""
+    while True:
+        with contextlib.suppress(Exception):
+            requests.get(f"http://127.0.0.1:{port}/", timeout=60)
+
+
+@pytest.mark.parametrize("function", [recv, http_client, through_urllib, through_requests, stubborn_requests])
+async def test_a_blocked_socket_is_woken_and_its_peer_sees_the_close(function):
+    with silent_server() as (port, closed):
+        assert (await cancelled_in(function, port))["rung"] == "wake"
+        assert await trio.to_thread.run_sync(closed.wait, 10)
+
+
+async def test_tls_is_woken_in_a_read_and_in_a_handshake():
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+
+    def tls(port):
+        with (
+            socket.create_connection(("127.0.0.1", port)) as sock,
+            client.wrap_socket(sock, server_hostname="localhost") as secured,
+        ):
+            secured.recv(1)
+
+    for context in (server, None):
+        with silent_server(context) as (port, closed):
+            assert (await cancelled_in(tls, port))["rung"] == "wake"
+            assert await trio.to_thread.run_sync(closed.wait, 10)
+
+
+def join_a_thread():
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait, args=(5,), daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    finally:
+        release.set()
+
+
+def wait_for_a_process():
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], check=False)
+
+
+def use_a_selector():
+    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        selector.select()
+
+
+def use_select():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        select.select([listener], [], [])
+
+
+def run_asyncio():
+    async def main():
+        await asyncio.sleep(60)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("wait", "rung"),
+    [
+        (lambda: time.sleep(60), "wake"),
+        (lambda: threading.Event().wait(), "wake"),
+        (lambda: threading.Event().wait(60), "wake"),
+        (lambda: queue.Queue().get(), "wake"),
+        (lambda: threading.Semaphore(0).acquire(), "wake"),
+        (lambda: threading.Barrier(2).wait(), "wake"),
+        (lambda: Future().result(), "wake"),
+        (join_a_thread, "wake"),
+        (wait_for_a_process, "wake"),
+        (use_a_selector, "wake"),
+        (use_select, "wake"),
+        (run_asyncio, "returned"),  # its main task is cancelled, and what asyncio.run raises is its own CancelledError
+    ],
+)
+async def test_a_wait_that_is_no_socket_is_ended_too(wait, rung):
+    assert (await cancelled_in(wait))["rung"] == rung
+
+
+async def test_a_notified_waiter_keeps_its_notification(threads):
+    """Under the seam a Condition hands items over as ever: none lost, none twice."""
+    channel, taken, count = queue.Queue(maxsize=2), [], 500
+    slots = Slots(2)
+
+    def produce():
+        for n in range(count):
+            channel.put(n)
+
+    def consume():
+        taken.extend(channel.get() for _ in range(count))
+
+    async with trio.open_nursery() as nursery:
+        for function in (produce, consume):
+            nursery.start_soon(_run, threads, function, slots)
+    assert taken == list(range(count))
+
+
+async def _run(threads, function, slots):
+    await threads.run(function, job=Job(), slot=slots.acquire_nowait())
+
+
+async def test_waits_that_time_out_do_so_as_without_the_seam(threads):
+    def work():
+        assert threading.Event().wait(0.001) is False
+        with pytest.raises(queue.Empty):
+            queue.Queue().get(timeout=0.001)
+        with pytest.raises(subprocess.TimeoutExpired):
+            subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.05, check=False)
+        with pytest.raises(RuntimeError, match="un-acquired"):
+            threading.Condition().wait(1)
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert asyncio.run(asyncio.sleep(0, "done")) == "done"
+        assert socket.getaddrinfo("localhost", 80)
+
+    await threads.run(work, job=Job(), slot=Slots(1).acquire_nowait())
+
+
+async def test_the_host_thread_is_never_taken_for_the_jobs():
+    """Code of the job that hops to the loop runs there in a copy of the job's context."""
+    slots, job, seen = Slots(1), Job(), []
+    from dspex_trio.threads import current_job
+
+    async def on_the_loop():
+        seen.append(current_job())
+
+    token = trio.lowlevel.current_trio_token()
+
+    def hop():
+        seen.append(current_job())
+        trio.from_thread.run(on_the_loop, trio_token=token)
+
+    async with open_threads() as threads:
+        await threads.run(hop, job=job, slot=slots.acquire_nowait())
+    assert seen == [job, None]
+
+
+def test_the_seam_is_counted_and_taken_back_where_it_is_still_ours():
+    from dspex_trio.threads.seam import hooks
+
+    def state():
+        calls = (time.sleep, socket.getaddrinfo, select.select, threading.Condition.wait, socket.socket.recv)
+        return [*calls, "recv" in vars(socket.socket), subprocess.Popen._wait, ssl.SSLSocket.read]
+
+    before = state()
+    with hooks():
+        with hooks():
+            inside = state()
+        assert state() == inside
+        assert all(a is not b for a, b in zip(before, inside, strict=True))
+    assert state() == before
+
+    with hooks():
+        ours = time.sleep
+
+        def theirs(seconds):
+            ours(seconds)
+
+        time.sleep = theirs
+    try:
+        assert time.sleep is theirs
+        time.sleep(0)  # what stayed behind passes through
+    finally:
+        time.sleep = before[0]
