@@ -2,7 +2,7 @@
 
 One seam below every library (requests, httpx, urllib, DSPy's native stack, litellm, a user's own tool) in place of a
 hook for each. Outside of jobs every call passes through. Hooks are installed while a runtime is open, counted over
-runtimes, and taken back where they are still ours; where somebody patched over them they stay, and pass everything through.
+runtimes, and taken back where they are still ours; where somebody patched over them they stay and pass everything on.
 """
 
 from __future__ import annotations
