@@ -1,1 +1,100 @@
-"""The Python-side runtime of dspex: DSPy trials over gRPC on Trio, with deadlines that stop the work."""
+"""The Python-side runtime of dspex: DSPy trials over gRPC on Trio, with deadlines that stop the work.
+
+`import dspex_trio as dspex` is the documented spelling. Names are imported when they are first used, so that
+`dspex_trio.rpc` or the command line's help do not wait for DSPy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dspex_trio.client import Client, open_client
+    from dspex_trio.config import InvalidSettings, Settings
+    from dspex_trio.errors import FailureKind, Stage, TrialError
+    from dspex_trio.model import (
+        MISSING,
+        Binding,
+        BoundVariable,
+        Cause,
+        Cost,
+        Field,
+        LanguageModel,
+        LmCall,
+        Program,
+        Signature,
+        Timings,
+        TraceEntry,
+        TrialFailure,
+        TrialOptions,
+        TrialOutcome,
+        TrialSuccess,
+        Usage,
+        Variable,
+    )
+    from dspex_trio.programs.registry import get_module_class, register, tool
+    from dspex_trio.runtime import Runtime, open_runtime, serve
+    from dspex_trio.sessions import SessionContext
+
+__all__ = [
+    "MISSING",
+    "Binding",
+    "BoundVariable",
+    "Cause",
+    "Client",
+    "Cost",
+    "FailureKind",
+    "Field",
+    "InvalidSettings",
+    "LanguageModel",
+    "LmCall",
+    "Program",
+    "Runtime",
+    "SessionContext",
+    "Settings",
+    "Signature",
+    "Stage",
+    "Timings",
+    "TraceEntry",
+    "TrialError",
+    "TrialFailure",
+    "TrialOptions",
+    "TrialOutcome",
+    "TrialSuccess",
+    "Usage",
+    "Variable",
+    "get_module_class",
+    "open_client",
+    "open_runtime",
+    "register",
+    "serve",
+    "tool",
+]
+
+_HOMES = {
+    "Client": "client",
+    "open_client": "client",
+    "InvalidSettings": "config",
+    "Settings": "config",
+    "FailureKind": "errors",
+    "Stage": "errors",
+    "TrialError": "errors",
+    "get_module_class": "programs.registry",
+    "register": "programs.registry",
+    "tool": "programs.registry",
+    "Runtime": "runtime",
+    "open_runtime": "runtime",
+    "serve": "runtime",
+    "SessionContext": "sessions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'model')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

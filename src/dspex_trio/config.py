@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     reply_margin_ms: float = Field(
         20.0, ge=0, le=1000, description="Taken off the caller's time so that the failure arrives before its own timer."
     )
+    raise_in_threads: bool = Field(
+        True,
+        description="Whether a program that neither asks nor waits is ended by an exception raised into its thread.",
+    )
     grace_seconds: float = Field(
         5.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
     )

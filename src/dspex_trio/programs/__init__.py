@@ -15,18 +15,21 @@ import dspy
 
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.loader import Loader
-from dspex_trio.programs.patches import UnsupportedDspy, current_interrupt, dspy_prepared
+from dspex_trio.programs.hydrated import Hydrated
+from dspex_trio.programs.patches import UnsupportedDspy, current_interrupt, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.registry import MODULE_REGISTRY, get_module_class, register, tool
 from dspex_trio.programs.settings import ProgramSettings
 
 __all__ = [
     "MODULE_REGISTRY",
     "CannotLoad",
+    "Hydrated",
     "Loader",
     "ProgramSettings",
     "UnsupportedDspy",
     "current_interrupt",
     "get_module_class",
+    "interrupt_of_frame",
     "open_programs",
     "register",
     "tool",

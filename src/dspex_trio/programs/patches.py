@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final, cast
 
 import dspy
@@ -18,6 +19,7 @@ from dspy.clients import base_lm, execution
 from dspy.clients.cache import Cache
 from dspy.dsp.utils.settings import thread_local_overrides
 from dspy.primitives.module import Module
+from dspy.utils import parallelizer
 from dspy.utils.usage_tracker import UsageTracker
 
 from dspex_trio.model import Interrupt
@@ -43,6 +45,14 @@ class UnsupportedDspy(ImportError):
 def current_interrupt() -> Interrupt | None:
     """The interrupt of the trial whose program the calling thread runs, in dspy.Parallel's threads too; else None."""
     return cast("Interrupt | None", thread_local_overrides.get().get(INTERRUPT))
+
+
+def interrupt_of_frame(frame: FrameType) -> Interrupt | None:
+    """The interrupt of the trial for which dspy.Parallel runs a worker of its own in that frame; None for others."""
+    code = frame.f_code
+    if code.co_name != "worker" or code.co_filename != parallelizer.__file__:
+        return None
+    return cast("Interrupt | None", frame.f_locals.get("parent_overrides", {}).get(INTERRUPT))
 
 
 class SaltedCache(Cache):  # type: ignore[misc]

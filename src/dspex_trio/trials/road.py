@@ -141,7 +141,7 @@ class Trials:
 
             def run_in_thread(function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
                 return self._executor.run(
-                    _foreign_exits_contained, trial.job, function, *args, job=trial.job, slot=slot
+                    contained, trial.job, function, *args, job=trial.job, slot=slot
                 )
 
             trial.progress.enter(Stage.SESSION)
@@ -216,7 +216,7 @@ class _Trial:
         )
 
 
-def _foreign_exits_contained(interrupt: Interrupt, function: Callable[..., Any], *args: Any) -> Any:
+def contained(interrupt: Interrupt, function: Callable[..., Any], *args: Any) -> Any:
     """Call user code in its thread; a SystemExit or KeyboardInterrupt of its own ends the trial, not the worker."""
     try:
         return function(*args)

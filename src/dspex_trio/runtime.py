@@ -1,0 +1,272 @@
+"""A runtime: the rooms wired together, for any Trio program to run trials in, or served over gRPC."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from dspex_trio import rpc, threads
+from dspex_trio.config import Settings
+from dspex_trio.generated.bridge_grpc import BridgeServiceStub
+from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest
+from dspex_trio.programs import Hydrated, ProgramSettings, current_interrupt, interrupt_of_frame, open_programs
+from dspex_trio.redaction import Redactor, is_secret_name
+from dspex_trio.service.executor import ProgramExecutor
+from dspex_trio.service.store import SessionStore, in_process_stub
+from dspex_trio.sessions import MemoryStore, SessionContext, Sessions
+from dspex_trio.trials import Admission, Trials
+from dspex_trio.trials.road import contained
+from dspex_trio.wire import program_from_json
+
+if TYPE_CHECKING:
+    import dspy
+
+logger: Final = logging.getLogger(__name__)
+
+EMBEDDED: Final = "embedded"
+
+
+class Runtime:
+    """Runs trials in this process; made by `open_runtime`.
+
+    Attributes:
+        settings: What it was opened with.
+        servicers: What `serve` serves: the program service and, with an embedded store, that store.
+    """
+
+    def __init__(
+        self, settings: Settings, trials: Trials, sessions: Sessions, servicers: list[rpc.Servicer], margin: ReplyMargin
+    ) -> None:
+        self.settings = settings
+        self.servicers = servicers
+        self._trials = trials
+        self._sessions = sessions
+        self._margin = margin
+
+    async def run_trial(
+        self,
+        program: Program | Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        *,
+        session: SessionContext | str = "",
+        trial_id: str = "",
+        options: TrialOptions | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> TrialOutcome:
+        """Run one trial.
+
+        The enclosing cancel scope is the deadline: a DEADLINE_EXCEEDED outcome comes back just before it would raise.
+        When the caller is cancelled, the trial is stopped and the cancel propagates.
+
+        Args:
+            program: What to run, as a Program or in its JSON form.
+            inputs: Input field → value.
+            session: The session whose variables the program is bound to, or its id.
+            trial_id: The caller's name for the trial.
+            options: What the outcome leaves out.
+            metadata: What the caller wants to see again in logs and records.
+
+        Raises:
+            InvalidSpec: `program` is a mapping and not a program's JSON form.
+        """
+        arrived = trio.current_time()
+        deadline = min(trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
+        return await self._trials.run(
+            TrialRequest(
+                program=program if isinstance(program, Program) else program_from_json(program),
+                inputs=inputs,
+                session_id=session if isinstance(session, str) else session.session_id,
+                trial_id=trial_id,
+                arrived=arrived,
+                deadline=deadline - self._margin(),
+                metadata=metadata or {},
+                options=options or TrialOptions(),
+            )
+        )
+
+    def session(self, session_id: str) -> SessionContext:
+        """The session of that id in the runtime's store; it need not exist yet."""
+        return self._sessions.context(session_id)
+
+    async def drain(self, grace: float) -> None:
+        """Take no new trials, let running ones end for `grace` seconds, then end them as SHUTTING_DOWN."""
+        await self._trials.drain(grace)
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | None = None) -> AsyncIterator[Runtime]:
+    """A runtime, ready to run trials. It leaves nothing global behind when it closes.
+
+    Args:
+        settings: What the operator chose; by default, the environment (`DSPEX_TRIO_*`) over the defaults.
+        lm: A ready language model for programs that name none, in place of `settings.lm`.
+
+    Raises:
+        CannotLoad: A module of `settings.load` cannot be imported.
+        UnsupportedDspy: The installed DSPy lacks something that is relied on.
+    """
+    settings = settings or Settings()
+    redact = Redactor(_secrets(settings.lm_args), os.environ)
+    margin = ReplyMargin(settings.reply_margin_ms / 1e3)
+    with open_programs(_program_settings(settings), lm=lm, redact=redact) as loader, _dspy_known_to_threads():
+        async with (
+            threads.open_threads(patience=margin, may_raise=settings.raise_in_threads) as workers,
+            _open_sessions(settings) as (sessions, stores),
+        ):
+            trials = Trials(
+                loader=loader,
+                sources=sessions.context,
+                executor=_Executor(workers),
+                admission=Admission(
+                    threads.Slots(settings.max_trials), settings.max_queue, partial(_too_many_stuck, workers, settings)
+                ),
+                redact=redact,
+                on_outcome=_log_outcome,
+            )
+            executor = ProgramExecutor(
+                trials,
+                max_trial_seconds=settings.max_trial_seconds,
+                max_message_bytes=settings.max_message_bytes,
+                reply_margin=margin,
+                redact=redact,
+            )
+            yield Runtime(settings, trials, sessions, [executor, *stores], margin)
+
+
+async def serve(
+    settings: Settings | None = None,
+    *,
+    lm: dspy.BaseLM | None = None,
+    stopping: trio.Event | None = None,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve trials over gRPC until cancelled, or until `stopping` is set and what is running has ended.
+
+    `task_status.started` gets the listeners once the server answers.
+
+    Args:
+        settings: What the operator chose.
+        lm: A ready language model for programs that name none.
+        stopping: When set, running trials get `settings.grace_seconds`, then end as SHUTTING_DOWN.
+
+    Raises:
+        OSError: The port cannot be bound.
+        CannotLoad, UnsupportedDspy: As `open_runtime` says.
+    """
+    settings = settings or Settings()
+    async with open_runtime(settings, lm=lm) as runtime, trio.open_nursery() as nursery:
+        drain = rpc.Drain()
+        listeners = await nursery.start(
+            partial(
+                rpc.serve,
+                runtime.servicers,
+                host=settings.host,
+                port=settings.port,
+                settings=rpc.ServerSettings(
+                    max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes
+                ),
+                drain=drain,
+            )
+        )
+        task_status.started(listeners)
+        await (stopping or trio.Event()).wait()
+        await runtime.drain(settings.grace_seconds)
+        drain.start(_LAST_REPLIES)
+
+
+# Once the last trial has ended, its reply needs no longer than this to leave, in seconds.
+_LAST_REPLIES: Final = 1.0
+
+
+class ReplyMargin:
+    """Seconds before the caller's own deadline at which a trial is ended; none where time is virtual."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __call__(self) -> float:
+        """The margin now."""
+        real = type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
+        return self._seconds if real else 0.0
+
+
+class _Executor:
+    """The thread room, as the road sees it."""
+
+    def __init__(self, workers: threads.Threads) -> None:
+        self._workers = workers
+
+    def job(self, name: str) -> threads.Job:
+        return threads.Job(name)
+
+    def run(
+        self, function: Callable[..., Any], /, *args: Any, job: threads.Job, slot: threads.Slot
+    ) -> Awaitable[Any]:
+        return self._workers.run(function, *args, job=job, slot=slot)
+
+
+def _too_many_stuck(workers: threads.Threads, settings: Settings) -> str | None:
+    stuck = len(workers.stuck())
+    if stuck < settings.max_trials:
+        return None
+    return f"{stuck} threads ignore that their trials are over, and no slot is left; this worker must be replaced"
+
+
+@contextmanager
+def _dspy_known_to_threads() -> Iterator[None]:
+    """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
+    for carrier in (Hydrated.call, contained):
+        threads.carries_programs(carrier)
+    with ExitStack() as stack:
+        stack.callback(threads.add_lookup(current_interrupt))
+        stack.callback(threads.add_frame_lookup(interrupt_of_frame))
+        yield
+
+
+@asynccontextmanager
+async def _open_sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
+    limits = {"max_sessions": settings.max_sessions, "idle_seconds": settings.session_idle_seconds}
+    if settings.store == EMBEDDED:
+        store = SessionStore(MemoryStore())
+        yield Sessions(in_process_stub(store), where="the embedded store", **limits), [store]
+    else:
+        channel_settings = rpc.ChannelSettings(keepalive_time=10.0, keepalive_timeout=5.0)
+        async with rpc.open_channel(settings.store, settings=channel_settings) as channel:
+            yield Sessions(BridgeServiceStub(channel), where=settings.store, **limits), []
+
+
+def _program_settings(settings: Settings) -> ProgramSettings:
+    return ProgramSettings(
+        lm=LanguageModel(settings.lm, settings.lm_args) if settings.lm is not None else None,
+        load=settings.load,
+        allow_import=settings.allow_import,
+        allow_lm_arg=settings.allow_lm_arg,
+        memory_cache=settings.memory_cache,
+        disk_cache=settings.disk_cache,
+    )
+
+
+def _secrets(arguments: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            yield from _secrets(value)
+        elif isinstance(value, str) and is_secret_name(name):
+            yield value
+
+
+def _log_outcome(request: TrialRequest, outcome: TrialOutcome) -> None:
+    if logger.isEnabledFor(logging.INFO):
+        told = "OK" if not hasattr(outcome, "kind") else f"{outcome.kind.name} in {outcome.stage.name}"
+        logger.info(
+            "trial %r of %s: %s after %.0f ms",
+            request.trial_id,
+            request.program.name or request.program.python_class,
+            told,
+            outcome.timings.total_ms,
+        )

@@ -1,0 +1,1 @@
+"""The servicers: the thin joint between gRPC, the wire and the rooms."""

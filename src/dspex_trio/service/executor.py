@@ -1,0 +1,72 @@
+"""`SnakepitBridge`: the servicer that turns a request into a trial and its outcome into a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import trio
+
+from dspex_trio import rpc
+from dspex_trio.errors import Stage, TrialError
+from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
+from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse
+from dspex_trio.model import TrialOptions, TrialOutcome
+from dspex_trio.trials import Trials, failure_of
+from dspex_trio.wire import decode_request, encode_outcome, seconds_of
+
+
+class ProgramExecutor(SnakepitBridgeServicer):
+    """Executes trials that arrive over gRPC.
+
+    What became of the program is always an OK reply, with `success` or `failure` set. A caller that goes away cancels
+    its trial.
+
+    Args:
+        trials: The road.
+        max_trial_seconds: The most time any trial gets.
+        max_message_bytes: The largest reply; the trace is cut to fit, and an outcome that does not fit even without it
+            is a SERIALIZATION_ERROR.
+        reply_margin: Seconds to take off the caller's time, so that the failure arrives before its own timer fires.
+        redact: Takes secrets out of text that leaves.
+    """
+
+    def __init__(
+        self,
+        trials: Trials,
+        *,
+        max_trial_seconds: float,
+        max_message_bytes: int,
+        reply_margin: Callable[[], float],
+        redact: Callable[[str], str],
+    ) -> None:
+        self._trials = trials
+        self._max_trial_seconds = max_trial_seconds
+        self._max_message_bytes = max_message_bytes
+        self._reply_margin = reply_margin
+        self._redact = redact
+
+    async def ExecuteProgram(self, request: ExecuteProgramRequest, call: rpc.Call) -> ExecuteProgramResponse:  # noqa: N802
+        """Run one trial. The earliest of `grpc-timeout`, `request.timeout` and the worker's maximum is its deadline."""
+        arrived = trio.current_time()
+        try:
+            trial = decode_request(request)
+        except TrialError as error:
+            failure = failure_of(error, Stage.HYDRATE, redact=self._redact, trial_id=request.trial_id)
+            return self._encode(failure, TrialOptions())
+        asked = arrived + min(seconds_of(request), self._max_trial_seconds)
+        deadline = min(call.deadline, asked) - self._reply_margin()
+        outcome = await self._trials.run(replace(trial, arrived=arrived, deadline=deadline))
+        return self._encode(outcome, trial.options)
+
+    def _encode(self, outcome: TrialOutcome, options: TrialOptions) -> ExecuteProgramResponse:
+        began = trio.current_time()
+        response = encode_outcome(
+            outcome, max_bytes=self._max_message_bytes, max_trace_bytes=options.max_trace_bytes
+        )
+        spent_ms = (trio.current_time() - began) * 1e3
+        timings = (response.success if response.HasField("success") else response.failure).timings
+        timings.serialize_ms += spent_ms
+        timings.total_ms += spent_ms
+        return response
+
