@@ -45,8 +45,8 @@ LmArguments = Annotated[dict[str, Any], NoDecode, BeforeValidator(_json_object)]
 class Settings(BaseSettings):
     """Everything an operator can choose. Immutable; unknown names are errors.
 
-    Each is `--name-with-dashes` on the command line and `DSPEX_TRIO_NAME` in the environment; what it means stands in its
-    description.
+    Each is `--name-with-dashes` on the command line and `DSPEX_TRIO_NAME` in the environment; what it means stands in
+    its description.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")

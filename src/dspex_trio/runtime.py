@@ -148,12 +148,11 @@ async def serve(
 ) -> None:
     """Serve trials over gRPC until cancelled, or until `stopping` is set and what is running has ended.
 
-    `task_status.started` gets the listeners once the server answers.
-
     Args:
         settings: What the operator chose.
         lm: A ready language model for programs that name none.
         stopping: When set, running trials get `settings.grace_seconds`, then end as SHUTTING_DOWN.
+        task_status: `started` gets the listeners once the server answers.
 
     Raises:
         OSError: The port cannot be bound.
@@ -205,9 +204,7 @@ class _Executor:
     def job(self, name: str) -> threads.Job:
         return threads.Job(name)
 
-    def run(
-        self, function: Callable[..., Any], /, *args: Any, job: threads.Job, slot: threads.Slot
-    ) -> Awaitable[Any]:
+    def run(self, function: Callable[..., Any], /, *args: Any, job: threads.Job, slot: threads.Slot) -> Awaitable[Any]:
         return self._workers.run(function, *args, job=job, slot=slot)
 
 

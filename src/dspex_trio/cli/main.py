@@ -11,12 +11,14 @@ from typing import Any
 
 import click
 
-from dspex_trio.cli.process import announce, json_or_text, run_until_signalled, set_up_logging
+from dspex_trio.cli.process import StartupError, announce, json_or_text, run_until_signalled, set_up_logging
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-def _lm_arguments(_context: click.Context, _option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, object] | None:
+def _lm_arguments(
+    _context: click.Context, _option: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, object] | None:
     found: dict[str, object] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -43,7 +45,9 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--ready-file", type=click.Path(path_type=Path), help="Gets the decimal port once the server answers."
     )(command)
-    command = click.option("--port", type=int, help="Port to listen on; 0 takes any free one.  [default: 50051]")(command)
+    command = click.option("--port", type=int, help="Port to listen on; 0 takes any free one.  [default: 50051]")(
+        command
+    )
     return click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")(command)
 
 
@@ -91,7 +95,7 @@ def serve(config_file: Path | None, log_level: str, **options: Any) -> None:
 @_server_options
 def store(host: str | None, port: int | None, ready_file: Path | None, log_level: str) -> None:
     """Run a stand-alone session store, in memory."""
-    from dspex_trio.cli.serve import serve_store
+    from dspex_trio.cli.store import serve_store
 
     set_up_logging(log_level)
     _run(partial(serve_store, host or "127.0.0.1", 50052 if port is None else port, partial(announce, ready_file)))
@@ -99,7 +103,9 @@ def store(host: str | None, port: int | None, ready_file: Path | None, log_level
 
 @main.command()
 @_lm_options
-@click.option("--trials", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Run these trials instead.")
+@click.option(
+    "--trials", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Run these trials instead."
+)
 def demo(**options: Any) -> None:
     """Run real trials end to end on this machine and show what became of them.
 
@@ -113,8 +119,6 @@ def demo(**options: Any) -> None:
 
 
 def _run(serve: Callable[..., Any]) -> None:
-    from dspex_trio.cli.serve import StartupError
-
     try:
         run_until_signalled(serve)
     except* StartupError as group:

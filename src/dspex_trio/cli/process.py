@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class StartupError(Exception):
+    """The server cannot start; the text is what the operator sees."""
+
+
 def set_up_logging(level: str) -> None:
     """Log to standard error, a line each."""
     logging.basicConfig(
@@ -69,3 +73,18 @@ def json_or_text(text: str) -> object:
     except ValueError:
         return text
     return text if isinstance(value, float) and not math.isfinite(value) else value
+
+
+async def until_served(server: Callable[..., Awaitable[object]], ready: Callable[[int], None]) -> None:
+    """Run a server that tells its listeners; `ready` gets the port once it answers."""
+    async with trio.open_nursery() as nursery:
+        [listener, *_] = await nursery.start(server)
+        ready(listener.socket.getsockname()[1])
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error that is no group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

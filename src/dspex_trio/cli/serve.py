@@ -1,0 +1,37 @@
+"""`dspex-trio serve`: a worker as a process."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import trio
+
+from dspex_trio.cli.process import StartupError, announce, first_error, until_served
+from dspex_trio.config import Settings
+from dspex_trio.programs import CannotLoad, UnsupportedDspy
+from dspex_trio.runtime import serve
+
+logger = logging.getLogger("dspex_trio")
+
+
+async def serve_worker(settings: Settings, stopping: trio.Event) -> None:
+    """Serve trials until `stopping` is set and the running ones have ended."""
+
+    def ready(port: int) -> None:
+        announce(settings.ready_file, port)
+        logger.info(
+            "serving trials on %s:%d (store %s, %d at a time, language model %s)",
+            settings.host,
+            port,
+            settings.store,
+            settings.max_trials,
+            settings.lm or "none",
+        )
+
+    try:
+        await until_served(partial(serve, settings, stopping=stopping), ready)
+    except* (CannotLoad, UnsupportedDspy) as group:
+        raise StartupError(str(first_error(group))) from None
+    except* OSError as group:
+        raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None
