@@ -76,9 +76,8 @@ def decode_json(raw: bytes) -> Any:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise ValueNotDecodable(f"the text is no UTF-8: {error.reason} at byte {error.start}") from None
-    hook = _bytes_or_object if BYTES_KEY in text else None
     try:
-        value = _loads(text, hook)
+        value = _loads(text)
     except RecursionError:
         raise ValueNotDecodable(f"the JSON text nests deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
@@ -93,13 +92,14 @@ def special_float(value: Any) -> Any:
     return _SPECIAL.get(value, value) if type(value) is str else value
 
 
-def _loads(text: str, hook: Any) -> Any:
+def _loads(text: str) -> Any:
+    decode = _decode_with_bytes if BYTES_KEY in text else _decode_fast
     try:
-        return json.loads(text, object_hook=hook, parse_constant=_no_constant)
+        return decode(text)
     except (json.JSONDecodeError, ValueNotDecodable):
         raise
     except ValueError:  # an integer longer than Python converts by itself
-        return json.loads(text, object_hook=hook, parse_constant=_no_constant, parse_int=_LongIntegers())
+        return json.loads(text, object_hook=_bytes_or_object, parse_constant=_no_constant, parse_int=_LongIntegers())
 
 
 def _no_constant(name: str) -> Any:
@@ -114,6 +114,10 @@ def _bytes_or_object(found: dict[str, Any]) -> Any:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         return found  # somebody's own object
+
+
+_decode_fast: Final = json.JSONDecoder(parse_constant=_no_constant).decode
+_decode_with_bytes: Final = json.JSONDecoder(parse_constant=_no_constant, object_hook=_bytes_or_object).decode
 
 
 def _check_depth(value: Any) -> None:

@@ -1,0 +1,123 @@
+"""Calls to the store: retried while there is time, and their statuses turned into our errors, once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, TypeVar
+
+import trio
+
+from dspex_trio import rpc
+from dspex_trio.errors import StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
+
+T = TypeVar("T")
+
+FIRST_DELAY: Final = 0.05
+LONGEST_DELAY: Final = 1.0
+_JITTER: Final = 0.2
+
+_INVALID: Final = frozenset(
+    {
+        rpc.StatusCode.INVALID_ARGUMENT,
+        rpc.StatusCode.ALREADY_EXISTS,
+        rpc.StatusCode.RESOURCE_EXHAUSTED,
+        rpc.StatusCode.FAILED_PRECONDITION,
+    }
+)
+
+
+class VersionConflict(VariableInvalid):
+    """A variable has another version than its writer expected: somebody else wrote it in between."""
+
+
+class StoreCalls:
+    """How one store is called.
+
+    Args:
+        where: The store's address, for messages.
+        patience: The most seconds to go on trying a store that cannot be reached; the enclosing deadline may end it
+            earlier.
+        on_lost: Told when the store could not be reached: another one may come in its place.
+    """
+
+    def __init__(self, where: str, patience: float, on_lost: Callable[[], None] = lambda: None) -> None:
+        self.where = where
+        self._patience = patience
+        self._on_lost = on_lost
+
+    async def reading(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make a call that may be repeated; a store that cannot be reached is tried again while there is time.
+
+        Raises:
+            StoreUnavailable: The deadline or the patience leaves no room for another try, or the store answers with a
+                status that means nothing here.
+            VariableNotFound: The session or the variable is not in the store.
+        """
+        give_up = min(trio.current_effective_deadline(), trio.current_time() + self._patience)
+        for delay in delays():
+            try:
+                return await attempt()
+            except rpc.RpcError as error:
+                if error.status is not rpc.StatusCode.UNAVAILABLE or trio.current_time() + delay >= give_up:
+                    raise await self.meaning(error) from error
+                self._on_lost()
+            await trio.sleep(delay)
+        raise AssertionError("delays are endless")
+
+    async def writing(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make a call that must not be repeated: whether the store carried it out is unknown when the connection broke.
+
+        Raises:
+            VariableInvalid: The store refuses the value, the type or a constraint.
+            VersionConflict: The variable has another version than expected.
+            VariableNotFound: The session or the variable is not in the store.
+            StoreUnavailable: The store cannot be reached or does not answer as a store.
+        """
+        try:
+            return await attempt()
+        except rpc.RpcError as error:
+            if error.status is rpc.StatusCode.UNAVAILABLE:
+                self._on_lost()
+            raise await self.meaning(error, write=True) from error
+
+    async def meaning(self, error: rpc.RpcError, *, write: bool = False) -> TrialError:
+        """What a status means for a trial.
+
+        A store's DEADLINE_EXCEEDED is our own deadline, which travelled along: the call waits for that to pass, so that
+        the trial ends as what it is.
+        """
+        match error.status:
+            case rpc.StatusCode.NOT_FOUND:
+                return VariableNotFound(f"{error.message or 'not found'} (session store at {self.where})")
+            case rpc.StatusCode.UNAVAILABLE:
+                return StoreUnavailable(f"the session store at {self.where} cannot be reached: {error.message}")
+            case rpc.StatusCode.UNIMPLEMENTED:
+                return StoreUnavailable(f"the session store at {self.where} does not have the call: {error.message}")
+            case rpc.StatusCode.DEADLINE_EXCEEDED:
+                await _own_deadline()
+            case rpc.StatusCode.ABORTED if write:
+                return VersionConflict(error.message)
+            case status if write and (status in _INVALID or _is_constraint(error)):
+                return VariableInvalid(error.message)
+        return StoreUnavailable(f"the session store at {self.where} answers {error}")
+
+
+def delays() -> Iterator[float]:
+    """Seconds between tries: doubling, up to a second, with jitter so that waiting trials do not come back as one."""
+    delay = FIRST_DELAY
+    while True:
+        yield delay * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        delay = min(delay * 2, LONGEST_DELAY)
+
+
+async def _own_deadline() -> None:
+    deadline = trio.current_effective_deadline()
+    if deadline < float("inf"):
+        await trio.sleep_until(deadline)
+
+
+def _is_constraint(error: rpc.RpcError) -> bool:
+    """Snakepit 0.4 answers INTERNAL where a value does not meet a constraint."""
+    text = error.message.lower()
+    return error.status is rpc.StatusCode.INTERNAL and ("must " in text or "constraint" in text)

@@ -1,0 +1,77 @@
+"""What a session needs of its store: the calls of `BridgeService`, over whatever carries them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+from dspex_trio import rpc
+from dspex_trio.generated import bridge_pb2
+
+STORE_CHANNEL: Final = rpc.ChannelSettings(
+    connect_timeout=5.0,
+    # A store that restarts is back within a second or two, and trials are waiting for it.
+    backoff_base=0.05,
+    backoff_multiplier=2.0,
+    backoff_max=1.0,
+    # A connection that died silently is noticed while a trial still has time for another try.
+    keepalive_time=10.0,
+    keepalive_timeout=5.0,
+)
+"""How a channel to a store should behave."""
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+UnaryCall: TypeAlias = Callable[[RequestT], Awaitable[ReplyT]]
+
+
+class Store(Protocol):
+    """The part of `BridgeServiceStub` that sessions use; its calls raise `rpc.RpcError`."""
+
+    @property
+    def Ping(self) -> UnaryCall[bridge_pb2.PingRequest, bridge_pb2.PingResponse]: ...  # noqa: N802
+    @property
+    def InitializeSession(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.InitializeSessionRequest, bridge_pb2.InitializeSessionResponse]: ...
+    @property
+    def CleanupSession(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.CleanupSessionRequest, bridge_pb2.CleanupSessionResponse]: ...
+    @property
+    def GetSession(self) -> UnaryCall[bridge_pb2.GetSessionRequest, bridge_pb2.GetSessionResponse]: ...  # noqa: N802
+    @property
+    def GetVariable(self) -> UnaryCall[bridge_pb2.GetVariableRequest, bridge_pb2.GetVariableResponse]: ...  # noqa: N802
+    @property
+    def SetVariable(self) -> UnaryCall[bridge_pb2.SetVariableRequest, bridge_pb2.SetVariableResponse]: ...  # noqa: N802
+    @property
+    def GetVariables(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.BatchGetVariablesRequest, bridge_pb2.BatchGetVariablesResponse]: ...
+    @property
+    def SetVariables(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.BatchSetVariablesRequest, bridge_pb2.BatchSetVariablesResponse]: ...
+    @property
+    def RegisterVariable(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.RegisterVariableRequest, bridge_pb2.RegisterVariableResponse]: ...
+    @property
+    def ListVariables(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.ListVariablesRequest, bridge_pb2.ListVariablesResponse]: ...
+    @property
+    def DeleteVariable(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.DeleteVariableRequest, bridge_pb2.DeleteVariableResponse]: ...
+    @property
+    def ExecuteElixirTool(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.ExecuteElixirToolRequest, bridge_pb2.ExecuteElixirToolResponse]: ...
+    @property
+    def WatchVariables(  # noqa: N802
+        self,
+    ) -> Callable[
+        [bridge_pb2.WatchVariablesRequest], AbstractAsyncContextManager[AsyncIterator[bridge_pb2.VariableUpdate]]
+    ]: ...
