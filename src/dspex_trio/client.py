@@ -1,0 +1,130 @@
+"""The caller's side: trials and session variables over gRPC, for orchestrators in Python."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from dspex_trio import rpc
+from dspex_trio.errors import ValueNotDecodable
+from dspex_trio.generated.bridge_grpc import BridgeServiceStub
+from dspex_trio.generated.program_grpc import SnakepitBridgeStub
+from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest
+from dspex_trio.rpc.target import Target
+from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
+from dspex_trio.wire import decode_outcome, encode_request, program_from_json
+
+_NO_OPTIONS: Final = TrialOptions()
+
+
+@asynccontextmanager
+async def open_client(
+    target: Target,
+    *,
+    store: Target | None = None,
+    tls: ssl.SSLContext | None = None,
+    settings: rpc.ChannelSettings | None = None,
+) -> AsyncIterator[Client]:
+    """A client of the worker at `target`; it connects with the first call, and again whenever that is needed.
+
+    At the end of the block, calls that still run are given up.
+
+    Args:
+        target: The worker: "host:port", "unix:path", a function that opens a stream, or several of these, over which
+            trials are spread.
+        store: The session store of the worker, if it is not the worker's own.
+        tls: Makes it TLS.
+        settings: Limits and habits of the connection.
+
+    Raises:
+        ValueError: A target is no address.
+    """
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(
+            rpc.open_channel(target, tls=tls, settings=settings or rpc.ChannelSettings())
+        )
+        bridge = channel
+        if store is not None:
+            bridge = await stack.enter_async_context(
+                rpc.open_channel(store, tls=tls, settings=settings or STORE_CHANNEL)
+            )
+        where = target if store is None else store
+        sessions = Sessions(BridgeServiceStub(bridge), where=where if isinstance(where, str) else "the given address")
+        yield Client(SnakepitBridgeStub(channel), sessions)
+
+
+class Client:
+    """Executes trials and reaches sessions; made by `open_client`. Any number of tasks may use one."""
+
+    def __init__(self, worker: SnakepitBridgeStub, sessions: Sessions) -> None:
+        self._worker = worker
+        self._sessions = sessions
+
+    async def execute(
+        self,
+        program: Program | Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        *,
+        session_id: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - a field of the request, which the worker keeps
+        trial_id: str = "",
+        options: TrialOptions = _NO_OPTIONS,
+        metadata: Mapping[str, str] | None = None,
+    ) -> TrialOutcome:
+        """Run one trial.
+
+        The enclosing cancel scope's deadline travels along: the worker ends the trial by then, and its DEADLINE_EXCEEDED
+        outcome arrives just before the scope itself would cancel. When this is cancelled, the trial is cancelled.
+
+        Args:
+            program: What to run, as a Program or in its JSON form.
+            inputs: Input field → value.
+            session_id: The session whose variables the program is bound to.
+            timeout: The trial's time in seconds from its arrival at the worker; the earlier of this and the scope rules.
+            trial_id: Your name for the trial, echoed in the outcome and in the worker's logs.
+            options: What the outcome leaves out.
+            metadata: What to see again in logs and records.
+
+        Raises:
+            InvalidSpec: `program` is a mapping and not a program's JSON form, or holds what has no JSON form.
+            InvalidInput: An input has no JSON form.
+            rpc.RpcError: The call failed; nothing is known of what became of the trial.
+        """
+        request = TrialRequest(
+            program=program if isinstance(program, Program) else program_from_json(program),
+            inputs=inputs,
+            session_id=session_id,
+            trial_id=trial_id,
+            metadata=metadata or {},
+            options=options,
+        )
+        reply = await self._worker.ExecuteProgram(encode_request(request, timeout=timeout))
+        try:
+            return decode_outcome(reply)
+        except ValueNotDecodable as error:
+            raise rpc.RpcError(rpc.StatusCode.INTERNAL, f"the worker's reply cannot be decoded: {error}") from error
+
+    def session(self, session_id: str) -> SessionContext:
+        """The session of that id in the store, for its variables; the session itself need not exist."""
+        return self._sessions.context(session_id)
+
+    async def initialize_session(self, session_id: str, metadata: Mapping[str, str] | None = None) -> SessionContext:
+        """Create a session in the store; one that exists keeps its variables.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached or does not answer as a store.
+            VariableInvalid: The store refuses the session.
+        """
+        session = self.session(session_id)
+        await session.initialize(metadata)
+        return session
+
+    async def ping(self, message: str = "") -> str:
+        """Ask the session store for a sign of life; returns its answer.
+
+        Raises:
+            StoreUnavailable: It cannot be reached.
+        """
+        return await self._sessions.ping(message)

@@ -1,0 +1,47 @@
+"""A store in this process, called like one behind a channel: the same messages and statuses without HTTP/2."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
+
+import trio
+
+from dspex_trio import rpc
+from dspex_trio.generated import bridge_pb2
+from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
+from dspex_trio.sessions import Store
+
+_SERVICE = "/snakepit.bridge.BridgeService/"
+
+
+def in_process_stub(servicer: BridgeServiceServicer) -> Store:
+    """What `BridgeServiceStub` is for a channel, for a servicer of this process."""
+    return cast("Store", _InProcess(servicer))
+
+
+class _InProcess:
+    """Has each unary method of the service, and WatchVariables, as a stub has them."""
+
+    def __init__(self, servicer: BridgeServiceServicer) -> None:
+        self._servicer = servicer
+        for name, method in servicer.service.methods.items():
+            if name != "WatchVariables":
+                setattr(self, name, _unary(_SERVICE + name, method.method_fn))
+
+    @asynccontextmanager
+    async def WatchVariables(  # noqa: N802
+        self, request: bridge_pb2.WatchVariablesRequest
+    ) -> AsyncIterator[AsyncIterator[bridge_pb2.VariableUpdate]]:
+        updates = self._servicer.WatchVariables(request, rpc.Call(_SERVICE + "WatchVariables"))
+        async with aclosing(cast("AsyncGenerator[bridge_pb2.VariableUpdate, None]", updates)):
+            yield updates
+
+
+def _unary(path: str, handler: Callable[[Any, rpc.Call], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    async def call(request: Any) -> Any:
+        await trio.lowlevel.checkpoint()  # as a call over a channel would
+        return await handler(request, rpc.Call(path, deadline=trio.current_effective_deadline()))
+
+    return call
