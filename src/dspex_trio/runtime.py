@@ -116,7 +116,7 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
     margin = ReplyMargin(settings.reply_margin_ms / 1e3)
     with open_programs(_program_settings(settings), lm=lm, redact=redact) as loader, _dspy_known_to_threads():
         async with (
-            threads.open_threads(patience=margin, may_raise=settings.raise_in_threads) as workers,
+            threads.open_threads(patience=lambda: margin() * _PATIENCE, may_raise=settings.raise_in_threads) as workers,
             _open_sessions(settings) as (sessions, stores),
         ):
             trials = Trials(
@@ -181,6 +181,10 @@ async def serve(
 
 # Once the last trial has ended, its reply needs no longer than this to leave, in seconds.
 _LAST_REPLIES: Final = 1.0
+
+
+# The part of the reply margin for which an answer waits for its trial's thread; the rest is for the way to the caller.
+_PATIENCE: Final = 0.5
 
 
 class ReplyMargin:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dspex_trio.cli.process import StartupError, announce, json_or_text, run_until_signalled, set_up_logging
+from dspex_trio.config import InvalidSettings, Settings
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -23,64 +24,59 @@ def _lm_arguments(
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE, such as temperature=0.2")
+            raise click.BadParameter(f"{key!r} is not KEY=VALUE, such as temperature=0.2")
         found[key] = json_or_text(value)
     return found or None
 
 
-def _lm_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option(
-        "--lm-arg",
-        "lm_args",
-        metavar="KEY=VALUE",
-        multiple=True,
-        callback=_lm_arguments,
-        help="A keyword for dspy.LM; JSON where it parses as JSON, else text. May be repeated.",
-    )(command)
-    return click.option("--lm", metavar="MODEL", help="The language model of programs that name none.")(command)
+_lm_arguments_option = click.option(
+    "--lm-arg",
+    "lm_args",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_lm_arguments,
+    help="A keyword for dspy.LM; JSON where it parses as JSON, else text.  May be repeated.",
+)
+_log_level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
 
 
-def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)(command)
-    command = click.option(
-        "--ready-file", type=click.Path(path_type=Path), help="Gets the decimal port once the server answers."
-    )(command)
-    command = click.option("--port", type=int, help="Port to listen on; 0 takes any free one.  [default: 50051]")(
-        command
-    )
-    return click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")(command)
+def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each setting, with its description and default; what is not given stays unset."""
+    for name, field in reversed(Settings.model_fields.items()):
+        if name == "lm_args":
+            command = _lm_arguments_option(command)
+            continue
+        default = field.get_default(call_default_factory=True)
+        several = isinstance(default, tuple)
+        told = "  May be repeated." if several else "" if default is None else f"  [default: {default}]"
+        flag = name.replace("_", "-")
+        command = click.option(
+            f"--{flag}/--no-{flag}" if isinstance(default, bool) else f"--{flag}",
+            name,
+            type=type(default) if isinstance(default, (int, float)) else str,
+            default=None,
+            multiple=several,
+            help=f"{field.description}{told}",
+        )(command)
+    return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(metadata.version("dspex-trio"), prog_name="dspex-trio")
 def main() -> None:
     """Run DSPy trials over gRPC, with deadlines that stop the work."""
 
 
 @main.command()
-@_server_options
-@click.option("--store", metavar="embedded|HOST:PORT", help="Where session variables live.  [default: embedded]")
-@click.option("--load", metavar="MODULE", multiple=True, help="Import MODULE at the start. May be repeated.")
-@click.option(
-    "--allow-import", metavar="PREFIX", multiple=True, help="Allow program classes under PREFIX. May be repeated."
-)
-@click.option(
-    "--allow-lm-arg", metavar="NAME", multiple=True, help="Let requests set this LM keyword. May be repeated."
-)
-@_lm_options
-@click.option("--max-trials", type=int, metavar="N", help="Trials at the same time.  [default: 8]")
-@click.option("--max-queue", type=int, metavar="N", help="Trials that may wait.  [default: 64]")
-@click.option("--max-trial-seconds", type=float, metavar="S", help="The most time a trial gets.  [default: 600]")
-@click.option("--grace-seconds", type=float, metavar="S", help="For running trials, after a signal.  [default: 5]")
+@_setting_options
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="A TOML file with settings.")
+@_log_level_option
 def serve(config_file: Path | None, log_level: str, **options: Any) -> None:
     """Run a worker: execute trials that arrive over gRPC.
 
     Every option can also be set in the environment (DSPEX_TRIO_MAX_TRIALS=4) or in the TOML file (max_trials = 4).
     SIGTERM and SIGINT let running trials end for the grace period; a second one ends at once.
     """
-    from dspex_trio.config import InvalidSettings, Settings
-
     set_up_logging(log_level)
     try:
         settings = Settings.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
@@ -92,17 +88,23 @@ def serve(config_file: Path | None, log_level: str, **options: Any) -> None:
 
 
 @main.command()
-@_server_options
-def store(host: str | None, port: int | None, ready_file: Path | None, log_level: str) -> None:
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, default=50052, show_default=True, help="Port to listen on; 0 takes any free one.")
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
+)
+@_log_level_option
+def store(host: str, port: int, ready_file: Path | None, log_level: str) -> None:
     """Run a stand-alone session store, in memory."""
     from dspex_trio.cli.store import serve_store
 
     set_up_logging(log_level)
-    _run(partial(serve_store, host or "127.0.0.1", 50052 if port is None else port, partial(announce, ready_file)))
+    _run(partial(serve_store, host, port, partial(announce, ready_file)))
 
 
 @main.command()
-@_lm_options
+@click.option("--lm", metavar="MODEL", help="A real language model in place of the local one.")
+@_lm_arguments_option
 @click.option(
     "--trials", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Run these trials instead."
 )
