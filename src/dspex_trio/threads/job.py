@@ -177,6 +177,10 @@ class Job:
             return 0.0
         return (self._ended_at if self._ended_at is not None else time.monotonic()) - self._cancelled_at
 
+    def ignoring_for(self) -> float:
+        """Seconds since the cancel, whatever has ended meanwhile."""
+        return 0.0 if self._cancelled_at is None else time.monotonic() - self._cancelled_at
+
     def details(self) -> dict[str, str]:
         """How the job was stopped, as far as known; empty when it is not cancelled.
 

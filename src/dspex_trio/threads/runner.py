@@ -100,8 +100,9 @@ class Threads:
             job.cancel()
             with trio.CancelScope(deadline=trio.current_time() + self._patience(), shield=True):
                 await self._climb(run)
-            if not run.done.is_set():
-                self._nursery.start_soon(self._climb, run)
+            if not run.done.is_set() or threads_of(job):
+                slot.hold()
+                self._nursery.start_soon(self._finish, run, slot)
             raise
         assert run.result is not None  # noqa: S101 - set before the event
         result: T = run.result.unwrap()
@@ -111,11 +112,21 @@ class Threads:
         pause = _FIRST_PAUSE
         while not run.done.is_set():
             run.job.wake()
-            if self._may_raise and run.job.seconds_since_cancel() >= _RAISE_AFTER:
+            if self._may_raise and run.job.ignoring_for() >= _RAISE_AFTER:
                 run.interrupt()
             with trio.move_on_after(pause):
                 await run.done.wait()
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _finish(self, run: _Run, slot: Slot) -> None:
+        """Go on with a thread that was abandoned, then with those that a library started for the job."""
+        await self._climb(run)
+        while threads_of(run.job):
+            run.job.wake()
+            if self._may_raise and run.job.ignoring_for() >= _RAISE_AFTER:
+                run.interrupt()
+            await trio.sleep(_LONGEST_PAUSE)
+        slot.release()
 
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
