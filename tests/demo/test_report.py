@@ -61,7 +61,7 @@ def test_the_table_shows_what_the_caller_learnt():
     ]
     lines = [click.unstyle(line) for line in report(results, seconds=1.5, width=None)]
     one = next(line for line in lines if " one " in line)
-    assert " ".join(one.split()) == "ok one Predict right 12 ms 20+5 temperature=0.5 max_tokens=300*"
+    assert " ".join(one.split()) == "ok one Predict right 12 ms 20+5 max_tokens=300* temperature=0.5"
     assert any("PROGRAM_ERROR" in line and "EXECUTE" in line for line in lines)
     assert any(line.endswith("Broken: it is broken") for line in lines)
     assert any("2 of 2 ended as expected" in line for line in lines)

@@ -79,7 +79,7 @@ def _row(result: Result) -> tuple[str, ...]:
         result.stage,
         _milliseconds(result.latency_ms),
         f"{usage.prompt_tokens}+{usage.completion_tokens}" if usage is not None and usage.total_tokens else "",
-        " ".join(_variable(bound) for bound in result.variables),
+        " ".join(sorted(_variable(bound) for bound in result.variables)),
     )
 
 
