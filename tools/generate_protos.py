@@ -1,4 +1,4 @@
-"""Generate the protobuf modules that are checked in under `src/dspex_trio`, or check that they are current.
+"""Generate the protobuf and gRPC modules that are checked in under `src` and `tests`, or check that they are current.
 
     python tools/generate_protos.py            write them
     python tools/generate_protos.py --check    exit 1 and name the stale files
@@ -7,6 +7,9 @@ Why not protoc's own Python output: its modules register in protobuf's process-w
 `snakepit.bridge.*` would collide with snakepit's own `snakepit_bridge_pb2`; they insist on a top-level package
 `snakepit`; and they refuse a protobuf runtime older than the generator. Ours hold the serialised descriptors and build
 their classes in a private pool, on any protobuf that has `message_factory.GetMessageClass`.
+
+Why not purerpc's generator: it refuses proto3 `optional` and nested types, imports top-level packages, knows no types.
+A file with services also gets an `X_grpc.py` with a servicer and a stub for each, typed for its users' type checkers.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ import importlib.resources
 import re
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
+from grpc_stubs import service_module
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,10 +38,26 @@ class Package:
 
     path: Path
     protos: tuple[str, ...]
+    root: Path = PROTOS
 
 
 PACKAGES = (
     Package(SOURCE / "generated", ("snakepit/bridge/program.proto", "snakepit/bridge/bridge.proto")),
+    Package(
+        SOURCE / "rpc" / "generated",
+        (
+            "google/rpc/error_details.proto",
+            "google/rpc/status.proto",
+            "grpc/health/v1/health.proto",
+            "grpc/reflection/v1/reflection.proto",
+            "grpc/reflection/v1alpha/reflection.proto",
+        ),
+    ),
+    Package(
+        ROOT / "tests" / "rpc" / "generated",
+        ("greeting/greeter.proto", "grpc/testing/test.proto"),
+        ROOT / "tests" / "rpc" / "protos",
+    ),
 )
 
 HEADER = '"""Generated from {source} by tools/generate_protos.py. Do not edit."""\n'
@@ -63,54 +84,67 @@ def load(namespace: dict, serialized: bytes) -> None:
 '''
 
 
-def module_name(proto: str) -> str:
-    return Path(proto).stem + "_pb2"
+def module_names(protos: list[str]) -> dict[str, str]:
+    """A flat module for each file: its stem, or with its folder where two files have the same."""
+    stems = Counter(Path(proto).stem for proto in protos)
+    return {
+        proto: Path(proto).stem + (f"_{Path(proto).parent.name}" if stems[Path(proto).stem] > 1 else "")
+        for proto in protos
+    }
 
 
-def run_protoc(*arguments: str) -> None:
+def run_protoc(root: Path, *arguments: str) -> None:
+    """Run protoc on the files below a folder; exit when it fails."""
     bundled = importlib.resources.files("grpc_tools") / "_proto"
-    if protoc.main(["protoc", f"-I{PROTOS}", f"-I{bundled}", *arguments]) != 0:
+    if protoc.main(["protoc", f"-I{root}", f"-I{bundled}", *arguments]) != 0:
         sys.exit("protoc failed; its message is above")
 
 
-def descriptors(protos: tuple[str, ...]) -> list[descriptor_pb2.FileDescriptorProto]:
+def descriptors(package: Package) -> list[descriptor_pb2.FileDescriptorProto]:
     """The files and everything they import, imports first."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "set"
-        run_protoc(f"--descriptor_set_out={out}", "--include_imports", *protos)
+        run_protoc(package.root, f"--descriptor_set_out={out}", "--include_imports", *package.protos)
         return list(descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file)
 
 
-def message_module(file: descriptor_pb2.FileDescriptorProto) -> str:
+def message_module(file: descriptor_pb2.FileDescriptorProto, names: dict[str, str]) -> str:
+    """The module of a file's messages and enums."""
     lines = [HEADER.format(source=file.name), "from ._pool import load"]
-    lines += [f"from . import {module_name(dependency)}  # noqa: F401" for dependency in file.dependency]
+    lines += [f"from . import {names[dependency]}_pb2  # noqa: F401" for dependency in file.dependency]
     serialized = file.SerializeToString(deterministic=True)
     pieces = [serialized[i : i + 60] for i in range(0, len(serialized), 60)]
     lines += ["", "load(", "    globals(),", *(f"    {piece!r}" for piece in pieces), ")"]
     return "\n".join(lines) + "\n"
 
 
-def type_stubs(protos: list[str]) -> dict[str, str]:
-    """protoc's own `.pyi` files, with their imports made relative to the flat package."""
+def type_stubs(root: Path, names: dict[str, str]) -> dict[str, str]:
+    """Protoc's own `.pyi` files, with their imports made relative to the flat package."""
     with tempfile.TemporaryDirectory() as scratch:
-        run_protoc(f"--pyi_out={scratch}", *protos)
-        stubs = {proto: (Path(scratch) / proto.replace(".proto", "_pb2.pyi")).read_text() for proto in protos}
-    siblings = "|".join(module_name(proto) for proto in protos)
-    pattern = re.compile(rf"^from [\w.]+ import ({siblings}) as", re.MULTILINE)
-    return {proto: pattern.sub(r"from . import \1 as", text) for proto, text in stubs.items()}
+        run_protoc(root, f"--pyi_out={scratch}", *names)
+        stubs = {proto: (Path(scratch) / proto.replace(".proto", "_pb2.pyi")).read_text() for proto in names}
+    for proto, name in names.items():
+        path = Path(proto)
+        pattern = re.compile(rf"^from {'.'.join(path.parent.parts)} import {path.stem}_pb2 as", re.MULTILINE)
+        stubs = {key: pattern.sub(f"from . import {name}_pb2 as", text) for key, text in stubs.items()}
+    return stubs
 
 
 def generate(package: Package) -> dict[Path, str]:
     """Every file of a package: path → content."""
-    files = descriptors(package.protos)
-    stubs = type_stubs([file.name for file in files])
+    files = descriptors(package)
+    names = module_names([file.name for file in files])
+    stubs = type_stubs(package.root, names)
     out = {
         package.path / "__init__.py": '"""Generated by tools/generate_protos.py. Do not edit."""\n',
         package.path / "_pool.py": POOL,
     }
     for file in files:
-        out[package.path / f"{module_name(file.name)}.py"] = message_module(file)
-        out[package.path / f"{module_name(file.name)}.pyi"] = stubs[file.name]
+        name = names[file.name]
+        out[package.path / f"{name}_pb2.py"] = message_module(file, names)
+        out[package.path / f"{name}_pb2.pyi"] = stubs[file.name]
+        if file.service:
+            out[package.path / f"{name}_grpc.py"] = service_module(HEADER, file, files, names)
     return out
 
 
@@ -122,6 +156,7 @@ def stale_files(wanted: dict[Path, str]) -> list[Path]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file is stale")
     check_only: bool = parser.parse_args().check

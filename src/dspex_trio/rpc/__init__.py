@@ -1,0 +1,42 @@
+"""gRPC over HTTP/2 on Trio: server and channel, with deadlines, cancellation and limits that hold.
+
+It builds on purerpc's model of services and on h2, is the only importer of both, and knows nothing of trials.
+"""
+
+from dspex_trio.rpc.call import Call
+from dspex_trio.rpc.channel import Channel, open_channel
+from dspex_trio.rpc.drain import Drain
+from dspex_trio.rpc.interceptors import Interceptor, Proceed, bearer_token
+from dspex_trio.rpc.listeners import open_tcp, open_unix
+from dspex_trio.rpc.memory import memory_link
+from dspex_trio.rpc.metadata import Metadata, MetadataLike
+from dspex_trio.rpc.server import serve
+from dspex_trio.rpc.service import Servicer
+from dspex_trio.rpc.settings import ChannelSettings, ServerSettings
+from dspex_trio.rpc.status import RpcError, StatusCode
+from dspex_trio.rpc.stubs import MessageStream, ReplyStream, RequestStream, SingleReply
+
+__all__ = [
+    "Call",
+    "Channel",
+    "ChannelSettings",
+    "Drain",
+    "Interceptor",
+    "MessageStream",
+    "Metadata",
+    "MetadataLike",
+    "Proceed",
+    "ReplyStream",
+    "RequestStream",
+    "RpcError",
+    "ServerSettings",
+    "Servicer",
+    "SingleReply",
+    "StatusCode",
+    "bearer_token",
+    "memory_link",
+    "open_channel",
+    "open_tcp",
+    "open_unix",
+    "serve",
+]

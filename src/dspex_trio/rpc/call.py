@@ -1,0 +1,89 @@
+"""What a handler sees of its call besides the messages."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from dspex_trio.rpc.metadata import NO_METADATA, Metadata, MetadataLike, outgoing
+from dspex_trio.rpc.settings import Compression
+
+
+class Responder(Protocol):
+    """Where a call's initial metadata goes."""
+
+    async def send_initial(self) -> None:
+        """Send the response's headers, unless they were sent."""
+        ...
+
+
+class Call:
+    """One call, as its handler sees it.
+
+    The handler runs under a cancel scope that ends when the caller gives up or disconnects, a moment before the
+    caller's deadline, and when a drain's patience is over.
+
+    Attributes:
+        method: "/package.Service/Method".
+        metadata: What the caller sent along; its `user-agent` is in it.
+        peer: Who called: "ipv4:127.0.0.1:4711", "ipv6:[::1]:4711", "unix:/run/worker.sock", "memory:".
+        deadline: When the caller stops waiting, on Trio's clock; `math.inf` if it never does.
+        peer_certificate: The client's certificate (DER) under mutual TLS.
+        compression: What replies are compressed with; to be set before the first is sent. None if the caller would not
+            understand it.
+        compress: Whether the replies sent from now on are compressed.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        *,
+        metadata: Metadata = NO_METADATA,
+        peer: str = "memory:",
+        deadline: float = math.inf,
+        peer_certificate: bytes | None = None,
+        accepts: tuple[str, ...] = (),
+    ) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.peer = peer
+        self.deadline = deadline
+        self.peer_certificate = peer_certificate
+        self.compress = True
+        self.initial_metadata = NO_METADATA
+        self.trailing_metadata = NO_METADATA
+        self._accepts = accepts
+        self._compression: Compression | None = None
+        self._responder: Responder | None = None
+
+    def respond_with(self, responder: Responder) -> None:
+        """Say where initial metadata goes; a call that was made by hand has nowhere to send it."""
+        self._responder = responder
+
+    @property
+    def compression(self) -> Compression | None:
+        """What replies are compressed with."""
+        return self._compression
+
+    @compression.setter
+    def compression(self, value: Compression | None) -> None:
+        self._compression = value if value in self._accepts else None
+
+    def set_initial_metadata(self, metadata: MetadataLike) -> None:
+        """Choose the metadata that goes out with the first reply; raises ValueError if it cannot be sent."""
+        self.initial_metadata = outgoing(metadata)
+
+    def set_trailing_metadata(self, metadata: MetadataLike) -> None:
+        """Choose the metadata that goes out with the status; raises ValueError if it cannot be sent."""
+        self.trailing_metadata = outgoing(metadata)
+
+    async def send_initial_metadata(self, metadata: MetadataLike = NO_METADATA) -> None:
+        """Send the response's headers now instead of with the first reply.
+
+        Raises:
+            ValueError: The metadata cannot be sent.
+        """
+        if metadata:
+            self.set_initial_metadata(metadata)
+        if self._responder is not None:
+            await self._responder.send_initial()

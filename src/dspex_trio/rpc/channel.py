@@ -1,0 +1,117 @@
+"""`open_channel`: calls to a server, or to several, over connections that come and go."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.client_connection import ClientConnection
+from dspex_trio.rpc.endpoint import Endpoint
+from dspex_trio.rpc.settings import ChannelSettings
+from dspex_trio.rpc.status import RpcError, StatusCode
+from dspex_trio.rpc.stubs import CallOptions
+from dspex_trio.rpc.target import Address, Target, addresses
+
+# How often a call that no server has looked at is begun again (gRPC's transparent retries have no limit of their own).
+_MAX_ATTEMPTS: Final = 8
+
+
+@asynccontextmanager
+async def open_channel(
+    target: Target,
+    *,
+    tls: ssl.SSLContext | None = None,
+    settings: ChannelSettings = ChannelSettings(),  # noqa: B008
+) -> AsyncIterator[Channel]:
+    """A channel to a target; it connects with the first call, and again whenever that is needed.
+
+    At the end of the block calls that are still running end with UNAVAILABLE and all connections are closed.
+
+    Args:
+        target: "host:port" and other names (see `addresses`), a function that opens a stream, or several of these, over
+            which calls are spread.
+        tls: Makes it TLS; see `client_tls`.
+        settings: Limits and habits.
+
+    Raises:
+        ValueError: The target is no address.
+    """
+    channel = Channel(addresses(target), tls, settings)
+    async with trio.open_nursery() as nursery:
+        for endpoint in channel.endpoints:
+            nursery.start_soon(endpoint.run)
+        try:
+            yield channel
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class Channel:
+    """Calls, spread over the endpoints in turn. Made by `open_channel`; stubs are made from it."""
+
+    def __init__(self, where: tuple[Address, ...], tls: ssl.SSLContext | None, settings: ChannelSettings) -> None:
+        self._settings = settings
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._turn = 0
+        self.endpoints = tuple(Endpoint(address, tls, settings, self._changed) for address in where)
+
+    def _changed(self) -> None:
+        self._waiting.unpark_all()
+
+    async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
+        """Make a call with one request and one reply; see UnaryUnary."""
+        for _ in range(_MAX_ATTEMPTS - 1):
+            call = await self._start(path, options)
+            try:
+                await call.send_message(request, end=True)
+                return await call.only_reply()
+            except RpcError:
+                if not call.unprocessed:
+                    raise
+            finally:
+                call.close()
+        async with self.open(path, options, request) as call:
+            return await call.only_reply()
+
+    @asynccontextmanager
+    async def open(self, path: str, options: CallOptions, request: bytes | None = None) -> AsyncIterator[ClientCall]:
+        """Begin a call, with its only request if that is given; at the end of the block it is over."""
+        call = await self._start(path, options)
+        try:
+            if request is not None:
+                await call.send_message(request, end=True)
+            yield call
+        finally:
+            call.close()
+
+    async def _start(self, path: str, options: CallOptions) -> ClientCall:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        deadline = trio.current_effective_deadline()
+        wait = self._settings.wait_for_ready if options.wait_for_ready is None else options.wait_for_ready
+        compression = options.compression or self._settings.compression
+        while True:
+            connection = await self._ready_connection(wait_for_ready=wait)
+            call = await connection.start_call(path, options.metadata, deadline, compression)
+            if call is not None:
+                return call
+
+    async def _ready_connection(self, *, wait_for_ready: bool) -> ClientConnection:
+        while True:
+            ready = [
+                one.connection for one in self.endpoints if one.connection is not None and one.connection.accepting
+            ]
+            for endpoint in self.endpoints:
+                if endpoint.connection is None:
+                    endpoint.want()
+            if ready:
+                self._turn += 1
+                return ready[self._turn % len(ready)]
+            failures = [f"{one.address.name}: {one.failure}" for one in self.endpoints if one.failure is not None]
+            if len(failures) == len(self.endpoints) and not wait_for_ready:
+                raise RpcError(StatusCode.UNAVAILABLE, "cannot connect to " + "; ".join(failures))
+            await self._waiting.park()

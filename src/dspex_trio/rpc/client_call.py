@@ -1,0 +1,124 @@
+"""One call on the client: its messages, its metadata, how it ended, and how it is given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+from h2.errors import ErrorCodes
+
+from dspex_trio.rpc.details import received_error
+from dspex_trio.rpc.http2.messages import compressor, frame
+from dspex_trio.rpc.metadata import NO_METADATA, Metadata
+from dspex_trio.rpc.settings import Compression
+from dspex_trio.rpc.status import RpcError, Status, StatusCode
+from dspex_trio.rpc.transport import CallStream
+
+if TYPE_CHECKING:
+    from dspex_trio.rpc.client_connection import ClientConnection
+
+_CANCELLED: Final = Status(StatusCode.CANCELLED, "the call was given up")
+
+
+class ClientCall(CallStream):
+    """A call that was begun on a connection.
+
+    Args:
+        connection: Where it runs.
+        stream_id: Its HTTP/2 stream.
+        compression: What requests are compressed with.
+        max_request_size: The largest request in bytes.
+    """
+
+    def __init__(
+        self, connection: ClientConnection, stream_id: int, compression: Compression | None, max_request_size: int
+    ) -> None:
+        super().__init__(connection, stream_id)
+        self.initial_metadata: Metadata | None = None
+        self.trailing_metadata = NO_METADATA
+        self.status: Status | None = None
+        self.unprocessed = False
+        self._client = connection
+        self._compress = compressor(compression) if compression else None
+        self._max_request_size = max_request_size
+
+    def started(self, metadata: Metadata) -> None:
+        """The response's headers came."""
+        self.initial_metadata = metadata
+        self._notify()
+
+    def ended(self, status: Status, trailers: Metadata = NO_METADATA, *, unprocessed: bool = False) -> None:
+        """The call is over; what was received may still be read."""
+        self.status = status
+        self.trailing_metadata = trailers
+        self.unprocessed = unprocessed and self.initial_metadata is None
+        self.end_input()
+        self.window_opened()  # a sender that waits has to learn of it
+
+    def error(self) -> RpcError | None:
+        """What the call ended with, if it did and not with OK."""
+        if self.status is None or self.status.code is StatusCode.OK:
+            return None
+        return received_error(self.status, self.trailing_metadata)
+
+    async def headers(self) -> Metadata:
+        """The initial metadata, when it has come; nothing if the call ended without any.
+
+        Raises:
+            RpcError: The call failed before there was any.
+        """
+        while self.initial_metadata is None and self.status is None:
+            await self.arrival()
+        if self.initial_metadata is None and (error := self.error()) is not None:
+            raise error
+        return self.initial_metadata or NO_METADATA
+
+    async def send_message(self, data: bytes, *, end: bool = False) -> None:
+        """Send one request.
+
+        Raises:
+            RpcError: It is too large, or the call has ended.
+        """
+        if len(data) > self._max_request_size:
+            text = f"the request has {len(data)} bytes, more than the limit of {self._max_request_size}"
+            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, text)
+        try:
+            await self.send(frame(data, self._compress), end=end)
+        except trio.ClosedResourceError:
+            raise self.error() or RpcError(StatusCode.FAILED_PRECONDITION, "the call is over") from None
+
+    def end_requests(self) -> None:
+        """No more requests will be sent; nothing happens if the call is over."""
+        if self._client.engine.is_open(self.stream_id):
+            self._client.engine.end_call(self.stream_id)
+            self._client.wake()
+
+    async def next_reply(self) -> bytes | None:
+        """The next reply, or None at the end of a call that went well.
+
+        Raises:
+            RpcError: The call failed.
+        """
+        data = await self.receive()
+        if data is None and (error := self.error()) is not None:
+            raise error
+        return data
+
+    async def only_reply(self) -> bytes:
+        """The reply of a call that has exactly one.
+
+        Raises:
+            RpcError: The call failed, or there was none or more than one.
+        """
+        data = await self.next_reply()
+        if data is None or await self.next_reply() is not None:
+            raise RpcError(StatusCode.INTERNAL, "the server did not send exactly one reply")
+        return data
+
+    def close(self) -> None:
+        """Give the call up, if it is not over: the server is told by RST_STREAM(CANCEL)."""
+        if self.status is None:
+            self.ended(_CANCELLED)
+            self._client.engine.reset(self.stream_id, ErrorCodes.CANCEL)
+            self._client.wake()
+        self._client.forget(self)

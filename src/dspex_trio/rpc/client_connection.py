@@ -1,0 +1,152 @@
+"""One connection of a channel: its calls, how it comes up and how it goes."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import trio
+
+from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.http2.client_engine import ClientEngine
+from dspex_trio.rpc.http2.events import (
+    Event,
+    GoawayReceived,
+    MessageReceived,
+    ResponseEnded,
+    ResponseStarted,
+    SettingsChanged,
+    WindowOpened,
+)
+from dspex_trio.rpc.metadata import Metadata
+from dspex_trio.rpc.settings import ChannelSettings, Compression
+from dspex_trio.rpc.status import Status, StatusCode
+from dspex_trio.rpc.transport import Connection
+
+_CLOSE_TIMEOUT: Final = 1.0
+_LOST: Final = Status(StatusCode.UNAVAILABLE, "the connection was lost")
+
+
+class ClientConnection(Connection[ClientEngine]):
+    """One connection to a server.
+
+    Args:
+        stream: Any Trio stream, after TLS's handshake.
+        engine: Its protocol.
+        settings: Limits.
+
+    Attributes:
+        ready: Set when the server has spoken HTTP/2.
+        retired: Set when no new calls can be made on it, for whatever reason.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, engine: ClientEngine, settings: ChannelSettings) -> None:
+        super().__init__(stream, engine, output_buffer=settings.output_buffer, close_timeout=_CLOSE_TIMEOUT)
+        self.ready = trio.Event()
+        self.retired = trio.Event()
+        self._settings = settings
+        self._calls: dict[int, ClientCall] = {}
+        self._slots = trio.lowlevel.ParkingLot()  # calls that wait until the server allows one more
+        self._reading = trio.CancelScope()
+
+    @property
+    def accepting(self) -> bool:
+        """Whether calls can be made."""
+        return self.ready.is_set() and not self.retired.is_set()
+
+    async def run(self) -> None:
+        """Run until the server leaves or `abort`; every call has ended when this returns."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.write)
+                try:
+                    with self._reading:
+                        await self.read()
+                finally:
+                    self._end_calls()
+                    self.close()
+                    nursery.cancel_scope.cancel()
+        finally:
+            await self.hang_up()
+
+    def abort(self) -> None:
+        """End it now."""
+        self._reading.cancel()
+
+    def on_broken(self) -> None:
+        """The server cannot be written to; what it wrote may still be read."""
+        self._retire()
+
+    def _retire(self) -> None:
+        self.retired.set()
+        self._slots.unpark_all()
+        if not self._calls:
+            self._reading.cancel()
+
+    def _end_calls(self) -> None:
+        self.retired.set()
+        self._slots.unpark_all()
+        for call in tuple(self._calls.values()):
+            call.ended(_LOST)
+        self._calls.clear()
+
+    # --------------------------------------------------------------------------------------------------------------
+    # calls
+
+    async def start_call(
+        self, path: str, metadata: Metadata, deadline: float, compression: Compression | None
+    ) -> ClientCall | None:
+        """Begin a call, when the server allows one more; None if the connection was retired before that."""
+        while self.engine.streams >= self.engine.max_streams and not self.retired.is_set():
+            await self._slots.park()
+        if self.retired.is_set():
+            return None
+        timeout = None if deadline == math.inf else deadline - trio.current_time()
+        stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")
+        call = ClientCall(self, stream_id, compression, self._settings.max_request_size)
+        self._calls[stream_id] = call
+        self.wake()
+        if self.engine.exhausted:
+            self._retire()
+        return call
+
+    def forget(self, call: ClientCall) -> None:
+        """A call is over and its user has left it."""
+        self._calls.pop(call.stream_id, None)
+        self._slots.unpark()
+        if self.retired.is_set() and not self._calls:
+            self._reading.cancel()
+
+    # -------------------------------------------------------------------------------------------------------------
+    # events
+
+    def on_event(self, event: Event) -> None:
+        """Act on one event."""
+        match event:
+            case SettingsChanged() | WindowOpened(0):
+                self.ready.set()
+                self._slots.unpark_all()
+                self.windows_opened()
+            case GoawayReceived():
+                self._retire()
+            case ResponseEnded():
+                self._slots.unpark()
+                self._tell(event)
+            case MessageReceived() | ResponseStarted() | WindowOpened():
+                self._tell(event)
+            case _:
+                pass
+
+    def _tell(self, event: MessageReceived | ResponseStarted | ResponseEnded | WindowOpened) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None:
+            return
+        match event:
+            case MessageReceived(_, data, size):
+                call.deliver(data, size)
+            case ResponseStarted(_, head):
+                call.started(head.metadata)
+            case ResponseEnded(_, status, trailers, unprocessed):
+                call.ended(status, trailers, unprocessed=unprocessed)
+            case WindowOpened():
+                call.window_opened()

@@ -1,0 +1,173 @@
+"""The client's side of a connection: requests out, responses in, a status for every way in which they can end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import h2.events
+from h2.errors import ErrorCodes
+
+from dspex_trio.rpc.http2.engine import Engine, StreamState
+from dspex_trio.rpc.http2.events import ResponseEnded, ResponseStarted
+from dspex_trio.rpc.http2.headers import encode_metadata, format_timeout
+from dspex_trio.rpc.http2.limits import Limits
+from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
+from dspex_trio.rpc.http2.responses import BadResponse, parse_response, parse_trailers
+from dspex_trio.rpc.metadata import NO_METADATA, Metadata
+from dspex_trio.rpc.status import Status, StatusCode
+
+_HIGHEST_STREAM_ID: Final = 2**31 - 1
+# What a reset by the server means for the call ("HTTP2 Transport Mapping", "Errors"); everything else is INTERNAL.
+_RESET_STATUS: Final[Mapping[int, StatusCode]] = {
+    ErrorCodes.REFUSED_STREAM: StatusCode.UNAVAILABLE,
+    ErrorCodes.CANCEL: StatusCode.CANCELLED,
+    ErrorCodes.ENHANCE_YOUR_CALM: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCodes.INADEQUATE_SECURITY: StatusCode.PERMISSION_DENIED,
+}
+
+
+class ClientEngine(Engine):
+    """One connection, as its client sees it. Every call ends with exactly one ResponseEnded, unless it is reset here.
+
+    Args:
+        limits: Sizes and rates.
+        authority: What requests carry as `:authority`.
+        scheme: "http" or "https".
+        user_agent: What requests carry as `user-agent`.
+    """
+
+    def __init__(self, limits: Limits, *, authority: str, scheme: str, user_agent: str) -> None:
+        super().__init__(client=True, limits=limits)
+        self._authority = authority.encode()
+        self._scheme = scheme.encode()
+        self._user_agent = user_agent.encode()
+        self._next_stream_id = 1
+        self._last_allowed = _HIGHEST_STREAM_ID
+
+    @property
+    def streams(self) -> int:
+        """How many calls are under way."""
+        return len(self._streams)
+
+    @property
+    def max_streams(self) -> int:
+        """How many calls the server allows at once."""
+        return int(self._h2.remote_settings.max_concurrent_streams)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no more calls can be made: the server said goodbye, or the ids are used up."""
+        return self._last_allowed < _HIGHEST_STREAM_ID or self._next_stream_id > _HIGHEST_STREAM_ID
+
+    def start_call(
+        self, path: str, metadata: Metadata = NO_METADATA, *, timeout: float | None = None, encoding: str = "identity"
+    ) -> int:
+        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now."""
+        stream_id = self._next_stream_id
+        fields = [
+            (b":method", b"POST"),
+            (b":scheme", self._scheme),
+            (b":path", path.encode()),
+            (b":authority", self._authority),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"user-agent", self._user_agent),
+            (b"grpc-accept-encoding", ACCEPT_ENCODING.encode()),
+        ]
+        if encoding != "identity":
+            fields.append((b"grpc-encoding", encoding.encode()))
+        if timeout is not None:
+            fields.append((b"grpc-timeout", format_timeout(timeout).encode()))
+        self._h2.send_headers(stream_id, [*fields, *encode_metadata(metadata)])
+        self._next_stream_id += 2
+        self._free_ping = True
+        self._streams[stream_id] = StreamState(stream_id, headers_sent=True)
+        return stream_id
+
+    def end_call(self, stream_id: int) -> None:
+        """Queue the end of a request's messages."""
+        self._h2.end_stream(stream_id)
+        self._ended_here(self._streams[stream_id])
+
+    def _response_received(self, event: Any) -> None:
+        state = self._streams.get(event.stream_id)
+        if state is None:
+            return
+        if event.stream_ended is not None:
+            self._read_trailers(state, event.headers, only=True)
+            return
+        try:
+            head = parse_response(event.headers)
+        except BadResponse as error:
+            self._fail_stream(state, error.status)
+            return
+        if head.encoding != "identity" and head.encoding not in ENCODINGS:
+            self._fail_stream(state, Status(StatusCode.INTERNAL, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
+            return
+        state.headers_received = True
+        state.reader = MessageReader(head.encoding, self._limits.max_message_size)
+        self._events.append(ResponseStarted(event.stream_id, head))
+
+    def _trailers_received(self, event: Any) -> None:
+        state = self._streams.get(event.stream_id)
+        if state is not None:
+            self._read_trailers(state, event.headers, only=False)
+
+    def _read_trailers(self, state: StreamState, headers: Any, *, only: bool) -> None:
+        try:
+            status, trailers = parse_trailers(headers, only=only)
+        except BadResponse as error:
+            status, trailers = error.status, NO_METADATA
+        if status.code is StatusCode.OK and state.reader is not None and state.reader.buffered:
+            status = Status(StatusCode.INTERNAL, "the response ended within a message")
+        self._finish(state, status, trailers)
+
+    def _stream_ended(self, event: Any) -> None:
+        """A response that ends without trailers; those with trailers are forgotten by now."""
+        state = self._streams.get(event.stream_id)
+        if state is not None:
+            self._finish(state, Status(StatusCode.UNKNOWN, "the server ended the stream without trailers"))
+
+    def _finish(self, state: StreamState, status: Status, trailers: Metadata = NO_METADATA) -> None:
+        """The response is complete: what is left of the request is of no use to anybody."""
+        state.remote_ended = True
+        self._events.append(ResponseEnded(state.stream_id, status, trailers))
+        if state.local_ended:
+            self._forget(state)
+        else:
+            self.reset(state.stream_id, ErrorCodes.NO_ERROR)
+
+    def _fail_stream(self, state: StreamState, status: Status) -> None:
+        self._events.append(ResponseEnded(state.stream_id, status, NO_METADATA))
+        self.reset(state.stream_id, ErrorCodes.CANCEL)
+
+    def _stream_reset(self, event: Any) -> None:
+        state = self._streams.get(event.stream_id)
+        if state is None:
+            return
+        self._forget(state)
+        code = int(event.error_code)
+        status = Status(
+            _RESET_STATUS.get(code, StatusCode.INTERNAL), f"the server reset the stream with HTTP/2 error {code}"
+        )
+        refused = code == ErrorCodes.REFUSED_STREAM
+        self._events.append(ResponseEnded(event.stream_id, status, NO_METADATA, unprocessed=refused))
+
+    def _goaway_received(self, event: Any) -> None:
+        """Streams above the last id were not and will not be processed (RFC 9113, 6.8)."""
+        self._last_allowed = min(self._last_allowed, event.last_stream_id)
+        super()._goaway_received(event)
+        status = Status(StatusCode.UNAVAILABLE, "the server is going away")
+        for stream_id in [i for i in self._streams if i > event.last_stream_id]:
+            self._events.append(ResponseEnded(stream_id, status, NO_METADATA, unprocessed=True))
+            self.reset(stream_id, ErrorCodes.CANCEL)
+
+    dispatch: ClassVar[Mapping[type[Any], Any]] = {
+        **Engine.dispatch,
+        h2.events.ResponseReceived: _response_received,
+        h2.events.TrailersReceived: _trailers_received,
+        h2.events.StreamEnded: _stream_ended,
+        h2.events.StreamReset: _stream_reset,
+        h2.events.ConnectionTerminated: _goaway_received,
+    }

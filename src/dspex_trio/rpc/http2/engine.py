@@ -1,0 +1,298 @@
+"""What both sides of a connection share: frames in and out, flow control, floods, pings, goodbyes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import h2.events
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+
+from dspex_trio.rpc.http2.buckets import TokenBucket
+from dspex_trio.rpc.http2.events import (
+    Event,
+    GoawayReceived,
+    MessageReceived,
+    PingAnswered,
+    PingReceived,
+    SettingsChanged,
+    StreamReset,
+    WindowOpened,
+)
+from dspex_trio.rpc.http2.h2_connection import GrpcH2Connection
+from dspex_trio.rpc.http2.limits import Limits
+from dspex_trio.rpc.http2.messages import BadMessage, MessageReader
+from dspex_trio.rpc.status import Status, StatusCode
+
+_DEFAULT_WINDOW: Final = 65_535  # of a connection, until it is enlarged (RFC 9113, 6.9.2)
+_MAX_STREAM_ID: Final = 2**31 - 1
+# What a peer may send for free per frame of ours that carries data: it has to open both windows now and then, and
+# gRPC's clients measure the round trip with a ping when data arrives.
+_UPDATES_PER_DATA: Final = 4
+_MAX_CREDIT: Final = 4000
+
+
+@dataclass(slots=True)
+class StreamState:
+    """What the engine keeps of one call."""
+
+    stream_id: int
+    reader: MessageReader | None = None
+    local_ended: bool = False
+    remote_ended: bool = False
+    headers_sent: bool = False
+    headers_received: bool = False
+    content_length: int | None = None
+    held: int = 0  # bytes delivered and not yet released by their reader
+    owed: int = 0  # bytes released but not yet given back to the peer's window
+    fresh: bool = True  # began within the bytes that are being received
+
+
+class Engine:
+    """One HTTP/2 connection that carries gRPC, without I/O.
+
+    Bytes from the peer go into `receive`, which returns events; bytes for the peer come out of `data_to_send`. Calls
+    that send raise KeyError for streams that are over: ask `is_open` first.
+
+    Args:
+        client: Which side this is.
+        limits: Sizes and rates.
+    """
+
+    def __init__(self, *, client: bool, limits: Limits) -> None:
+        settings = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
+            SettingCodes.MAX_FRAME_SIZE: limits.max_frame_size,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_list_size,
+        }
+        if client:
+            settings[SettingCodes.ENABLE_PUSH] = 0
+        self._limits = limits
+        self._h2 = GrpcH2Connection(
+            client=client, settings=settings, max_block=limits.max_header_block, on_frame=self._count_frame
+        )
+        self._streams: dict[int, StreamState] = {}
+        self._events: list[Event] = []
+        self._now = 0.0
+        self._buffered = 0  # bytes of messages, whole and unfinished, that no reader has taken
+        self._connection_owed = 0
+        self._free_updates = self._free_resets = 0
+        self._free_ping = True
+        self._control = TokenBucket(limits.control_burst, limits.control_rate)
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(max(limits.connection_window - _DEFAULT_WINDOW, 1))
+
+    # ------------------------------------------------------------------------------------------------- bytes in and out
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait in `data_to_send`."""
+        return self._h2.unsent
+
+    @property
+    def failed(self) -> bool:
+        """Whether the peer broke the connection's rules; nothing but what is queued may be sent then."""
+        return self._h2.failure is not None
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why `failed`: a ProtocolError of h2's, or a surprise."""
+        failure: Exception | None = self._h2.failure
+        return failure
+
+    def data_to_send(self) -> bytes:
+        """Everything that is queued; it is the caller's now."""
+        return bytes(self._h2.data_to_send())
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Take bytes from the peer at a time (seconds of any monotonic clock) and report what they mean.
+
+        After an error of the peer's `failed` is true; the events before it are still returned.
+        """
+        self._now = now
+        events: list[Event] = []
+        self._events = events
+        self._h2.feed(data, self._handle)
+        return events
+
+    def _handle(self, event: Any) -> None:
+        handle = self.dispatch.get(type(event))
+        if handle is not None:
+            handle(self, event)
+
+    # ---------------------------------------------------------------------------------------------------- the
+    # connection
+
+    def ping(self, data: bytes) -> None:
+        """Queue a PING of eight bytes; a PingAnswered event carries them back."""
+        self._h2.ping(data)
+
+    def goaway(self, last_stream_id: int = _MAX_STREAM_ID, error_code: int = 0, debug: bytes = b"") -> None:
+        """Tell the peer that streams above an id will not be served; those below go on."""
+        self._h2.goaway(last_stream_id, error_code, debug)
+
+    @property
+    def highest_peer_stream(self) -> int:
+        """The highest stream id that the peer has used."""
+        return int(self._h2.highest_inbound_stream_id)
+
+    # ------------------------------------------------------------------------------------------------------------
+    # streams
+
+    def is_open(self, stream_id: int) -> bool:
+        """Whether a stream can still be sent on."""
+        state = self._streams.get(stream_id)
+        return state is not None and not state.local_ended
+
+    def sendable(self, stream_id: int) -> int:
+        """How many bytes of data may be sent on a stream now, in one frame."""
+        return int(min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size))
+
+    def send_data(self, stream_id: int, data: bytes | memoryview, *, end: bool = False) -> None:
+        """Queue one DATA frame; it must fit `sendable`."""
+        self._h2.send_data(stream_id, bytes(data), end_stream=end)
+        self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
+        self._free_ping = True
+        if end:
+            self._ended_here(self._streams[stream_id])
+
+    def reset(self, stream_id: int, error_code: int) -> None:
+        """Queue RST_STREAM and forget the stream."""
+        state = self._streams.get(stream_id)
+        if state is not None:
+            self._h2.reset_stream(stream_id, error_code)
+            self._forget(state)
+
+    def release(self, stream_id: int, size: int) -> None:
+        """A reader took a message of this cost: let the peer send as much again."""
+        state = self._streams.get(stream_id)
+        if state is None:
+            return  # what a forgotten stream still held was taken off `_buffered` with it
+        self._buffered -= size
+        state.held -= size
+        self._give_back(state, size)
+
+    def _give_back(self, state: StreamState, size: int) -> None:
+        state.owed += size
+        if state.owed * 2 >= self._limits.stream_window and not state.remote_ended:
+            self._h2.increment_flow_control_window(state.owed, state.stream_id)
+            state.owed = 0
+
+    def _ended_here(self, state: StreamState) -> None:
+        state.local_ended = True
+        if state.remote_ended:
+            self._forget(state)
+
+    def _forget(self, state: StreamState) -> None:
+        self._buffered -= state.held + (state.reader.buffered if state.reader else 0)
+        self._streams.pop(state.stream_id, None)
+        self._h2.forget(state.stream_id)
+
+    # -------------------------------------------------------------------------------------------------------------
+    # events
+
+    def _data_received(self, event: Any) -> None:
+        stream_id, flow = event.stream_id, event.flow_controlled_length
+        # The connection's window is given back at once, so that a call whose handler is slow holds up no other; what is
+        # held is bounded by the streams' windows and by `max_buffered`.
+        self._connection_owed += flow
+        if self._connection_owed * 2 >= self._limits.connection_window:
+            self._h2.increment_flow_control_window(self._connection_owed)
+            self._connection_owed = 0
+        state = self._streams.get(stream_id)
+        if state is None or state.reader is None:
+            return
+        data = event.data
+        if state.content_length is not None:
+            state.content_length -= len(data)
+        before = state.reader.buffered
+        try:
+            messages = state.reader.feed(data, flow)
+        except BadMessage as error:
+            self._fail_stream(state, error.status)
+            return
+        for message, size in messages:
+            state.held += size
+            self._buffered += size
+            self._events.append(MessageReceived(stream_id, message, size))
+        self._buffered += state.reader.buffered - before
+        if self._buffered > self._limits.max_buffered:
+            self._fail_stream(state, Status(StatusCode.RESOURCE_EXHAUSTED, "too many unread bytes on this connection"))
+        elif state.reader.needed * 2 > self._limits.stream_window:
+            # A message that may not fit the window has to be let in before it can be taken as a whole.
+            self._give_back(state, state.reader.take_flow())
+
+    def _fail_stream(self, state: StreamState, status: Status) -> None:
+        raise NotImplementedError
+
+    def _window_updated(self, event: Any) -> None:
+        self._events.append(WindowOpened(event.stream_id))
+
+    def _settings_changed(self, _: Any) -> None:
+        self._events.append(SettingsChanged())
+
+    def _ping_received(self, _: Any) -> None:
+        self._events.append(PingReceived())
+
+    def _ping_answered(self, event: Any) -> None:
+        self._events.append(PingAnswered(bytes(event.ping_data)))
+
+    def _goaway_received(self, event: Any) -> None:
+        self._events.append(GoawayReceived(event.last_stream_id, event.error_code, event.additional_data))
+
+    def _stream_reset(self, event: Any) -> None:
+        state = self._streams.get(event.stream_id)
+        if state is not None:
+            self._forget(state)
+            self._events.append(StreamReset(event.stream_id, int(event.error_code)))
+
+    # -------------------------------------------------------------------------------------------------------------
+    # floods
+
+    def _count_frame(self, frame: Any) -> None:
+        """Let through what work of ours explains, and a trickle of the rest; end connections that send more."""
+        name = type(frame).__name__
+        if name == "HeadersFrame":
+            self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
+            self._free_resets = min(self._free_resets + 1, _MAX_CREDIT)
+        elif not self._is_explained(name, frame) and not self._control.take(self._now):
+            raise calm("too many frames that carry nothing")
+
+    def _is_explained(self, name: str, frame: Any) -> bool:
+        explained = False
+        match name:
+            case "DataFrame":
+                explained = bool(frame.body_len or "END_STREAM" in frame.flags)
+            case "ContinuationFrame":
+                explained = True  # the size of the block is limited
+            case "WindowUpdateFrame" if self._free_updates > 0:
+                self._free_updates -= 1
+                explained = True
+            case "RstStreamFrame" if self._free_resets > 0:
+                self._free_resets -= 1
+                explained = True
+            case "PingFrame":
+                explained = self._free_ping or "ACK" in frame.flags
+                self._free_ping = self._free_ping and "ACK" in frame.flags
+        return explained
+
+    dispatch: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
+        h2.events.DataReceived: _data_received,
+        h2.events.WindowUpdated: _window_updated,
+        h2.events.RemoteSettingsChanged: _settings_changed,
+        h2.events.PingReceived: _ping_received,
+        h2.events.PingAckReceived: _ping_answered,
+        h2.events.ConnectionTerminated: _goaway_received,
+        h2.events.StreamReset: _stream_reset,
+    }
+
+
+def calm(message: str) -> ProtocolError:
+    """An error that ends a connection with ENHANCE_YOUR_CALM."""
+    error = ProtocolError(message)
+    error.error_code = ErrorCodes.ENHANCE_YOUR_CALM
+    return error

@@ -1,0 +1,226 @@
+"""h2's connection with what gRPC needs different, on h2 3.2 and on h2 4 alike; all use of h2's privates is here.
+
+Why h2 directly and not purerpc's GRPCConnection around it: that class hard-codes h2's own header validation, settings
+and windows, drops `grpc-*` trailers, and turns one bad stream into a dead connection; nothing of it would have been
+left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import h2.config
+import h2.events
+from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
+from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
+from h2.stream import StreamClosedBy
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hyperframe.exceptions import InvalidPaddingError
+from hyperframe.frame import (
+    ContinuationFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    RstStreamFrame,
+)
+
+# The most that h2 may believe; the real limit is kept by whoever runs the streams, with REFUSED_STREAM for the stream
+# that is one too many. h2 would end the connection.
+_UNLIMITED: Final = 2**31 - 1
+
+
+class HeaderBlockTooLarge(ProtocolError):  # type: ignore[misc] # h2 is untyped
+    """A header block so large that decoding it is refused: the connection cannot go on without its HPACK state."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class _FrameBuffer(FrameBuffer):  # type: ignore[misc] # h2 is untyped
+    """h2's, but a header block spread over CONTINUATION frames has a limit in bytes, not just in frames."""
+
+    def __init__(self, *, server: bool, max_block: int) -> None:
+        super().__init__(server=server)
+        self._max_block = max_block
+
+    def _update_header_buffer(self, frame: Any) -> Any:
+        if isinstance(frame, HeadersFrame | ContinuationFrame):
+            held = sum(len(part.data) for part in self._headers_buffer)
+            if held + len(frame.data) > self._max_block:
+                raise HeaderBlockTooLarge("header block too large")
+        return super()._update_header_buffer(frame)
+
+
+class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
+    """An H2Connection for many short streams of which any may end badly.
+
+    Differences from h2: header lists are not validated (the caller does, per stream); GOAWAY is an event and not the
+    end; frames that cross with the end of their stream are ignored; streams are forgotten by `forget`, not by counting
+    all of them for each new one; bytes are taken by `feed`, frame by frame.
+
+    Args:
+        client: Which side this is.
+        settings: What to announce.
+        max_block: The largest encoded header block and the largest decoded header list, in bytes.
+        on_frame: Called with the class name of each received frame, its stream's id and its length, before the frame is
+            acted on; may raise ProtocolError to end the connection.
+    """
+
+    # Remembered to tell late frames from wrong ones. h2 keeps 65,536, six megabytes on a connection of long life.
+    MAX_CLOSED_STREAMS = 1024
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        settings: Mapping[int, int],
+        max_block: int,
+        on_frame: Callable[[Any], None],
+    ) -> None:
+        super().__init__(
+            h2.config.H2Configuration(
+                client_side=client,
+                header_encoding=None,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.failure: Exception | None = None
+        self._on_frame = on_frame
+        self.local_settings = Settings(client=client, initial_values=dict(settings))
+        self.max_inbound_frame_size = settings[SettingCodes.MAX_FRAME_SIZE]
+        self.decoder.max_header_list_size = max_block
+        self.incoming_buffer = _FrameBuffer(server=not client, max_block=max_block)
+        self.clear_outbound_data_buffer()
+
+    def initiate_connection(self) -> None:
+        """Queue the preface and the settings."""
+        super().initiate_connection()
+        self.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = _UNLIMITED
+        self.local_settings.acknowledge()
+
+    @property
+    def open_inbound_streams(self) -> int:
+        """Not counted here: see `forget`."""
+        return 0
+
+    @property
+    def open_outbound_streams(self) -> int:
+        """Not counted here: see `forget`."""
+        return 0
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be fetched by `data_to_send`."""
+        return len(self._data_to_send)
+
+    def forget(self, stream_id: int) -> None:
+        """Drop the state of a stream that both sides have closed; late frames for it are still told from wrong ones."""
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.closed:
+            del self.streams[stream_id]
+            self._closed_streams[stream_id] = stream.closed_by
+
+    def goaway(self, last_stream_id: int, error_code: int = 0, debug: bytes = b"") -> None:
+        """Queue a GOAWAY and go on: h2's `close_connection` would forbid to finish what is in flight."""
+        self._prepare_for_sending(
+            [GoAwayFrame(0, last_stream_id=last_stream_id, error_code=error_code, additional_data=debug)]
+        )
+
+    def feed(self, data: bytes, on_event: Callable[[Any], None]) -> None:
+        """Act on these bytes, passing on the events of each frame before the next one is looked at.
+
+        On an error of the peer's a GOAWAY is queued, `failure` is set and the rest is dropped.
+        """
+        try:
+            self.incoming_buffer.add_data(data)
+            self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
+            for frame in self.incoming_buffer:
+                self._on_frame(frame)
+                for event in self._receive_frame(frame):
+                    on_event(event)
+        except InvalidPaddingError as error:
+            self._fail(ErrorCodes.PROTOCOL_ERROR, error)
+        except ProtocolError as error:
+            self._fail(error.error_code, error)
+        except Exception as error:  # noqa: BLE001 - hostile bytes; some errors of h2 and hyperframe escape them
+            self._fail(ErrorCodes.PROTOCOL_ERROR, error)
+
+    def _fail(self, error_code: int, error: Exception) -> None:
+        self.failure = error
+        self.goaway(self.highest_inbound_stream_id, error_code, str(error)[:100].encode("ascii", "replace"))
+
+    def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        """As h2's, without the count of streams, the checks of content-length and the end of all for a late trailer."""
+        try:
+            headers = self.decoder.decode(frame.data, raw=True)
+        except OversizedHeaderListError as error:
+            raise HeaderBlockTooLarge(str(error)) from error
+        except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
+            problem = ProtocolError(f"bad header block: {error}")
+            problem.error_code = ErrorCodes.COMPRESSION_ERROR  # RFC 9113, 4.3
+            raise problem from error
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        stream_id = frame.stream_id
+        if self._was_reset_here(stream_id):
+            return [], []
+        if "PRIORITY" in frame.flags and frame.depends_on == stream_id:
+            raise ProtocolError(f"stream {stream_id} depends on itself")
+        stream = self._stream_for_headers(stream_id)
+        ended = "END_STREAM" in frame.flags
+        if stream.state_machine.headers_received and not ended:
+            # Trailers that do not end the stream are malformed (RFC 9113, 8.1): an error of the stream alone.
+            event = h2.events.StreamReset()
+            event.stream_id, event.error_code, event.remote_reset = stream_id, ErrorCodes.PROTOCOL_ERROR, False
+            return stream.reset_stream(ErrorCodes.PROTOCOL_ERROR), [event]
+        # h2 looks into the list for a content-length, over which it would end the connection, and for 1xx responses.
+        shown = [field for field in headers if field[0] == b":status"] if self.config.client_side else []
+        frames, events = stream.receive_headers(shown, ended, None)
+        events[0].headers = headers
+        return frames, events
+
+    def _stream_for_headers(self, stream_id: int) -> Any:
+        if self.config.client_side:
+            return self._get_stream_by_id(stream_id)
+        return self._get_or_create_stream(stream_id, AllowedStreamIDs.ODD)
+
+    def _handle_data_on_closed_stream(self, events: list[Any], exc: Any, frame: Any) -> tuple[list[Any], list[Any]]:
+        """As h2's, but data that crosses with a reset of ours is not answered with more of them."""
+        frames, events = super()._handle_data_on_closed_stream(events, exc, frame)
+        if self._was_reset_here(frame.stream_id):
+            frames = [f for f in frames if not isinstance(f, RstStreamFrame)]
+        return frames, events
+
+    def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        """As h2's, but one for a finished stream is no error: h2 3.2 ends the connection (RFC 9113, 5.1 "closed")."""
+        try:
+            frames, events = super()._receive_window_update_frame(frame)
+        except StreamClosedError:
+            return [], []
+        return frames, events
+
+    def _receive_rst_stream_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        """As h2's, but for a stream that never was it is an error (RFC 9113, 6.4), and for a finished one it is not."""
+        try:
+            self._get_stream_by_id(frame.stream_id)
+        except StreamClosedError:
+            return [], []
+        except NoSuchStreamError:
+            raise ProtocolError(f"RST_STREAM for the idle stream {frame.stream_id}") from None
+        frames, events = super()._receive_rst_stream_frame(frame)
+        return frames, events
+
+    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        """An event only: to h2 any GOAWAY is the end, though streams up to its id go on (RFC 9113, 6.8)."""
+        event = h2.events.ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        event.additional_data = bytes(frame.additional_data or b"")
+        return [], [event]
+
+    def _was_reset_here(self, stream_id: int) -> bool:
+        return self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM

@@ -1,0 +1,185 @@
+"""The server's side of a connection: requests in, responses out, and an answer for every bad stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import h2.events
+from h2.errors import ErrorCodes
+
+from dspex_trio.rpc.http2.buckets import TokenBucket
+from dspex_trio.rpc.http2.engine import Engine, StreamState, calm
+from dspex_trio.rpc.http2.events import (
+    RequestEnded,
+    RequestStarted,
+    StreamFailed,
+)
+from dspex_trio.rpc.http2.headers import (
+    MalformedHeaders,
+    RawHeaders,
+    RefusedRequest,
+    RequestHead,
+    check_fields,
+    encode_metadata,
+    encode_status,
+    parse_request,
+)
+from dspex_trio.rpc.http2.limits import Limits
+from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
+from dspex_trio.rpc.metadata import NO_METADATA, Metadata
+from dspex_trio.rpc.status import Status, StatusCode
+
+_CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_ACCEPT_ENCODING: Final = (b"grpc-accept-encoding", ACCEPT_ENCODING.encode())
+
+
+class ServerEngine(Engine):
+    """One connection, as its server sees it. A request that cannot be served is answered here and never reported."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(client=False, limits=limits)
+        self._resets = TokenBucket(limits.reset_burst, limits.reset_rate)
+
+    def receive(self, data: bytes, now: float) -> list[Any]:
+        """As Engine.receive; a call that was begun and reset within these bytes is not reported at all."""
+        events = super().receive(data, now)
+        for event in events:
+            if type(event) is RequestStarted:
+                state = self._streams.get(event.stream_id)
+                if state is not None:
+                    state.fresh = False
+        return events
+
+    # ---------------------------------------------------------------------------------------------------------
+    # responses
+
+    def send_initial(self, stream_id: int, metadata: Metadata = NO_METADATA, encoding: str = "identity") -> None:
+        """Queue the response's headers."""
+        state = self._streams[stream_id]
+        fields = [(b":status", b"200"), _CONTENT_TYPE, _ACCEPT_ENCODING]
+        if encoding != "identity":
+            fields.append((b"grpc-encoding", encoding.encode()))
+        self._h2.send_headers(stream_id, [*fields, *encode_metadata(metadata)])
+        state.headers_sent = True
+
+    def send_status(self, stream_id: int, status: Status, metadata: Metadata = NO_METADATA) -> None:
+        """Queue the trailers, which end the response; if the client has not ended its request, it is told to stop."""
+        self._send_status(self._streams[stream_id], status, metadata)
+
+    def _send_status(
+        self, state: StreamState, status: Status, metadata: Metadata = NO_METADATA, http_status: int = 200
+    ) -> None:
+        fields: list[tuple[bytes, bytes]] = []
+        if not state.headers_sent:
+            fields = [(b":status", str(http_status).encode()), _CONTENT_TYPE]
+            if status.code is StatusCode.UNIMPLEMENTED:
+                fields.append(_ACCEPT_ENCODING)  # it may have been the encoding
+        self._h2.send_headers(
+            state.stream_id, [*fields, *encode_status(status), *encode_metadata(metadata)], end_stream=True
+        )
+        self._free_ping = True
+        state.local_ended = True
+        if not state.remote_ended:
+            # The response is complete, the rest of the request is of no use (RFC 9113, 8.1).
+            self._h2.reset_stream(state.stream_id, ErrorCodes.NO_ERROR)
+        self._forget(state)
+
+    def refuse(self, stream_id: int) -> None:
+        """Reject a call that nothing was done for: the client may safely try again (RFC 9113, 8.7)."""
+        self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
+
+    # ----------------------------------------------------------------------------------------------------------
+    # requests
+
+    def _request_received(self, event: Any) -> None:
+        state = StreamState(event.stream_id)
+        self._streams[event.stream_id] = state
+        ended = event.stream_ended is not None
+        try:
+            state.content_length = _content_length(event.headers)
+            head = parse_request(event.headers)
+            self._check_limits(event.headers, head)
+        except MalformedHeaders:
+            self.reset(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            return
+        except RefusedRequest as error:
+            state.remote_ended = ended
+            self._send_status(state, error.status, http_status=error.http_status)
+            return
+        state.reader = MessageReader(head.encoding, self._limits.max_message_size)
+        self._events.append(RequestStarted(event.stream_id, head))
+
+    def _check_limits(self, headers: RawHeaders, head: RequestHead) -> None:
+        limit = self._limits.max_header_list_size
+        if _header_list_size(headers) > limit:
+            text = f"the headers are larger than the limit of {limit} bytes"
+            raise RefusedRequest(Status(StatusCode.RESOURCE_EXHAUSTED, text))
+        if head.encoding != "identity" and head.encoding not in ENCODINGS:
+            raise RefusedRequest(Status(StatusCode.UNIMPLEMENTED, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
+
+    def _trailers_received(self, event: Any) -> None:
+        """A client has no use for trailers; unless malformed they end the request, like an empty DATA frame."""
+        try:
+            check_fields(event.headers)
+        except MalformedHeaders:
+            self._give_up(event.stream_id)
+
+    def _stream_ended(self, event: Any) -> None:
+        state = self._streams.get(event.stream_id)
+        if state is None:
+            return
+        if state.content_length:  # neither absent nor used up exactly
+            self._give_up(event.stream_id)
+            return
+        state.remote_ended = True
+        if state.reader is not None and state.reader.buffered:
+            self._fail_stream(state, Status(StatusCode.INTERNAL, "the request ended within a message"))
+            return
+        self._events.append(RequestEnded(event.stream_id))
+
+    def _give_up(self, stream_id: int) -> None:
+        """Reset a stream whose request turned out to be malformed (RFC 9113, 8.1.1)."""
+        self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        self._events.append(StreamFailed(stream_id, Status(StatusCode.INTERNAL, "malformed request")))
+
+    def _fail_stream(self, state: StreamState, status: Status) -> None:
+        self._send_status(state, status)
+        self._events.append(StreamFailed(state.stream_id, status))
+
+    def _stream_reset(self, event: Any) -> None:
+        state = self._streams.get(event.stream_id)
+        if state is not None and state.fresh:
+            # Begun and given up in one breath: the cheapest way to keep a server busy. No handler is started for it.
+            self._forget(state)
+            stream_id = event.stream_id
+            self._events[:] = [e for e in self._events if getattr(e, "stream_id", 0) != stream_id]
+            if not self._resets.take(self._now):
+                raise calm("too many streams begun and reset")
+            return
+        super()._stream_reset(event)
+
+    dispatch: ClassVar[Mapping[type[Any], Any]] = {
+        **Engine.dispatch,
+        h2.events.RequestReceived: _request_received,
+        h2.events.TrailersReceived: _trailers_received,
+        h2.events.StreamEnded: _stream_ended,
+        h2.events.StreamReset: _stream_reset,
+    }
+
+
+def _content_length(headers: RawHeaders) -> int | None:
+    """The declared length of the body; raises MalformedHeaders (RFC 9113, 8.1.1)."""
+    values: Sequence[bytes] = [value for name, value in headers if name == b"content-length"]
+    if not values:
+        return None
+    if len(set(values)) > 1 or not _CONTENT_LENGTH.fullmatch(values[0]):
+        raise MalformedHeaders("bad content-length")
+    return int(values[0])
+
+
+def _header_list_size(headers: RawHeaders) -> int:
+    """As RFC 9113, 6.5.2 counts."""
+    return sum(len(name) + len(value) + 32 for name, value in headers)

@@ -1,0 +1,190 @@
+"""One call on the server: from its request to its handler, and from whatever the handler does to a status."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import trio
+from google.protobuf.message import DecodeError
+from h2.errors import ErrorCodes
+
+from dspex_trio.rpc._purerpc import RpcFailedError
+from dspex_trio.rpc.call import Call
+from dspex_trio.rpc.details import pack_details
+from dspex_trio.rpc.http2.messages import compressor, frame
+from dspex_trio.rpc.http2.server_engine import ServerEngine
+from dspex_trio.rpc.interceptors import Interceptor, chain
+from dspex_trio.rpc.service import Route
+from dspex_trio.rpc.status import OK, RpcError, Status, StatusCode
+from dspex_trio.rpc.transport import CallStream, Connection
+
+log: Final = logging.getLogger("dspex_trio.rpc")
+
+_SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
+_TOO_LATE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline was exceeded")
+_FAILED: Final = Status(StatusCode.UNKNOWN, "the handler failed")
+
+
+class ServerCall(CallStream):
+    """A call's messages, its scope and its answer.
+
+    Args:
+        connection: Where it runs.
+        stream_id: Its HTTP/2 stream.
+        call: What its handler sees.
+        max_response_size: The largest reply in bytes.
+    """
+
+    def __init__(
+        self, connection: Connection[ServerEngine], stream_id: int, call: Call, max_response_size: int
+    ) -> None:
+        super().__init__(connection, stream_id)
+        self.engine = connection.engine
+        self.call = call
+        self.scope = trio.CancelScope()
+        self.gone = False
+        self._max_response_size = max_response_size
+        self._compress: Callable[[bytes], bytes] | None = None
+        self._headers_sent = False
+
+    def abandon(self) -> None:
+        """The caller is not there any more: nothing may be sent, the handler is of no use."""
+        self.gone = True
+        self.end_input()
+        self.scope.cancel()
+
+    def expire(self) -> None:
+        """The caller's deadline has come and no status was sent: one RST_STREAM, nothing else, and all is forgotten."""
+        if self.engine.is_open(self.stream_id):
+            self.engine.reset(self.stream_id, ErrorCodes.CANCEL)
+            self.connection.wake()
+        self.abandon()
+
+    def finish(self, status: Status) -> None:
+        """Answer with a status, if there is anybody to answer."""
+        if self.gone or not self.engine.is_open(self.stream_id):
+            return
+        if trio.current_time() >= self.call.deadline:
+            self.engine.reset(self.stream_id, ErrorCodes.CANCEL)
+        else:
+            if not self._headers_sent and self.call.initial_metadata:
+                self._start()
+            self.engine.send_status(self.stream_id, status, self.call.trailing_metadata)
+        self.connection.wake()
+
+    def cancelled_status(self) -> Status:
+        """Why the handler's scope was cancelled, if not by the caller: its deadline, or the end of a drain."""
+        late = trio.current_time() >= self.scope.deadline < math.inf
+        return _TOO_LATE if late else _SHUTTING_DOWN
+
+    async def send_initial(self) -> None:
+        """Send the response's headers, unless they were sent."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._headers_sent and not self.gone:
+            self._start()
+            self.connection.wake()
+
+    def _start(self) -> None:
+        self._headers_sent = True
+        encoding = self.call.compression or "identity"
+        if encoding != "identity":
+            self._compress = compressor(encoding)
+        self.engine.send_initial(self.stream_id, self.call.initial_metadata, encoding)
+
+    async def send_reply(self, reply: Any) -> None:
+        """Send one message, after the headers if they were not sent yet."""
+        data: bytes = reply.SerializeToString()
+        if len(data) > self._max_response_size:
+            raise RpcError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                f"the reply has {len(data)} bytes, more than the limit of {self._max_response_size}",
+            )
+        if self.gone:
+            await trio.sleep_forever()  # until the cancellation, which is under way, arrives
+        if not self._headers_sent:
+            self._start()
+        try:
+            await self.send(frame(data, self._compress if self.call.compress else None))
+        except trio.ClosedResourceError:
+            await trio.sleep_forever()  # as above
+
+    async def only_request(self, parse: Callable[[bytes], Any]) -> Any:
+        """The request of a method that takes exactly one."""
+        data = await self.receive()
+        if data is None or await self.receive() is not None:
+            if self.gone:
+                await trio.sleep_forever()
+            # As gRPC's list of status codes has it for a violated cardinality.
+            raise RpcError(StatusCode.UNIMPLEMENTED, "exactly one request message was expected")
+        return _parsed(parse, data)
+
+
+class Requests:
+    """The requests of a method that takes any number, as an asynchronous iterator."""
+
+    def __init__(self, call: ServerCall, parse: Callable[[bytes], Any]) -> None:
+        self._call = call
+        self._parse = parse
+
+    def __aiter__(self) -> Requests:
+        return self
+
+    async def __anext__(self) -> Any:
+        data = await self._call.receive()
+        if data is None:
+            if self._call.gone:
+                await trio.sleep_forever()  # until the cancellation, which is under way, arrives
+            raise StopAsyncIteration
+        return _parsed(self._parse, data)
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        raise RpcError(StatusCode.INVALID_ARGUMENT, "a request message cannot be parsed") from None
+
+
+async def respond(call: ServerCall, route: Route, interceptors: Sequence[Interceptor]) -> Status:
+    """Run the handler and send what it replies; what becomes of it is returned, only cancellation is raised."""
+
+    async def proceed() -> None:
+        await _handle(call, route)
+
+    try:
+        await (chain(interceptors, call.call, proceed) if interceptors else proceed)()
+    except Exception as error:  # noqa: BLE001 - a handler may raise anything; its caller is told nothing of it
+        return _status_after(error, call)
+    return OK
+
+
+async def _handle(call: ServerCall, route: Route) -> None:
+    argument = Requests(call, route.parse) if route.stream_in else await call.only_request(route.parse)
+    result: Any = route.handler(argument, call.call)
+    if not route.stream_out:
+        await call.send_reply(await result)
+    elif isinstance(result, AsyncGenerator):
+        async with aclosing(result):
+            async for reply in result:
+                await call.send_reply(reply)
+    else:
+        async for reply in result:
+            await call.send_reply(reply)
+
+
+def _status_after(error: Exception, call: ServerCall) -> Status:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # a handler's own nursery wraps what ends it
+    if isinstance(error, RpcError) and not error.received:
+        if error.metadata:
+            call.call.trailing_metadata = call.call.trailing_metadata + error.metadata
+        return Status(error.status, error.message, pack_details(error))
+    if isinstance(error, RpcFailedError):
+        return Status(StatusCode.from_wire(error.status.int_value), error.status.status_message)
+    if not call.gone:
+        log.error("the handler of %s failed", call.call.method, exc_info=error)
+    return _FAILED

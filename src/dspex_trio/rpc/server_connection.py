@@ -1,0 +1,231 @@
+"""One connection of a server: its calls, its limits in time, its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import trio
+
+from dspex_trio.rpc.call import Call
+from dspex_trio.rpc.deadlines import DeadlineWatch
+from dspex_trio.rpc.http2.events import (
+    Event,
+    GoawayReceived,
+    MessageReceived,
+    PingAnswered,
+    PingReceived,
+    RequestEnded,
+    RequestStarted,
+    ResponseEnded,
+    ResponseStarted,
+    SettingsChanged,
+    StreamFailed,
+    StreamReset,
+    WindowOpened,
+)
+from dspex_trio.rpc.http2.server_engine import ServerEngine
+from dspex_trio.rpc.interceptors import Interceptor
+from dspex_trio.rpc.server_call import ServerCall, respond
+from dspex_trio.rpc.service import Route
+from dspex_trio.rpc.settings import ServerSettings
+from dspex_trio.rpc.status import Status, StatusCode
+from dspex_trio.rpc.transport import Connection
+
+_SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
+_MARGIN_SHARE: Final = 0.1
+_DRAIN_PING: Final = b"draining"
+# How long a client may take to answer the ping between the two GOAWAYs before the second is sent regardless.
+_ROUND_TRIP: Final = 1.0
+
+
+class ServerConnection(Connection[ServerEngine]):
+    """One client.
+
+    Args:
+        stream: Any Trio stream, after TLS's handshake.
+        peer: How handlers see the client.
+        certificate: The client's certificate under mutual TLS.
+        routes: Methods by path.
+        interceptors: What runs around each call.
+        settings: Limits.
+        watch: The server's deadlines.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        peer: str,
+        certificate: bytes | None,
+        routes: Mapping[str, Route],
+        interceptors: Sequence[Interceptor],
+        settings: ServerSettings,
+        watch: DeadlineWatch,
+    ) -> None:
+        super().__init__(
+            stream,
+            ServerEngine(settings.limits()),
+            output_buffer=settings.output_buffer,
+            close_timeout=settings.close_timeout,
+        )
+        self._peer = peer
+        self._certificate = certificate
+        self._routes = routes
+        self._interceptors = interceptors
+        self._settings = settings
+        self._watch = watch
+        self._live: dict[int, ServerCall] = {}  # until the handler has ended, so that a slot is really free
+        self._tasks: trio.Nursery | None = None
+        self._calls: trio.Nursery | None = None
+        self._reading = trio.CancelScope()
+        self._last_allowed: int | None = None  # set by the second GOAWAY
+        self._draining = False
+        self._grace = math.inf
+        self._pong = trio.Event()
+        self._idle = trio.Event()
+
+    @property
+    def calls(self) -> int:
+        """How many handlers are running."""
+        return len(self._live)
+
+    async def run(self) -> None:
+        """Serve until the client leaves, breaks the rules, or is drained; when cancelled, calls get UNAVAILABLE."""
+        self._reading.deadline = trio.current_time() + self._settings.handshake_timeout
+        try:
+            async with trio.open_nursery() as self._tasks:
+                self._tasks.start_soon(self.write)
+                try:
+                    await self._serve_calls()
+                finally:
+                    if not self._draining and not self.engine.failed:
+                        self.engine.goaway(self.engine.highest_peer_stream)
+                    self.close()
+                    self._tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
+        finally:
+            await self.hang_up()
+
+    async def _serve_calls(self) -> None:
+        async with trio.open_nursery() as self._calls:
+            if self._draining:  # since before this connection was accepted
+                self._draining = False
+                self.drain(self._grace)
+            with self._reading:
+                await self.read()
+            # Nobody is there to be answered: the client left, or a drain has seen the last call end.
+            for call in self._live.values():
+                call.abandon()
+            self._calls.cancel_scope.cancel()
+
+    def on_broken(self) -> None:
+        """The client cannot be written to: it is gone."""
+        self._reading.cancel()
+
+    # -------------------------------------------------------------------------------------------------------------
+    # events
+
+    def on_event(self, event: Event) -> None:
+        """Act on one event."""
+        match event:
+            case RequestStarted():
+                self._start_call(event)
+            case SettingsChanged() | WindowOpened(0):
+                self._reading.deadline = math.inf  # it speaks HTTP/2
+                self.windows_opened()
+            case PingAnswered(data):
+                if data == _DRAIN_PING:
+                    self._pong.set()
+            case PingReceived() | GoawayReceived() | ResponseStarted() | ResponseEnded():
+                pass
+            case _:
+                call = self._live.get(event.stream_id)
+                if call is not None:
+                    _tell(call, event)
+
+    def _start_call(self, event: RequestStarted) -> None:
+        assert self._calls is not None  # noqa: S101 - events come from `read`, within the nursery
+        stream_id, head = event.stream_id, event.head
+        over = len(self._live) >= self._settings.max_concurrent_calls
+        if over or (self._last_allowed is not None and stream_id > self._last_allowed):
+            self.engine.refuse(stream_id)
+            return
+        route = self._routes.get(head.path)
+        if route is None:
+            text = f"the method {head.path[:200]!r} is not known here"
+            self.engine.send_status(stream_id, Status(StatusCode.UNIMPLEMENTED, text))
+            return
+        deadline = math.inf if head.timeout is None else trio.current_time() + head.timeout
+        context = Call(
+            head.path,
+            metadata=head.metadata,
+            peer=self._peer,
+            deadline=deadline,
+            peer_certificate=self._certificate,
+            accepts=head.accept_encoding,
+        )
+        context.compression = self._settings.compression
+        call = ServerCall(self, stream_id, context, self._settings.max_response_size)
+        context.respond_with(call)
+        if head.timeout is not None:
+            call.scope.deadline = deadline - min(self._settings.deadline_margin, head.timeout * _MARGIN_SHARE)
+        self._live[stream_id] = call
+        self._calls.start_soon(self._serve_call, call, route)
+
+    async def _serve_call(self, call: ServerCall, route: Route) -> None:
+        expiry = None
+        if call.call.deadline < math.inf:
+            expiry = self._watch.add(call.call.deadline, call.expire)
+        status = _SHUTTING_DOWN  # what a caller is told if this task is cancelled from outside
+        try:
+            with call.scope:
+                status = await respond(call, route, self._interceptors)
+            if call.scope.cancelled_caught:
+                status = call.cancelled_status()
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+            del self._live[call.stream_id]
+            call.finish(status)
+            if not self._live:
+                self._idle.set()
+                self._idle = trio.Event()
+
+    # --------------------------------------------------------------------------------------------------------------
+    # drain
+
+    def drain(self, deadline: float) -> None:
+        """Say goodbye in two steps; end when the calls have, or at a time on Trio's clock. May be called again."""
+        self._grace = min(self._grace, deadline)
+        already, self._draining = self._draining, True
+        if self._calls is not None and self._tasks is not None:
+            self._calls.cancel_scope.deadline = self._grace
+            if not already:
+                self._tasks.start_soon(self._say_goodbye)
+
+    async def _say_goodbye(self) -> None:
+        """The two-phase GOAWAY (RFC 9113, 6.8): calls that cross with the first one are served."""
+        self.engine.goaway()
+        self.engine.ping(_DRAIN_PING)
+        self.wake()
+        with trio.move_on_after(_ROUND_TRIP):
+            await self._pong.wait()
+        self._last_allowed = self.engine.highest_peer_stream
+        self.engine.goaway(self._last_allowed)
+        self.wake()
+        while self._live:
+            await self._idle.wait()
+        self._reading.cancel()
+
+
+def _tell(call: ServerCall, event: MessageReceived | RequestEnded | WindowOpened | StreamReset | StreamFailed) -> None:
+    match event:
+        case MessageReceived(_, data, size):
+            call.deliver(data, size)
+        case RequestEnded():
+            call.end_input()
+        case WindowOpened():
+            call.window_opened()
+        case StreamReset() | StreamFailed():
+            call.abandon()

@@ -1,0 +1,110 @@
+"""What a channel connects to: names and addresses in gRPC's notation, UNIX sockets, whatever opens a Trio stream."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import trio
+
+# Opens a new stream to the server; raises OSError when it cannot be reached.
+Connector: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
+Target: TypeAlias = "str | Connector | Iterable[str | Connector]"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One place to connect to.
+
+    Attributes:
+        name: For error messages.
+        authority: What requests carry as `:authority`.
+        host: What a TLS certificate must be for.
+        connect: Opens a stream.
+    """
+
+    name: str
+    authority: str
+    host: str
+    connect: Connector
+
+
+def addresses(target: Target) -> tuple[Address, ...]:
+    """The addresses of a target: one, or several to spread calls over.
+
+    Known are "host:port", "dns:host:port", "ipv4:1.2.3.4:50051,1.2.3.5:50051", "ipv6:[::1]:50051", "unix:path" and
+    "unix:///path", as gRPC's naming document has them; connectors; and any number of these. The addresses of one name
+    are tried one after another (happy eyeballs), not spread over.
+
+    Raises:
+        ValueError: A text is none of these, or there is no address at all.
+    """
+    if isinstance(target, str):
+        found = tuple(_parse(target))
+    elif callable(target):
+        found = (Address("memory", "localhost", "localhost", target),)
+    else:
+        found = tuple(address for one in target for address in addresses(one))
+    if not found:
+        raise ValueError("a channel needs an address")
+    return found
+
+
+def _parse(target: str) -> Iterable[Address]:
+    scheme, separator, rest = target.partition(":")
+    if separator and scheme == "unix":
+        path = rest.removeprefix("//") if rest.startswith("///") else rest
+        return [_unix(path)]
+    if separator and scheme in {"ipv4", "ipv6"}:
+        return [_tcp(one) for one in rest.split(",")]
+    if separator and scheme == "dns":
+        # dns://authority/host:port names a resolver, which is the system's business here.
+        return [_tcp(rest.rpartition("/")[2])]
+    return [_tcp(target)]
+
+
+def _unix(path: str) -> Address:
+    if not path:
+        raise ValueError("a unix target needs a path")
+
+    async def connect() -> trio.abc.Stream:
+        return await trio.open_unix_socket(path)
+
+    return Address(f"unix:{path}", "localhost", "localhost", connect)
+
+
+def _tcp(text: str) -> Address:
+    host, separator, port_text = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if (
+        not separator
+        or not bare
+        or not port_text.isdigit()
+        or not 0 < int(port_text) < 2**16
+        or (":" in bare and bare == host)
+    ):
+        raise ValueError(f"not an address: {text!r}; expected host:port, with IPv6 addresses in brackets")
+    port = int(port_text)
+
+    async def connect() -> trio.abc.Stream:
+        return await trio.open_tcp_stream(bare, port)
+
+    return Address(text, text, bare, connect)
+
+
+async def secure(stream: trio.abc.Stream, context: ssl.SSLContext, host: str) -> trio.abc.Stream:
+    """Put a stream behind TLS.
+
+    Raises:
+        OSError: The handshake failed, or the server does not speak HTTP/2.
+    """
+    tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+    try:
+        await tls.do_handshake()
+    except trio.BrokenResourceError as error:
+        raise OSError(f"the TLS handshake failed: {error.__cause__ or error}") from error
+    if tls.selected_alpn_protocol() != "h2":
+        raise OSError("the server does not speak HTTP/2 over TLS")
+    return tls

@@ -1,0 +1,229 @@
+"""One HTTP/2 connection over one Trio stream: who reads, who writes, who has to wait, how it is closed."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Final, Generic, TypeVar
+
+import trio
+from h2.exceptions import ProtocolError
+
+from dspex_trio.rpc.http2.engine import Engine
+from dspex_trio.rpc.http2.events import Event
+
+EngineT = TypeVar("EngineT", bound=Engine)
+
+log: Final = logging.getLogger("dspex_trio.rpc")
+
+_READ_SIZE: Final = 2**16
+# Reading stops when answers to what was read (pings, resets) pile up to this many times the output buffer: data of
+# calls stops at one. A peer that reads nothing could make us buffer without end.
+_CONTROL_FACTOR: Final = 4
+# What is read and thrown away from a peer that still sends when we have closed.
+_LINGER_BYTES: Final = 2**20
+
+
+class Connection(Generic[EngineT]):
+    """The reading and the writing half of one connection.
+
+    Args:
+        stream: Any Trio stream; it is closed by `run`'s end.
+        engine: The connection's protocol.
+        output_buffer: Bytes queued to be written above which senders wait.
+        close_timeout: Seconds for the last bytes.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, engine: EngineT, *, output_buffer: int, close_timeout: float) -> None:
+        self.engine = engine
+        self._stream = stream
+        self._output_buffer = output_buffer
+        self._close_timeout = close_timeout
+        self._writer = trio.lowlevel.ParkingLot()  # where the writer waits for something to write
+        self._room = trio.lowlevel.ParkingLot()  # where senders wait until less is queued
+        self._writing = trio.CancelScope(shield=True)
+        self._closing = False
+        self._broken = False
+        self.blocked: set[CallStream] = set()
+
+    def on_event(self, event: Event) -> None:
+        """Act on one event of the engine's; must not wait."""
+        raise NotImplementedError
+
+    def windows_opened(self) -> None:
+        """More may be sent, perhaps, on every stream."""
+        for call in tuple(self.blocked):
+            call.window_opened()
+
+    def wake(self) -> None:
+        """Something was queued."""
+        self._writer.unpark()
+
+    async def room(self) -> None:
+        """Wait while too much is queued."""
+        while self.engine.unsent > self._output_buffer and not self._broken:
+            await self._room.park()
+
+    async def write(self) -> None:
+        """Write what is queued until `close` is called and nothing is left; shielded, so that goodbyes get out."""
+        with self._writing:
+            try:
+                while True:
+                    data = self.engine.data_to_send()
+                    if data:
+                        await self._stream.send_all(data)
+                        self._room.unpark_all()
+                    elif self._closing:
+                        return
+                    else:
+                        await self._writer.park()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+        self._broken = True
+        self._room.unpark_all()
+        self.on_broken()
+
+    def on_broken(self) -> None:
+        """Nothing can be written any more."""
+        raise NotImplementedError
+
+    async def read(self) -> None:
+        """Read and act until the peer ends the connection or breaks its rules."""
+        while True:
+            try:
+                data = await self._stream.receive_some(_READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if not data:
+                return
+            for event in self.engine.receive(bytes(data), trio.current_time()):
+                self.on_event(event)
+            if self.engine.unsent:
+                self.wake()
+            if self.engine.failed:
+                self._log_failure()
+                return
+            if self.engine.unsent > _CONTROL_FACTOR * self._output_buffer:
+                await self.room()
+
+    def close(self) -> None:
+        """Let the writer finish what is queued, within the close timeout, and end."""
+        self._closing = True
+        self._writing.deadline = min(self._writing.deadline, trio.current_time() + self._close_timeout)
+        self._writer.unpark()
+
+    async def hang_up(self) -> None:
+        """Close the stream so that the peer still gets what was written; bounded, and not cancelled from outside.
+
+        A socket that is closed with unread bytes in it is reset, and a reset may overtake the last replies. So end our
+        half first and throw away what still comes until the peer ends its half.
+        """
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._close_timeout):
+            try:
+                if not self._broken and isinstance(self._stream, trio.abc.HalfCloseableStream):
+                    await self._stream.send_eof()
+                    left = _LINGER_BYTES
+                    while left > 0 and (data := await self._stream.receive_some(_READ_SIZE)):
+                        left -= len(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._stream)
+
+    def _log_failure(self) -> None:
+        failure = self.engine.failure
+        if isinstance(failure, ProtocolError):
+            log.info("closing a connection: %s", failure)
+        else:
+            log.error("closing a connection after an unexpected error", exc_info=failure)
+
+
+class CallStream:
+    """The messages of one call, both ways.
+
+    Args:
+        connection: Where it runs.
+        stream_id: Its HTTP/2 stream.
+    """
+
+    def __init__(self, connection: Connection[EngineT], stream_id: int) -> None:
+        self.connection = connection
+        self.stream_id = stream_id
+        self.input_ended = False
+        self._inbox: deque[tuple[bytes, int]] = deque()
+        self._arrived: trio.Event | None = None
+        self._window: trio.Event | None = None
+
+    def deliver(self, data: bytes, size: int) -> None:
+        """A message came that cost the sender `size` of its window."""
+        self._inbox.append((data, size))
+        self._notify()
+
+    def end_input(self) -> None:
+        """No more messages will come."""
+        self.input_ended = True
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None
+
+    async def receive(self) -> bytes | None:
+        """The next message, or None after the last; when cancelled, no message is lost."""
+        while not self._inbox:
+            if self.input_ended:
+                return None
+            await self.arrival()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        data, size = self._inbox.popleft()
+        self.connection.engine.release(self.stream_id, size)
+        if self.connection.engine.unsent:
+            self.connection.wake()
+        return data
+
+    async def arrival(self) -> None:
+        """Wait until something new is known about the peer's half."""
+        if self._arrived is None:
+            self._arrived = trio.Event()
+        await self._arrived.wait()
+
+    def window_opened(self) -> None:
+        """More may be sent."""
+        if self._window is not None:
+            self._window.set()
+            self._window = None
+
+    async def send(self, framed: bytes, *, end: bool = False) -> None:
+        """Send one framed message as far as the peer's windows and the connection's buffer let it; waits for the rest.
+
+        When cancelled part of the message may have been sent: the call cannot go on.
+
+        Raises:
+            trio.ClosedResourceError: The stream is over.
+        """
+        engine = self.connection.engine
+        rest = memoryview(framed)
+        while True:
+            if engine.unsent > 0:
+                await self.connection.room()
+            if not engine.is_open(self.stream_id):
+                raise trio.ClosedResourceError("the call is over")
+            size = min(engine.sendable(self.stream_id), len(rest))
+            if size > 0:
+                last = size == len(rest)
+                engine.send_data(self.stream_id, rest[:size], end=end and last)
+                self.connection.wake()
+                if last:
+                    return
+                rest = rest[size:]
+            else:
+                await self._wait_for_window()
+
+    async def _wait_for_window(self) -> None:
+        self._window = trio.Event()
+        self.connection.blocked.add(self)
+        try:
+            await self._window.wait()
+        finally:
+            self.connection.blocked.discard(self)
