@@ -174,7 +174,7 @@ async def serve(
             )
         )
         task_status.started(listeners)
-        await (stopping or trio.Event()).wait()
+        await (stopping if stopping is not None else trio.Event()).wait()
         await runtime.drain(settings.grace_seconds)
         drain.start(_LAST_REPLIES)
 

@@ -56,10 +56,16 @@ async def open_threads(
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
         may_raise: Whether the last rung, an asynchronous exception, may be used.
     """
+    leaving: BaseException | None = None
     with hooks():
         async with trio.open_nursery() as nursery:
-            yield Threads(nursery, patience, may_raise=may_raise)
+            try:
+                yield Threads(nursery, patience, may_raise=may_raise)
+            except BaseException as error:  # noqa: BLE001 - raised again below, where the nursery does not wrap it
+                leaving = error
             nursery.cancel_scope.cancel()
+    if leaving is not None:
+        raise leaving
 
 
 class Threads:
