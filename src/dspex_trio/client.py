@@ -75,14 +75,16 @@ class Client:
     ) -> TrialOutcome:
         """Run one trial.
 
-        The enclosing cancel scope's deadline travels along: the worker ends the trial by then, and its DEADLINE_EXCEEDED
-        outcome arrives just before the scope itself would cancel. When this is cancelled, the trial is cancelled.
+        The enclosing cancel scope's deadline travels along: the worker ends the trial by then, and its
+        DEADLINE_EXCEEDED outcome arrives just before the scope itself would cancel. When this is cancelled, so is the
+        trial.
 
         Args:
             program: What to run, as a Program or in its JSON form.
             inputs: Input field → value.
             session_id: The session whose variables the program is bound to.
-            timeout: The trial's time in seconds from its arrival at the worker; the earlier of this and the scope rules.
+            timeout: The trial's time in seconds from its arrival at the worker; the earlier of this and the enclosing
+                scope's deadline rules.
             trial_id: Your name for the trial, echoed in the outcome and in the worker's logs.
             options: What the outcome leaves out.
             metadata: What to see again in logs and records.

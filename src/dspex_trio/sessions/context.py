@@ -14,6 +14,7 @@ from dspex_trio.errors import VariableInvalid, VariableNotFound
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import Variable
+from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.values import plain
@@ -113,8 +114,9 @@ class SessionContext:
     ) -> AsyncIterator[AsyncIterator[VariableChange]]:
         """Follow variables, all of the session's if none are named; leaving the block ends it.
 
-        Of changes that come faster than they are taken, the last one of each variable arrives. The iteration ends when
-        the session does.
+        The watch has begun when the first change arrives; with the initial values, which come first, nothing is
+        missed. Of changes that come faster than they are taken, the last one of each variable arrives. The iteration
+        ends when the session does.
 
         Raises:
             VariableNotFound: The session or a named variable is not in the store; raised by the iteration.
@@ -125,14 +127,7 @@ class SessionContext:
         )
         try:
             async with self._store.WatchVariables(request) as updates:
-                yield self._changes(updates)
-        except rpc.RpcError as error:
-            raise await self._calls.meaning(error) from error
-
-    async def _changes(self, updates: AsyncIterator[bridge_pb2.VariableUpdate]) -> AsyncIterator[VariableChange]:
-        try:
-            async for update in updates:
-                yield VariableChange(update.update_type, decode_variable(update.variable))
+                yield _Changes(updates, self._calls)
         except rpc.RpcError as error:
             raise await self._calls.meaning(error) from error
 
@@ -288,6 +283,24 @@ class SessionContext:
         if isinstance(variable.value, (list, dict)):
             return replace(variable, value=plain(variable.value))  # a program may change what it was given
         return variable
+
+
+class _Changes:
+    """A watch's changes: no async generator, which would outlive the block that it is used in."""
+
+    def __init__(self, updates: AsyncIterator[bridge_pb2.VariableUpdate], calls: StoreCalls) -> None:
+        self._updates = updates
+        self._calls = calls
+
+    def __aiter__(self) -> _Changes:
+        return self
+
+    async def __anext__(self) -> VariableChange:
+        try:
+            update = await anext(self._updates)
+        except rpc.RpcError as error:
+            raise await self._calls.meaning(error) from error
+        return VariableChange(update.update_type, decode_variable(update.variable))
 
 
 def _encode(name: str, value: Any, kind: str = "") -> AnyMessage:
