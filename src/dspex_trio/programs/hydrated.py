@@ -109,7 +109,10 @@ class Hydrated:
                 result = self.module(**arguments)
             except Exception as error:
                 interrupt.check()
-                raise _blamed(error, has_lm=self._model.lm is not None) from error
+                blamed = _blamed(error, has_lm=self._model.lm is not None)
+                if blamed is error:
+                    raise
+                raise blamed from error
         interrupt.check()
         return prediction_of(result)
 
