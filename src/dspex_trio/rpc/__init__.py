@@ -6,21 +6,27 @@ It builds on purerpc's model of services and on h2, is the only importer of both
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.channel import Channel, open_channel
 from dspex_trio.rpc.drain import Drain
+from dspex_trio.rpc.health import LIVENESS, READINESS, Health
 from dspex_trio.rpc.interceptors import Interceptor, Proceed, bearer_token
 from dspex_trio.rpc.listeners import open_tcp, open_unix
 from dspex_trio.rpc.memory import memory_link
 from dspex_trio.rpc.metadata import Metadata, MetadataLike
+from dspex_trio.rpc.reflection import reflection
 from dspex_trio.rpc.server import serve
-from dspex_trio.rpc.service import Servicer
+from dspex_trio.rpc.service import Servicer, service_names
 from dspex_trio.rpc.settings import ChannelSettings, ServerSettings
 from dspex_trio.rpc.status import RpcError, StatusCode
 from dspex_trio.rpc.stubs import MessageStream, ReplyStream, RequestStream, SingleReply
+from dspex_trio.rpc.tls import client_tls, server_tls
 
 __all__ = [
+    "LIVENESS",
+    "READINESS",
     "Call",
     "Channel",
     "ChannelSettings",
     "Drain",
+    "Health",
     "Interceptor",
     "MessageStream",
     "Metadata",
@@ -34,9 +40,13 @@ __all__ = [
     "SingleReply",
     "StatusCode",
     "bearer_token",
+    "client_tls",
     "memory_link",
     "open_channel",
     "open_tcp",
     "open_unix",
+    "reflection",
     "serve",
+    "server_tls",
+    "service_names",
 ]

@@ -90,9 +90,6 @@ class ClientConnection(Connection[ClientEngine]):
             call.ended(_LOST)
         self._calls.clear()
 
-    # --------------------------------------------------------------------------------------------------------------
-    # calls
-
     async def start_call(
         self, path: str, metadata: Metadata, deadline: float, compression: Compression | None
     ) -> ClientCall | None:
@@ -116,9 +113,6 @@ class ClientConnection(Connection[ClientEngine]):
         self._slots.unpark()
         if self.retired.is_set() and not self._calls:
             self._reading.cancel()
-
-    # -------------------------------------------------------------------------------------------------------------
-    # events
 
     def on_event(self, event: Event) -> None:
         """Act on one event."""

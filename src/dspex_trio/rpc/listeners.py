@@ -11,6 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from dspex_trio.rpc.tls import for_http2
+
 Listener: TypeAlias = trio.abc.Listener[Any]
 
 _BACKLOG: Final = 1024
@@ -86,8 +88,19 @@ async def _is_stale(path: str | os.PathLike[str]) -> bool:
 
 def wrap_tls(listeners: Sequence[Listener], context: ssl.SSLContext) -> list[Listener]:
     """The same listeners behind TLS."""
+    for_http2(context)
     # Peers of HTTP/2 say goodbye by GOAWAY and then just close; few send TLS's close_notify.
     return [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
+
+
+def notice_dead_peers(stream: trio.abc.Stream) -> None:
+    """Have the system end TCP connections whose other end is gone without a word, within a few minutes."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if isinstance(transport, trio.SocketStream) and transport.socket.family in {socket.AF_INET, socket.AF_INET6}:
+        transport.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, option):  # not on every system
+                transport.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def peer_name(stream: trio.abc.Stream) -> str:

@@ -13,7 +13,7 @@ import trio
 from dspex_trio.rpc.deadlines import DeadlineWatch
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.interceptors import Interceptor
-from dspex_trio.rpc.listeners import Listener, open_tcp, peer_name, wrap_tls
+from dspex_trio.rpc.listeners import Listener, notice_dead_peers, open_tcp, peer_name, wrap_tls
 from dspex_trio.rpc.server_connection import ServerConnection
 from dspex_trio.rpc.service import Servicer, routes
 from dspex_trio.rpc.settings import ServerSettings
@@ -125,6 +125,7 @@ class _Server:
             if not await self._handshake(stream):
                 return
             certificate = stream.getpeercert(binary_form=True)
+        notice_dead_peers(stream)
         connection = ServerConnection(
             stream,
             peer=peer_name(stream),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
+from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.deadlines import DeadlineWatch
@@ -31,10 +33,12 @@ from dspex_trio.rpc.server_call import ServerCall, respond
 from dspex_trio.rpc.service import Route
 from dspex_trio.rpc.settings import ServerSettings
 from dspex_trio.rpc.status import Status, StatusCode
-from dspex_trio.rpc.transport import Connection
+from dspex_trio.rpc.transport import Connection, log
+from dspex_trio.rpc.upkeep import end_when_idle, end_when_old, keep_alive
 
 _SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
 _MARGIN_SHARE: Final = 0.1
+_MAX_PING_STRIKES: Final = 3
 _DRAIN_PING: Final = b"draining"
 # How long a client may take to answer the ping between the two GOAWAYs before the second is sent regardless.
 _ROUND_TRIP: Final = 1.0
@@ -84,12 +88,18 @@ class ServerConnection(Connection[ServerEngine]):
         self._draining = False
         self._grace = math.inf
         self._pong = trio.Event()
-        self._idle = trio.Event()
+        self._idle_or_busy = trio.lowlevel.ParkingLot()
+        self._ping_strikes = 0
+        self._last_ping = -math.inf
 
     @property
     def calls(self) -> int:
         """How many handlers are running."""
         return len(self._live)
+
+    async def calls_changed(self) -> None:
+        """Wait until the first call begins or the last one ends."""
+        await self._idle_or_busy.park()
 
     async def run(self) -> None:
         """Serve until the client leaves, breaks the rules, or is drained; when cancelled, calls get UNAVAILABLE."""
@@ -97,6 +107,7 @@ class ServerConnection(Connection[ServerEngine]):
         try:
             async with trio.open_nursery() as self._tasks:
                 self._tasks.start_soon(self.write)
+                self._start_upkeep(self._tasks)
                 try:
                     await self._serve_calls()
                 finally:
@@ -106,6 +117,21 @@ class ServerConnection(Connection[ServerEngine]):
                     self._tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
         finally:
             await self.hang_up()
+
+    def _start_upkeep(self, tasks: trio.Nursery) -> None:
+        settings = self._settings
+        if settings.keepalive_time < math.inf:
+            tasks.start_soon(self._keep_alive)
+        if settings.max_connection_idle < math.inf:
+            tasks.start_soon(end_when_idle, self, settings.max_connection_idle)
+        if settings.max_connection_age < math.inf:
+            shake = random.uniform(-1, 1)  # noqa: S311 - no secret
+            tasks.start_soon(end_when_old, self, settings, shake)
+
+    async def _keep_alive(self) -> None:
+        await keep_alive(self, self._settings.keepalive_time, self._settings.keepalive_timeout)
+        log.info("a client does not answer pings")
+        self._reading.cancel()
 
     async def _serve_calls(self) -> None:
         async with trio.open_nursery() as self._calls:
@@ -123,9 +149,6 @@ class ServerConnection(Connection[ServerEngine]):
         """The client cannot be written to: it is gone."""
         self._reading.cancel()
 
-    # -------------------------------------------------------------------------------------------------------------
-    # events
-
     def on_event(self, event: Event) -> None:
         """Act on one event."""
         match event:
@@ -137,7 +160,9 @@ class ServerConnection(Connection[ServerEngine]):
             case PingAnswered(data):
                 if data == _DRAIN_PING:
                     self._pong.set()
-            case PingReceived() | GoawayReceived() | ResponseStarted() | ResponseEnded():
+            case PingReceived():
+                self._check_ping()
+            case GoawayReceived() | ResponseStarted() | ResponseEnded():
                 pass
             case _:
                 call = self._live.get(event.stream_id)
@@ -170,6 +195,8 @@ class ServerConnection(Connection[ServerEngine]):
         context.respond_with(call)
         if head.timeout is not None:
             call.scope.deadline = deadline - min(self._settings.deadline_margin, head.timeout * _MARGIN_SHARE)
+        if not self._live:
+            self._idle_or_busy.unpark_all()
         self._live[stream_id] = call
         self._calls.start_soon(self._serve_call, call, route)
 
@@ -189,11 +216,7 @@ class ServerConnection(Connection[ServerEngine]):
             del self._live[call.stream_id]
             call.finish(status)
             if not self._live:
-                self._idle.set()
-                self._idle = trio.Event()
-
-    # --------------------------------------------------------------------------------------------------------------
-    # drain
+                self._idle_or_busy.unpark_all()
 
     def drain(self, deadline: float) -> None:
         """Say goodbye in two steps; end when the calls have, or at a time on Trio's clock. May be called again."""
@@ -203,6 +226,16 @@ class ServerConnection(Connection[ServerEngine]):
             self._calls.cancel_scope.deadline = self._grace
             if not already:
                 self._tasks.start_soon(self._say_goodbye)
+
+    def _check_ping(self) -> None:
+        """Count pings that come too often for keepalive while nothing is going on (gRPC A8)."""
+        now = trio.current_time()
+        soon = now < self._last_ping + self._settings.min_ping_interval and not self._live
+        self._last_ping = now
+        self._ping_strikes = self._ping_strikes + 1 if soon else 0
+        if self._ping_strikes >= _MAX_PING_STRIKES:
+            self.engine.goaway(self.engine.highest_peer_stream, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
+            self._reading.cancel()
 
     async def _say_goodbye(self) -> None:
         """The two-phase GOAWAY (RFC 9113, 6.8): calls that cross with the first one are served."""
@@ -215,7 +248,7 @@ class ServerConnection(Connection[ServerEngine]):
         self.engine.goaway(self._last_allowed)
         self.wake()
         while self._live:
-            await self._idle.wait()
+            await self.calls_changed()
         self._reading.cancel()
 
 

@@ -45,6 +45,8 @@ class Connection(Generic[EngineT]):
         self._closing = False
         self._broken = False
         self.blocked: set[CallStream] = set()
+        self.heard_at = trio.current_time()
+        self._heard: trio.Event | None = None
 
     def on_event(self, event: Event) -> None:
         """Act on one event of the engine's; must not wait."""
@@ -96,7 +98,11 @@ class Connection(Generic[EngineT]):
                 return
             if not data:
                 return
-            for event in self.engine.receive(bytes(data), trio.current_time()):
+            self.heard_at = now = trio.current_time()
+            if self._heard is not None:
+                self._heard.set()
+                self._heard = None
+            for event in self.engine.receive(bytes(data), now):
                 self.on_event(event)
             if self.engine.unsent:
                 self.wake()
@@ -105,6 +111,17 @@ class Connection(Generic[EngineT]):
                 return
             if self.engine.unsent > _CONTROL_FACTOR * self._output_buffer:
                 await self.room()
+
+    async def hear(self) -> None:
+        """Wait until the peer sends something."""
+        if self._heard is None:
+            self._heard = trio.Event()
+        await self._heard.wait()
+
+    def send_ping(self, data: bytes) -> None:
+        """Queue a ping of eight bytes."""
+        self.engine.ping(data)
+        self.wake()
 
     def close(self) -> None:
         """Let the writer finish what is queued, within the close timeout, and end."""

@@ -86,8 +86,6 @@ class Engine:
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(max(limits.connection_window - _DEFAULT_WINDOW, 1))
 
-    # ------------------------------------------------------------------------------------------------- bytes in and out
-
     @property
     def unsent(self) -> int:
         """How many bytes wait in `data_to_send`."""
@@ -124,9 +122,6 @@ class Engine:
         if handle is not None:
             handle(self, event)
 
-    # ---------------------------------------------------------------------------------------------------- the
-    # connection
-
     def ping(self, data: bytes) -> None:
         """Queue a PING of eight bytes; a PingAnswered event carries them back."""
         self._h2.ping(data)
@@ -139,9 +134,6 @@ class Engine:
     def highest_peer_stream(self) -> int:
         """The highest stream id that the peer has used."""
         return int(self._h2.highest_inbound_stream_id)
-
-    # ------------------------------------------------------------------------------------------------------------
-    # streams
 
     def is_open(self, stream_id: int) -> bool:
         """Whether a stream can still be sent on."""
@@ -191,9 +183,6 @@ class Engine:
         self._buffered -= state.held + (state.reader.buffered if state.reader else 0)
         self._streams.pop(state.stream_id, None)
         self._h2.forget(state.stream_id)
-
-    # -------------------------------------------------------------------------------------------------------------
-    # events
 
     def _data_received(self, event: Any) -> None:
         stream_id, flow = event.stream_id, event.flow_controlled_length
@@ -249,9 +238,6 @@ class Engine:
         if state is not None:
             self._forget(state)
             self._events.append(StreamReset(event.stream_id, int(event.error_code)))
-
-    # -------------------------------------------------------------------------------------------------------------
-    # floods
 
     def _count_frame(self, frame: Any) -> None:
         """Let through what work of ours explains, and a trickle of the rest; end connections that send more."""

@@ -53,9 +53,6 @@ class ServerEngine(Engine):
                     state.fresh = False
         return events
 
-    # ---------------------------------------------------------------------------------------------------------
-    # responses
-
     def send_initial(self, stream_id: int, metadata: Metadata = NO_METADATA, encoding: str = "identity") -> None:
         """Queue the response's headers."""
         state = self._streams[stream_id]
@@ -90,9 +87,6 @@ class ServerEngine(Engine):
     def refuse(self, stream_id: int) -> None:
         """Reject a call that nothing was done for: the client may safely try again (RFC 9113, 8.7)."""
         self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
-
-    # ----------------------------------------------------------------------------------------------------------
-    # requests
 
     def _request_received(self, event: Any) -> None:
         state = StreamState(event.stream_id)
