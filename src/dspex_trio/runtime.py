@@ -183,6 +183,9 @@ async def serve(
 _LAST_REPLIES: Final = 1.0
 
 
+# A thread that ignores for so long that its trial is over counts as stuck, in seconds.
+_STUCK_AFTER: Final = 2.0
+
 # The part of the reply margin for which an answer waits for its trial's thread; the rest is for the way to the caller.
 _PATIENCE: Final = 0.5
 
@@ -213,7 +216,7 @@ class _Executor:
 
 
 def _too_many_stuck(workers: threads.Threads, settings: Settings) -> str | None:
-    stuck = len(workers.stuck())
+    stuck = workers.stuck_longer_than(_STUCK_AFTER)
     if stuck < settings.max_trials:
         return None
     return f"{stuck} threads ignore that their trials are over, and no slot is left; this worker must be replaced"

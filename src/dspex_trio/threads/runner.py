@@ -134,6 +134,10 @@ class Threads:
             await trio.sleep(_LONGEST_PAUSE)
         slot.release()
 
+    def stuck_longer_than(self, seconds: float) -> int:
+        """How many threads have been ignoring for so long that they were told to end."""
+        return sum(run.job.ignoring_for() > seconds for run in self._running)
+
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
         frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
