@@ -105,12 +105,15 @@ class VariableReader:
         )
         try:
             return (await self._store.GetVariable(request)).variable
-        except rpc.RpcError as error:
-            if error.status is rpc.StatusCode.UNIMPLEMENTED:
-                raise self._no_variables() from error
-            if error.status is not rpc.StatusCode.NOT_FOUND or await self._lacks_session(session_id, error):
+        except rpc.RpcError as caught:
+            if caught.status is rpc.StatusCode.UNIMPLEMENTED:
+                raise self._no_variables() from caught
+            if caught.status is not rpc.StatusCode.NOT_FOUND:
                 raise
-            return None
+            error = caught
+        if await self._lacks_session(session_id, error):
+            raise error
+        return None
 
     async def _lacks_session(self, session_id: str, error: rpc.RpcError) -> bool:
         """Whether NOT_FOUND speaks of the session rather than of the variable; the text usually says."""

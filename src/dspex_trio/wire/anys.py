@@ -114,8 +114,11 @@ def _content_start(raw: bytes) -> int | None:
     return None
 
 
+_MAY_BEGIN_JSON: Final = frozenset("{[ \t\r\n")
+
+
 def _unwrapped(text: str) -> Any:
-    if text.lstrip(" \t\r\n")[:1] not in ("{", "["):
+    if text[:1] not in _MAY_BEGIN_JSON or text.lstrip(" \t\r\n")[:1] not in ("{", "["):
         return text
     try:
         return decode_json(text.encode())
