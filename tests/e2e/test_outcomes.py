@@ -255,9 +255,12 @@ def test_a_full_queue_is_overloaded_and_a_client_that_cancels_frees_its_place(st
         assert "--max-queue" in third.failure.error_message
         queued.cancel()
         running.cancel()
-        answered = stub.ExecuteProgram(echo, timeout=65)
+        for _ in range(1000):  # the cancels are on their way
+            answered = stub.ExecuteProgram(echo, timeout=30)
+            if kind(peer, answered.failure) != "OVERLOADED":
+                break
         assert answered.WhichOneof("result") == "success", answered
-    assert worker.stop() == 0
+    assert worker.stop() == 0, worker.log.read_text()
 
 
 def test_trials_side_by_side_do_not_mix(peer, channel, store):
@@ -339,7 +342,7 @@ def test_the_worker_with_an_outside_store_and_without_it(start, peer):
         assert (kind(peer, failure), stage(peer, failure)) == ("STORE_UNAVAILABLE", "SYNC"), failure
         assert failure.retryable
         assert str(store_process.port) in failure.error_message
-    assert worker.stop() == 0
+    assert worker.stop() == 0, worker.log.read_text()
 
 
 def test_the_time_a_failure_took_is_measured_in_milliseconds(execute):

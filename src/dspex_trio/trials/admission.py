@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 import trio
@@ -89,10 +89,9 @@ class Admission:
             raise ShuttingDown("the worker is shutting down and takes no more trials")
         if (reason := self._refuse()) is not None:
             raise Overloaded(reason)
-        try:
+        with suppress(trio.WouldBlock):
             return self._slots.acquire_nowait()
-        except trio.WouldBlock:
-            self._check_queue()
+        self._check_queue()
         with trio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
