@@ -55,6 +55,11 @@ class Greeter(GreeterServicer):
                 raise rpc.RpcError(rpc.StatusCode.NOT_FOUND, "nobody of that name")
             case "bug":
                 raise ZeroDivisionError("a secret")
+            case "sent":
+                return HelloReply(text=str(len(self.seen)))
+            case "endings":
+                await self.ending(request.times)
+                return HelloReply(text=",".join(self.ended))
             case "metadata":
                 await call.send_initial_metadata([("first", "1"), ("raw-bin", b"\x00\xff")])
                 call.set_trailing_metadata({"last": "2"})

@@ -133,10 +133,7 @@ class ClientEngine(Engine):
         """The response is complete: what is left of the request is of no use to anybody."""
         state.remote_ended = True
         self._events.append(ResponseEnded(state.stream_id, status, trailers))
-        if state.local_ended:
-            self._forget(state)
-        else:
-            self.reset(state.stream_id, ErrorCodes.NO_ERROR)
+        self.reset(state.stream_id, ErrorCodes.NO_ERROR)
 
     def _fail_stream(self, state: StreamState, status: Status) -> None:
         self._events.append(ResponseEnded(state.stream_id, status, NO_METADATA))

@@ -153,10 +153,11 @@ class Engine:
             self._ended_here(self._streams[stream_id])
 
     def reset(self, stream_id: int, error_code: int) -> None:
-        """Queue RST_STREAM and forget the stream."""
+        """Queue RST_STREAM, unless both sides have closed the stream, and forget it."""
         state = self._streams.get(stream_id)
         if state is not None:
-            self._h2.reset_stream(stream_id, error_code)
+            if not self._h2.is_closed(stream_id):
+                self._h2.reset_stream(stream_id, error_code)
             self._forget(state)
 
     def release(self, stream_id: int, size: int) -> None:

@@ -118,6 +118,11 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         """Bytes that wait to be fetched by `data_to_send`."""
         return len(self._data_to_send)
 
+    def is_closed(self, stream_id: int) -> bool:
+        """Whether both sides have closed a stream."""
+        stream = self.streams.get(stream_id)
+        return stream is None or bool(stream.closed)
+
     def forget(self, stream_id: int) -> None:
         """Drop the state of a stream that both sides have closed; late frames for it are still told from wrong ones."""
         stream = self.streams.get(stream_id)

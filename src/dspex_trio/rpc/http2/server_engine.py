@@ -78,11 +78,8 @@ class ServerEngine(Engine):
             state.stream_id, [*fields, *encode_status(status), *encode_metadata(metadata)], end_stream=True
         )
         self._free_ping = True
-        state.local_ended = True
-        if not state.remote_ended:
-            # The response is complete, the rest of the request is of no use (RFC 9113, 8.1).
-            self._h2.reset_stream(state.stream_id, ErrorCodes.NO_ERROR)
-        self._forget(state)
+        # The response is complete: if the client has not ended its request, the rest is of no use (RFC 9113, 8.1).
+        self.reset(state.stream_id, ErrorCodes.NO_ERROR)
 
     def refuse(self, stream_id: int) -> None:
         """Reject a call that nothing was done for: the client may safely try again (RFC 9113, 8.7)."""
@@ -91,7 +88,6 @@ class ServerEngine(Engine):
     def _request_received(self, event: Any) -> None:
         state = StreamState(event.stream_id)
         self._streams[event.stream_id] = state
-        ended = event.stream_ended is not None
         try:
             state.content_length = _content_length(event.headers)
             head = parse_request(event.headers)
@@ -100,7 +96,6 @@ class ServerEngine(Engine):
             self.reset(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
             return
         except RefusedRequest as error:
-            state.remote_ended = ended
             self._send_status(state, error.status, http_status=error.http_status)
             return
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
