@@ -1,6 +1,7 @@
 """What a grpcio client gets for every kind of success and failure."""
 
 import json
+import signal
 import threading
 import time
 
@@ -301,9 +302,17 @@ def test_trials_side_by_side_do_not_mix(peer, channel, store):
             assert unpack(success.prediction["flavour"]) == f"flavour-{n % 10}"
 
 
-def test_signals_end_the_worker_cleanly_with_trials_running(start, peer):
-    import signal
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_store_needs_no_dspy_and_a_signal_ends_it_cleanly(start, number):
+    store = start("store", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert store.stop(number) == 0, store.log.read_text()
+    told = store.log.read_text()
+    assert "| dspex_trio.service.store" in told.replace("  ", "")
+    assert "dspy\n" not in told
+    assert "Traceback" not in told
 
+
+def test_signals_end_the_worker_cleanly_with_trials_running(start, peer):
     worker = start("serve", "--load", "e2e_programs", "--grace-seconds", "0.1")
     pb = peer.program_pb2
     with grpc.insecure_channel(f"127.0.0.1:{worker.port}") as channel:

@@ -1,0 +1,144 @@
+"""The commands, as a newcomer meets them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dspex_trio.cli import main
+from dspex_trio.cli.process import announce, json_or_text
+from dspex_trio.config import Settings
+
+
+def run(*arguments, cwd=None, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", "dspex_trio", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def test_every_setting_is_an_option_of_serve():
+    told = CliRunner().invoke(main, ["serve", "--help"]).output
+    for name in Settings.model_fields:
+        assert "--" + {"lm_args": "lm-arg"}.get(name, name).replace("_", "-") in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--max-trials", "0"], "max_trials (--max-trials, DSPEX_TRIO_MAX_TRIALS)"),
+        (["serve", "--lm-arg", "temperature"], "'temperature' is not KEY=VALUE"),
+        (["serve", "--config", "nowhere.toml"], "nowhere.toml: there is no such file"),
+        (["serve", "--loaf", "x"], "No such option"),
+        (["sevre"], "No such command"),
+    ],
+)
+def test_a_wrong_command_line_says_what_is_wrong(arguments, told):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert told in done.output
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (None, "--load broken: there is no module 'broken'"),
+        ("import nowhere_at_all", "--load broken: No module named 'nowhere_at_all'"),
+        ("1 / 0", "--load broken: importing it raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_cannot_be_loaded_is_named_in_one_line(tmp_path, source, told):
+    if source is not None:
+        (tmp_path / "broken.py").write_text(source)
+    done = run("serve", "--port", "0", "--load", "broken", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"Error: {told}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("store", "--port", port)
+    assert done.returncode == 1
+    assert f"Error: cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_ready_file_appears_whole(tmp_path):
+    announce(tmp_path / "ready", 4711)
+    assert (tmp_path / "ready").read_text() == "4711"
+    assert [path.name for path in tmp_path.iterdir()] == ["ready"]
+    announce(None, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.2", 0.2),
+        ("3", 3),
+        ("true", True),
+        ("null", None),
+        ('{"a": [1]}', {"a": [1]}),
+        ("gpt-4o", "gpt-4o"),
+        ('"quoted"', "quoted"),
+        ("NaN", "NaN"),
+        ("", ""),
+    ],
+)
+def test_language_model_arguments_are_json_where_they_parse_as_json(text, value):
+    assert json_or_text(text) == value
+
+
+def test_version_and_help_do_not_wait_for_dspy():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "dspex_trio", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("dspex-trio, version ")
+    assert " dspy\n" not in done.stderr
+
+
+def test_the_users_type_checker_sees_the_types(tmp_path):
+    """The package is typed: names, arguments and outcomes."""
+    script = tmp_path / "user.py"
+    script.write_text(
+        "import dspex_trio as dspex\n"
+        "async def main() -> str:\n"
+        "    async with dspex.open_client('x:1') as client:\n"
+        "        outcome = await client.execute(dspex.Program('dspy.Predict'), {'q': 1})\n"
+        "        match outcome:\n"
+        "            case dspex.TrialSuccess():\n"
+        "                reveal_type(outcome.cost.usage.total_tokens)\n"
+        "                return 'ok'\n"
+        "            case dspex.TrialFailure():\n"
+        "                reveal_type(outcome.kind)\n"
+        "                return outcome.error_message\n"
+        "async def wrong() -> None:\n"
+        "    async with dspex.open_runtime() as runtime:\n"
+        "        await runtime.run_trial(5, {})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--follow-imports", "silent", script],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert 'Revealed type is "int"' in done.stdout.replace("builtins.int", "int")
+    assert "FailureKind" in done.stdout
+    assert 'Argument 1 to "run_trial" of "Runtime" has incompatible type "int"' in done.stdout
+    assert "Found 1 error" in done.stdout

@@ -1,0 +1,236 @@
+"""A runtime inside a Trio program: its deadline is the caller's scope, and it leaves nothing behind."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import dspy
+import pytest
+import trio
+from dspy.clients import base_lm
+from dspy.utils import DummyLM
+from trio.testing import wait_all_tasks_blocked
+
+import dspex_trio as dspex
+from dspex_trio.programs import MODULE_REGISTRY
+
+SETTINGS = dspex.Settings(max_trials=2)
+PREDICT = dspex.Program("dspy.Predict", dspex.Signature("question -> answer"))
+
+
+@pytest.fixture
+def registered():
+    """Classes that a test registers are gone afterwards."""
+    before = dict(MODULE_REGISTRY)
+    yield
+    MODULE_REGISTRY.clear()
+    MODULE_REGISTRY.update(before)
+
+
+@pytest.fixture
+def blocking(registered):
+    """A program that tells when it has begun and then waits for ever."""
+    begun = threading.Event()
+
+    @dspex.register("Blocks")
+    class Blocks(dspy.Module):
+        def forward(self, question):
+            begun.set()
+            threading.Event().wait()
+
+    return begun
+
+
+def answering():
+    return DummyLM([{"answer": "42"}] * 20)
+
+
+async def test_a_trial_runs_and_its_variables_come_from_the_embedded_store():
+    async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
+        session = runtime.session("s")
+        await session.initialize()
+        await session.register("temp", "float", 0.5)
+        await session.set("temp", 0.75)
+        program = dspex.Program(
+            "dspy.ChainOfThought",
+            dspex.Signature("question -> answer"),
+            config_space=(dspex.Binding("temperature", "temp"), dspex.Binding("predict.max_tokens", "m", default=99)),
+        )
+        outcome = await runtime.run_trial(program, {"question": "?"}, session=session, trial_id="t")
+    assert isinstance(outcome, dspex.TrialFailure) or outcome.prediction["answer"] == "42"
+    assert outcome.variables["temperature"].value == 0.75
+    assert outcome.variables["temperature"].version == 2
+    assert outcome.variables["predict.max_tokens"].from_default
+
+
+async def test_a_program_may_be_given_in_its_json_form():
+    async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
+        spec = {"python_class": "dspy.Predict", "signature": "question -> answer"}
+        outcome = await runtime.run_trial(spec, {"question": "?"})
+        assert outcome.prediction == {"answer": "42"}
+        with pytest.raises(dspex.TrialError, match="python_klass"):
+            await runtime.run_trial({"python_klass": "x"}, {})
+
+
+async def test_the_callers_scope_is_the_deadline_and_the_outcome_comes_before_it_raises(blocking):
+    async with dspex.open_runtime(SETTINGS) as runtime:
+        with trio.fail_after(0.4):
+            outcome = await runtime.run_trial(dspex.Program("Blocks"), {"question": "?"})
+        assert (outcome.kind, outcome.stage) == (dspex.FailureKind.DEADLINE_EXCEEDED, dspex.Stage.EXECUTE)
+        assert outcome.details["rung"] == "wake"
+        assert outcome.details["stuck"] == "false"
+
+
+async def test_a_cancel_from_outside_propagates_and_stops_the_thread(blocking):
+    async with dspex.open_runtime(SETTINGS) as runtime, trio.open_nursery() as nursery:
+        nursery.start_soon(runtime.run_trial, dspex.Program("Blocks"), {"question": "?"})
+        await trio.to_thread.run_sync(blocking.wait, 10)
+        nursery.cancel_scope.cancel()
+    assert nursery.cancel_scope.cancelled_caught
+
+
+async def test_every_thread_of_twenty_timed_out_trials_ends_and_its_slot_is_free_again(blocking):
+    """The next trial finds both slots, at once."""
+    async with dspex.open_runtime(dspex.Settings(max_trials=2, max_queue=0), lm=answering()) as runtime:
+        for _ in range(20):
+            with trio.fail_after(0.06):
+                outcome = await runtime.run_trial(dspex.Program("Blocks"), {"question": "?"})
+            assert outcome.kind is dspex.FailureKind.DEADLINE_EXCEEDED
+        assert isinstance(await runtime.run_trial(PREDICT, {"question": "?"}), dspex.TrialSuccess)
+
+
+async def test_an_error_of_the_body_comes_out_as_it_is():
+    with pytest.raises(ZeroDivisionError):
+        async with dspex.open_runtime(SETTINGS):
+            1 / 0  # noqa: B018
+
+
+def global_state():
+    return {
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "environment": dict(os.environ),
+        "cache": vars(dspy).get("cache"),
+        "history": base_lm.GLOBAL_HISTORY,
+        "settings": dspy.settings.copy(),
+        "logging": (list(logging.root.handlers), logging.root.level),
+        "path": list(sys.path),
+        "calls": (time.sleep, socket.getaddrinfo, threading.Condition.wait, "recv" in vars(socket.socket)),
+        "switch": sys.getswitchinterval(),
+        "excepthooks": (sys.excepthook, threading.excepthook),
+    }
+
+
+async def test_nothing_global_is_left_behind():
+    before = global_state()
+    async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
+        assert global_state()["signals"] == before["signals"]
+        assert global_state()["logging"] == before["logging"]
+        async with dspex.open_runtime(SETTINGS, lm=answering()):
+            pass
+        assert isinstance(await runtime.run_trial(PREDICT, {"question": "?"}), dspex.TrialSuccess)
+    assert global_state() == before
+    assert len(base_lm.GLOBAL_HISTORY) == len(before["history"])
+
+
+async def test_a_users_own_dspy_configuration_is_not_touched():
+    own = answering()
+    with dspy.context(lm=own):
+        async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
+            await runtime.run_trial(PREDICT, {"question": "?"})
+            assert dspy.settings.lm is own
+    assert own.history == []
+
+
+async def test_serve_tells_its_listeners_once_it_answers_and_ends_when_cancelled():
+    async with trio.open_nursery() as nursery:
+        [listener, *_] = await nursery.start(
+            lambda task_status: dspex.serve(dspex.Settings(port=0), lm=answering(), task_status=task_status)
+        )
+        port = listener.socket.getsockname()[1]
+        async with dspex.open_client(f"127.0.0.1:{port}") as client:
+            session = await client.initialize_session("s")
+            await session.register("temp", "float", 0.5)
+            bound = {"python_class": "dspy.Predict", "signature": "question -> answer"}
+            bound["config_space"] = {"temperature": "temp"}
+            outcome = await client.execute(bound, {"question": "?"}, session_id="s", timeout=30)
+            assert outcome.prediction == {"answer": "42"}
+            assert outcome.variables["temperature"].value == 0.5
+        nursery.cancel_scope.cancel()
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_a_served_runtime_that_is_told_to_stop_lets_its_trial_end(blocking):
+    stopping = trio.Event()
+    outcomes = []
+    async with trio.open_nursery() as nursery:
+        settings = dspex.Settings(port=0, grace_seconds=0.05)
+        [listener, *_] = await nursery.start(
+            lambda task_status: dspex.serve(settings, stopping=stopping, task_status=task_status)
+        )
+
+        async def call():
+            async with dspex.open_client(f"127.0.0.1:{listener.socket.getsockname()[1]}") as client:
+                outcomes.append(await client.execute(dspex.Program("Blocks"), {"question": "?"}))
+
+        nursery.start_soon(call)
+        await trio.to_thread.run_sync(blocking.wait, 10)
+        stopping.set()
+    assert [outcome.kind for outcome in outcomes] == [dspex.FailureKind.SHUTTING_DOWN]
+
+
+async def test_two_hundred_trials_at_once_do_not_mix(registered):
+    """Different variables, language models and questions; each sees its own in prediction, trace and variables."""
+
+    @dspex.register("Asks", reusable=True)
+    class Asks(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.flavour = ""
+            self.ask = dspy.Predict("question -> answer")
+
+        def forward(self, question):
+            with dspy.context(lm=DummyLM([{"answer": f"{self.flavour} {question}"}])):
+                return self.ask(question=question)
+
+    async def one(runtime, n, seen):
+        program = dspex.Program("Asks", config_space=(dspex.Binding("flavour", f"v{n % 7}"),))
+        seen[n] = await runtime.run_trial(program, {"question": f"q{n}"}, session="s", trial_id=str(n))
+
+    seen = {}
+    async with dspex.open_runtime(dspex.Settings(max_trials=8, max_queue=200)) as runtime:
+        session = runtime.session("s")
+        await session.initialize()
+        for n in range(7):
+            await session.register(f"v{n}", "string", f"flavour{n}")
+        async with trio.open_nursery() as nursery:
+            for n in range(200):
+                nursery.start_soon(one, runtime, n, seen)
+    for n, outcome in seen.items():
+        assert outcome.prediction == {"answer": f"flavour{n % 7} q{n}"}
+        assert outcome.trial_id == str(n)
+        assert outcome.variables["flavour"].value == f"flavour{n % 7}"
+        [entry] = outcome.trace
+        assert entry.inputs == {"question": f"q{n}"}
+        [call] = entry.lm_calls
+        assert f"q{n}" in call.messages_json
+        assert outcome.cost.lm_calls == 1
+
+
+async def test_drain_tells_waiting_trials_at_once(blocking):
+    outcomes = []
+
+    async def run(runtime):
+        outcomes.append(await runtime.run_trial(dspex.Program("Blocks"), {"question": "?"}))
+
+    async with dspex.open_runtime(dspex.Settings(max_trials=1)) as runtime, trio.open_nursery() as nursery:
+        nursery.start_soon(run, runtime)
+        await trio.to_thread.run_sync(blocking.wait, 10)
+        nursery.start_soon(run, runtime)
+        await wait_all_tasks_blocked()
+        await runtime.drain(0)
+    assert [outcome.kind.name for outcome in outcomes] == ["SHUTTING_DOWN"] * 2
