@@ -1,23 +1,31 @@
 """The whole demo, as a newcomer starts it."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 
 import pytest
 
 LIMIT_SECONDS = 120
+MARKER = "DSPEX_TRIO_TEST_RUN"
 
 
 def start(*arguments):
-    return subprocess.Popen(
+    marker = uuid.uuid4().hex
+    process = subprocess.Popen(
         [sys.executable, "-u", "-m", "dspex_trio", "demo", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, MARKER: marker},
     )
+    process.marker = f"{MARKER}={marker}".encode()
+    return process
 
 
 def finish(process):
@@ -31,12 +39,14 @@ def children(output):
     return [int(pid) for pid in re.findall(r"\(pid (\d+)\)", output)]
 
 
-def is_there(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def left_behind(process):
+    """Processes that the demo started and that are still there, by the environment that they inherited."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if process.marker in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return found
 
 
 def test_every_trial_of_the_demo_ends_as_expected():
@@ -53,22 +63,24 @@ def test_every_trial_of_the_demo_ends_as_expected():
     assert "saw temperature 0, 0.2, 0.7, 1; max_tokens 5, 300, 400, 500, 600" in output
     assert "2 closed by the worker before the answer, 0 still owed" in output
     assert len(children(output)) == 2
-    assert not any(map(is_there, children(output)))
+    assert left_behind(process) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_demo_and_its_children(number):
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are looked for in /proc")
+@pytest.mark.parametrize(("number", "moment"), [(signal.SIGTERM, "store"), (signal.SIGINT, "running")])
+def test_a_signal_ends_the_demo_and_its_children(number, moment):
+    """While the worker is still starting, and while trials run."""
     process = start()
     output = ""
     for line in process.stdout:
         output += line
-        if line.startswith("running"):
+        if line.startswith(moment):
+            assert len(left_behind(process)) >= 2, "the demo and at least its store"
             process.send_signal(number)
             break
     output += finish(process)
     assert process.returncode == 128 + number, output
-    assert len(children(output)) == 2
-    assert not any(map(is_there, children(output)))
+    assert left_behind(process) == []
 
 
 def test_a_file_that_is_no_file_of_trials_is_refused_before_anything_starts(tmp_path):

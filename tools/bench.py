@@ -1,0 +1,165 @@
+"""Measure what a trial costs over the bare DSPy call: `just bench [--quick] [--json FILE]`.
+
+Every subject is a process of its own that stays up; rounds go through all of them in turn, so that what else the
+machine does falls on all alike. CPU is the subject's own process time: store, provider and client are not counted.
+Prints a table, and the raw samples as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import trio
+from bench_measure import (
+    Batch,
+    Case,
+    Effort,
+    everything_running,
+    measure_deadlines,
+    measure_round_trips,
+    measure_starts,
+    measure_trials,
+)
+
+FULL: Final = Effort(rounds=9, trials=48, starts=7, failures=200, reads=60)
+QUICK: Final = Effort(rounds=3, trials=16, starts=3, failures=40, reads=20)
+SMOKE: Final = Effort(rounds=1, trials=2, starts=1, failures=8, reads=2, models=("http",))
+WAYS: Final = {"bare": "bare DSPy call", "runtime": "runtime.run_trial", "server": "ExecuteProgram"}
+MODELS: Final = {"dummy": "DummyLM", "http": "HTTP"}
+PACKAGES: Final = ("dspex-trio", "dspy", "trio", "purerpc", "h2", "protobuf", "anyio", "pydantic")
+
+
+async def measure(effort: Effort) -> dict[str, Any]:
+    """Everything, one after the other; the raw samples."""
+    starts = await measure_starts(effort, tell)
+    async with everything_running(effort.models) as bench:
+        trials = await measure_trials(bench, effort, tell)
+        tell("round trips to a store that is 5 ms away")
+        round_trips = await measure_round_trips(bench, effort)
+    tell("deadlines")
+    deadlines = await measure_deadlines(effort)
+    return {
+        "machine": {
+            "cpus": os.cpu_count(),
+            "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+        },
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "effort": asdict(effort),
+        "trials": [
+            {**asdict(case), "batches": [asdict(batch) for batch in batches]} for case, batches in trials.items()
+        ],
+        "round_trips": round_trips,
+        "deadlines": deadlines,
+        "starts": starts,
+    }
+
+
+def tell(what: str) -> None:
+    """Progress, on standard error: standard output is for the results."""
+    click.echo(what, err=True)
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """The results as a table."""
+    batches = {
+        Case(*(each[field] for field in ("lm", "way", "variables", "at_once"))): [
+            Batch(**batch) for batch in each["batches"]
+        ]
+        for each in found["trials"]
+    }
+    yield from table(
+        ("model", "way", "variables", "at once", "CPU ms/trial", "x bare", "trials/s", "speed x bare"),
+        [trial_row(case, batches) for case in batches],
+    )
+    yield ""
+    yield from table(
+        ("store 5 ms away: variables", "store RPCs/trial", "latency p50 ms", "p99 ms"),
+        [
+            (
+                str(each["variables"]),
+                f"{each['store_calls_per_trial']:.2f}",
+                f"{percentile(each['latency_ms'], 50):.1f}",
+                f"{percentile(each['latency_ms'], 99):.1f}",
+            )
+            for each in found["round_trips"]
+        ],
+    )
+    yield ""
+    late = found["deadlines"]["lateness_ms"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found["deadlines"]["kinds"].items())
+    p50, p99, most = percentile(late, 50), percentile(late, 99), max(late)
+    yield f"{len(late)} deadline failures, lateness: p50 {p50:+.1f} ms, p99 {p99:+.1f} ms, max {most:+.1f} ms"
+    yield f"  ({kinds}; below zero is before the caller's own deadline)"
+    dspy, ready = (statistics.median(found["starts"][name]) for name in ("import_dspy_s", "worker_ready_s"))
+    yield f"start-up: worker ready after {ready:.2f} s, `import dspy` alone {dspy:.2f} s: {ready / dspy:.2f} x"
+    machine = found["machine"]
+    yield f"machine: {machine['cpus']} CPUs, {machine['platform']}, {machine['python']}"
+
+
+def trial_row(case: Case, batches: dict[Case, list[Batch]]) -> tuple[str, ...]:
+    """A case: medians over the rounds; ratios are of the same round's bare call."""
+    own, bare = batches[case], batches[Case(case.lm, "bare", 0, case.at_once)]
+    cpu = [batch.cpu_s / batch.trials * 1e3 for batch in own]
+    speed = [batch.trials / batch.wall_s for batch in own]
+    cpu_ratio = [mine.cpu_s / theirs.cpu_s for mine, theirs in zip(own, bare, strict=True)]
+    speed_ratio = [theirs.wall_s / mine.wall_s for mine, theirs in zip(own, bare, strict=True)]
+    return (
+        MODELS[case.lm],
+        WAYS[case.way],
+        str(case.variables) if case.way != "bare" else "",
+        str(case.at_once),
+        f"{statistics.median(cpu):.2f}",
+        f"{statistics.median(cpu_ratio):.2f}",
+        f"{statistics.median(speed):.0f}",
+        f"{statistics.median(speed_ratio):.2f}",
+    )
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns side by side; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    yield "  ".join(heading.ljust(width) for heading, width in zip(headings, widths, strict=True)).rstrip()
+    yield "  ".join("-" * width for width in widths)
+    for row in rows:
+        cells = (
+            cell.ljust(width) if cell[:1].isalpha() else cell.rjust(width)
+            for cell, width in zip(row, widths, strict=True)
+        )
+        yield "  ".join(cells).rstrip()
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The smallest value that at least `percent` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer rounds: half a minute instead of two.")
+@click.option("--smoke", is_flag=True, help="As little as possible, to see that it runs; the figures mean nothing.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the raw samples there.")
+def main(*, quick: bool, smoke: bool, file: Path | None) -> None:
+    """Measure what a trial costs over the bare DSPy call."""
+    found = trio.run(measure, SMOKE if smoke else QUICK if quick else FULL)
+    for line in lines(found):
+        click.echo(line)
+    text = json.dumps(found)
+    if file is None:
+        click.echo(text)
+    else:
+        file.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

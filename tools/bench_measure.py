@@ -1,0 +1,252 @@
+"""What the benchmark measures: trials in rounds, round trips to the store, lateness of deadlines, start-up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+from bench_processes import Subject, listening, running, subject, until_ready
+from bench_subject import INPUTS, PATHS, VARIABLES, program, repeat
+
+import dspex_trio as dspex
+
+API_KEY: Final = "bench"
+VARIABLE_COUNTS: Final = (0, 3, len(PATHS))
+AT_ONCE: Final = (1, 8)
+WARM_UP: Final = 5
+STORE_DELAY_SECONDS: Final = 0.005
+DEADLINE_SECONDS: Final = 0.25
+FRAME_HEADER_BYTES: Final = 9
+HEADERS_FRAME: Final = 1
+PREFACE_BYTES: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much: rounds, trials a batch, process starts, deadline failures, trials to count round trips by; models."""
+
+    rounds: int
+    trials: int
+    starts: int
+    failures: int
+    reads: int
+    models: tuple[str, ...] = ("dummy", "http")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way of running trials: which model, by which way, how many bound variables, how many at once."""
+
+    lm: str
+    way: str
+    variables: int
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of trials: CPU of the subject's process, and time on the wall, in seconds."""
+
+    trials: int
+    cpu_s: float
+    wall_s: float
+
+
+class Bench:
+    """The processes that stay up through all rounds."""
+
+    def __init__(self, subjects: dict[tuple[str, str], Subject], clients: dict[str, dspex.Client], store: int) -> None:
+        self._subjects = subjects
+        self._clients = clients
+        self.store = store
+
+    async def batch(self, case: Case, trials: int) -> Batch:
+        """Run a batch."""
+        found = self._subjects[case.lm, case.way]
+        before = (await found.ask())["cpu_s"]
+        if case.way == "server":
+            one = execution(self._clients[case.lm], case.variables)
+            wall = await repeat(one, trials, case.at_once)
+            after = (await found.ask())["cpu_s"]
+        else:
+            answer = await found.ask(trials=trials, at_once=case.at_once, variables=case.variables)
+            wall, after = answer["wall_s"], answer["cpu_s"]
+        return Batch(trials, after - before, wall)
+
+
+def cases(models: Sequence[str]) -> list[Case]:
+    """Every case, each bare one before those that are held against it."""
+    return [
+        Case(lm, way, variables, at_once)
+        for lm in models
+        for at_once in AT_ONCE
+        for way in ("bare", "runtime", "server")
+        for variables in (VARIABLE_COUNTS if way != "bare" else (0,))
+    ]
+
+
+def execution(client: dspex.Client, variables: int) -> Callable[[], Any]:
+    """One trial by gRPC."""
+    options = dspex.TrialOptions(no_cache=True)
+    return partial(client.execute, program(variables), INPUTS, session_id="bench", options=options)
+
+
+@asynccontextmanager
+async def everything_running(wanted: Sequence[str]) -> AsyncIterator[Bench]:
+    """Provider, store, and for each model a bare script, a runtime and a server."""
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dspex-trio-bench-")))
+        provider = ["-m", "dspex_trio.demo.provider", "--api-key", API_KEY]
+        port = await stack.enter_async_context(listening(directory, "provider", *provider))
+        store = await stack.enter_async_context(listening(directory, "store", "-m", "dspex_trio", "store"))
+        await register_variables(store)
+        models: dict[str, dict[str, Any]] = {
+            "dummy": {"lm": None, "lm_args": {}},
+            "http": {
+                "lm": "openai/demo-extractive",
+                "lm_args": {"api_base": f"http://127.0.0.1:{port}/v1", "api_key": API_KEY},
+            },
+        }
+        subjects = {}
+        for lm in wanted:
+            for way in ("bare", "runtime", "server"):
+                started = subject(way, {**models[lm], "store": f"127.0.0.1:{store}"})
+                subjects[lm, way] = await stack.enter_async_context(started)
+        ports = {key: await each.ready() for key, each in subjects.items()}
+        clients = {
+            lm: await stack.enter_async_context(dspex.open_client(f"127.0.0.1:{ports[lm, 'server']}")) for lm in wanted
+        }
+        yield Bench(subjects, clients, store)
+
+
+async def register_variables(store: int) -> None:
+    """Put the variables into the store's session."""
+    async with dspex.open_client(f"127.0.0.1:{store}") as client:
+        session = client.session("bench")
+        await session.initialize()
+        for path in PATHS:
+            kind, value = VARIABLES[path.removeprefix("predict.")]
+            await session.register(path.replace(".", "_"), kind, value)
+
+
+async def measure_trials(bench: Bench, effort: Effort, tell: Callable[[str], None]) -> dict[Case, list[Batch]]:
+    """Rounds through all cases, after a warm-up that does not count."""
+    found: dict[Case, list[Batch]] = {case: [] for case in cases(effort.models)}
+    for case in found:
+        await bench.batch(case, WARM_UP)
+    for number in range(effort.rounds):
+        tell(f"trials: round {number + 1} of {effort.rounds}")
+        for case, batches in found.items():
+            batches.append(await bench.batch(case, effort.trials))
+    return found
+
+
+async def measure_round_trips(bench: Bench, effort: Effort) -> list[dict[str, Any]]:
+    """Trials one after the other against a store that is 5 ms away: the store's RPCs and the wait, by variables."""
+    found = []
+    async with trio.open_nursery() as nursery:
+        link = SlowLink(bench.store)
+        port = await nursery.start(link.serve)
+        async with (
+            subject("server", {"lm": None, "lm_args": {}, "store": f"127.0.0.1:{port}"}) as server,
+            dspex.open_client(f"127.0.0.1:{await server.ready()}") as client,
+        ):
+            for variables in (0, 1, *VARIABLE_COUNTS[1:]):
+                one = execution(client, variables)
+                await repeat(one, WARM_UP, 1)
+                before = link.calls
+                latencies = [await repeat(one, 1, 1) * 1e3 for _ in range(effort.reads)]
+                calls = (link.calls - before) / effort.reads
+                found.append({"variables": variables, "store_calls_per_trial": calls, "latency_ms": latencies})
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def measure_deadlines(effort: Effort) -> dict[str, Any]:
+    """Trials that outlive their deadline: when the caller has the failure, against the deadline it asked for."""
+    lateness: list[float] = []
+    kinds: dict[str, int] = {}
+    async with (
+        subject("server", {"lm": None, "lm_args": {}, "store": "embedded"}) as server,
+        dspex.open_client(f"127.0.0.1:{await server.ready()}") as client,
+    ):
+        await repeat(execution(client, 0), WARM_UP, 1)
+
+        async def one() -> None:
+            deadline = trio.current_time() + DEADLINE_SECONDS
+            outcome = await client.execute(program(0, endless=True), INPUTS, timeout=DEADLINE_SECONDS)
+            lateness.append((trio.current_time() - deadline) * 1e3)
+            kind = outcome.kind.name if isinstance(outcome, dspex.TrialFailure) else "SUCCESS"
+            kinds[kind] = kinds.get(kind, 0) + 1
+
+        for _ in range(effort.failures // AT_ONCE[-1]):
+            async with trio.open_nursery() as nursery:
+                for _ in range(AT_ONCE[-1]):
+                    nursery.start_soon(one)
+    return {"deadline_s": DEADLINE_SECONDS, "at_once": AT_ONCE[-1], "kinds": kinds, "lateness_ms": lateness}
+
+
+async def measure_starts(effort: Effort, tell: Callable[[str], None]) -> dict[str, list[float]]:
+    """Seconds until a worker is ready, and until `import dspy` is done, in turn."""
+    found: dict[str, list[float]] = {"import_dspy_s": [], "worker_ready_s": []}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    with tempfile.TemporaryDirectory(prefix="dspex-trio-bench-") as directory:
+        for number in range(effort.starts):
+            tell(f"start-up: {number + 1} of {effort.starts}")
+            began = time.perf_counter()
+            await trio.run_process([sys.executable, "-c", "import dspy"], env=environment, **quiet)
+            found["import_dspy_s"].append(time.perf_counter() - began)
+            ready = Path(directory) / f"ready-{number}"
+            command = ["-m", "dspex_trio", "serve", "--port", "0", "--ready-file", str(ready)]
+            began = time.perf_counter()
+            async with running(command, env=environment, **quiet) as process:
+                await until_ready(ready, process)
+                found["worker_ready_s"].append(time.perf_counter() - began)
+    return found
+
+
+class SlowLink:
+    """A way to the store on which every request takes 5 ms longer; counts the RPCs that pass."""
+
+    def __init__(self, store: int) -> None:
+        self.calls = 0
+        self._store = store
+
+    async def serve(self, *, task_status: trio.TaskStatus[int]) -> None:
+        """Accept connections until cancelled; starts with the port."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, self._join, listeners)
+            task_status.started(listeners[0].socket.getsockname()[1])
+
+    async def _join(self, near: trio.SocketStream) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", self._store) as far, trio.open_nursery() as nursery:
+            nursery.start_soon(self._requests, near, far)
+            async for data in far:
+                await near.send_all(data)
+            nursery.cancel_scope.cancel()
+
+    async def _requests(self, near: trio.SocketStream, far: trio.SocketStream) -> None:
+        """Pass on what the worker sends, late, and count the HEADERS frames in it (RFC 9113, section 4.1)."""
+        pending, skip = b"", PREFACE_BYTES
+        async for data in near:
+            pending += data
+            while len(pending) >= skip + FRAME_HEADER_BYTES:
+                pending, skip = pending[skip:], 0
+                length = int.from_bytes(pending[:3], "big")
+                self.calls += pending[3] == HEADERS_FRAME
+                skip = FRAME_HEADER_BYTES + length
+            await trio.sleep(STORE_DELAY_SECONDS)
+            await far.send_all(data)
+        await far.send_eof()
