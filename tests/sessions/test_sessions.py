@@ -3,7 +3,10 @@ import trio
 
 from dspex_trio.errors import StoreUnavailable, VariableInvalid, VariableNotFound
 from dspex_trio.generated import bridge_pb2
+from dspex_trio.model import Variable
 from dspex_trio.sessions import Sessions, VersionConflict
+from dspex_trio.sessions.decoded import DecodedVariables
+from dspex_trio.wire import encode_variable
 
 from .fakes import UNAVAILABLE, ScriptedStore, status
 
@@ -89,3 +92,48 @@ async def test_ping_answers_and_waits_for_a_store_that_starts(autojump_clock):
     sessions = Sessions(ScriptedStore(Ping=[UNAVAILABLE, UNAVAILABLE]))
     with trio.fail_after(2):
         assert await sessions.ping("hello") == "pong: hello"
+
+
+async def test_an_absurdly_long_session_id_is_not_kept():
+    sessions = Sessions(ScriptedStore())
+    assert sessions.context("x" * 1000).session_id == "x" * 1000
+    assert len(sessions) == 0
+
+
+def message(name, value="x"):
+    return encode_variable(Variable(name, "string", value, 1))
+
+
+def test_what_is_kept_of_variables_is_bounded_and_the_longest_unused_goes_first():
+    decoded = DecodedVariables(max_bytes=3 * message("a").ByteSize() + 12)
+    for name in "abc":
+        decoded.decode("s", name, message(name))
+    first = decoded.decode("s", "a", message("a"))
+    decoded.decode("s", "d", message("d"))
+    assert len(decoded) == 3
+    assert decoded.decode("s", "a", message("a")) is first
+    decoded.decode("s", "e", message("e", "x" * 1000))
+    assert len(decoded) == 0
+
+
+def test_a_large_variable_is_decoded_each_time():
+    decoded = DecodedVariables()
+    assert decoded.decode("s", "a", message("a", "x" * 100_000)).value == "x" * 100_000
+    assert len(decoded) == 0
+
+
+def test_a_variable_of_another_session_is_another_variable():
+    decoded = DecodedVariables()
+    assert decoded.decode("s", "a", message("a", "1")).value == "1"
+    assert decoded.decode("t", "a", message("a", "2")).value == "2"
+    assert decoded.decode("s", "a", message("a", "1")).value == "1"
+
+
+def test_a_value_that_changed_and_cannot_be_decoded_is_forgotten():
+    decoded = DecodedVariables()
+    decoded.decode("s", "a", message("a"))
+    bad = bridge_pb2.Variable(name="a", value={"type_url": "foo", "value": b"x"})
+    with pytest.raises(VariableInvalid):
+        decoded.decode("s", "a", bad)
+    assert len(decoded) == 0
+    assert decoded.decode("s", "a", message("a")).value == "x"

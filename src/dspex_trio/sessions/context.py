@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from dspex_trio import rpc
 from dspex_trio.errors import VariableInvalid, VariableNotFound
@@ -15,13 +15,11 @@ from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import Variable
 from dspex_trio.sessions.calling import StoreCalls
+from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.values import plain
 from dspex_trio.wire import decode_variable, encode_json, encode_typed
-
-MAX_CACHED: Final = 4096
-"""Decoded variables that one context keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +45,12 @@ class SessionContext:
         session_id: The session's id.
     """
 
-    def __init__(self, session_id: str, store: Store, reader: VariableReader) -> None:
+    def __init__(self, session_id: str, store: Store, reader: VariableReader, decoded: DecodedVariables) -> None:
         self.session_id = session_id
         self._store = store
         self._reader = reader
         self._calls = reader.calls
-        self._decoded: dict[str, tuple[bridge_pb2.Variable, Variable]] = {}
+        self._decoded = decoded
 
     # ---- reading
 
@@ -79,7 +77,10 @@ class SessionContext:
         if not self.session_id:
             raise VariableNotFound(f"variable {identifiers[0]!r} is asked for, and no session is named to read it from")
         found = await self._reader.read(self.session_id, identifiers)
-        return {identifier: self._decode(identifier, message) for identifier, message in found.items()}
+        return {
+            identifier: None if message is None else self._decoded.decode(self.session_id, identifier, message)
+            for identifier, message in found.items()
+        }
 
     async def get_variable(self, identifier: str) -> Variable:
         """Read one variable, by name or id.
@@ -268,21 +269,6 @@ class SessionContext:
         except VariableNotFound:
             return False
         return True
-
-    # ---- inside
-
-    def _decode(self, identifier: str, message: bridge_pb2.Variable | None) -> Variable | None:
-        if message is None:
-            return None
-        known = self._decoded.get(identifier)
-        if known is None or known[0] != message:
-            if len(self._decoded) >= MAX_CACHED:
-                self._decoded.clear()
-            known = self._decoded[identifier] = (message, decode_variable(message))
-        variable = known[1]
-        if isinstance(variable.value, (list, dict)):
-            return replace(variable, value=plain(variable.value))  # a program may change what it was given
-        return variable
 
 
 class _Changes:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 import trio
 
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.sessions.context import SessionContext
+from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.reading import VariableReader
+
+MAX_ID_CHARS: Final = 512
+"""The longest session id that is remembered."""
 
 
 class Sessions:
@@ -32,12 +37,13 @@ class Sessions:
         where: str = "in this process",
         max_sessions: int = 1024,
         idle_seconds: float = 300.0,
-        max_reads: int = 16,
+        max_reads: int = 32,
         patience: float = 30.0,
         variables_tool: str | None = None,
     ) -> None:
         self._store = store
         self._reader = VariableReader(store, where, max_reads, patience, variables_tool)
+        self._decoded = DecodedVariables()
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds
         self._contexts: dict[str, tuple[float, SessionContext]] = {}  # in the order of their last use
@@ -47,7 +53,11 @@ class Sessions:
         now = trio.current_time()
         self._drop_idle(now)
         found = self._contexts.pop(session_id, None)
-        context = found[1] if found is not None else SessionContext(session_id, self._store, self._reader)
+        context = (
+            found[1] if found is not None else SessionContext(session_id, self._store, self._reader, self._decoded)
+        )
+        if len(session_id) > MAX_ID_CHARS:
+            return context  # callers choose ids; they must not choose how much is kept
         if len(self._contexts) >= self._max_sessions:
             del self._contexts[next(iter(self._contexts))]
         self._contexts[session_id] = (now, context)
