@@ -28,7 +28,7 @@ check: (_venv "dev")
     {{bin}}/ruff format --check --quiet
     {{bin}}/ruff check --quiet
     {{bin}}/mypy
-    {{bin}}/lint-imports --no-timing
+    {{bin}}/lint-imports --no-logo
     git ls-files 'src/*.py' 'tools/*.py' | grep -v generated/ | xargs {{bin}}/flake8-async
     {{bin}}/python tools/generate_protos.py --check
 

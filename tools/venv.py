@@ -1,11 +1,12 @@
 """Make .venv, or bring it up to date: `python3 tools/venv.py runtime|dev`. Standard library only.
 
-Installs the project in place with the pinned versions of constraints.txt. A stamp remembers what was installed, so that a
-second run costs nothing.
+Installs the project in place with the pinned versions of constraints.txt. A stamp remembers what was installed, so that
+a second run costs nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -15,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints.txt"
-EXTRAS = {"runtime": [], "dev": ["--group", "dev"]}
+OLDEST = (3, 11)
+EXTRAS: dict[str, list[str]] = {"runtime": [], "dev": ["--group", "dev"]}
 
 
 def wanted() -> str:
@@ -41,18 +43,28 @@ def create() -> None:
 
 
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1] not in EXTRAS:
-        sys.exit(f"usage: tools/venv.py {'|'.join(EXTRAS)}")
-    if sys.version_info < (3, 11):
+    """Install what is missing."""
+    if sys.version_info < OLDEST:
         sys.exit(f"dspex_trio needs Python 3.11 or newer; this is {sys.version.split()[0]} (set PYTHON=python3.x)")
-    kind = sys.argv[1]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=EXTRAS)
+    kind: str = parser.parse_args().kind
     # "dev" holds all that "runtime" holds.
     stamps = [VENV / ".installed-dev"] if kind == "dev" else [VENV / ".installed-dev", VENV / ".installed-runtime"]
     if any(stamp.is_file() and stamp.read_text() == wanted() for stamp in stamps):
         return
     if not PYTHON.exists():
         create()
-    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", CONSTRAINTS]
+    pip: list[str | Path] = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--constraint",
+        CONSTRAINTS,
+    ]
     print(f"installing into {VENV.name} (the first time takes a minute or two) …", file=sys.stderr)
     run(*pip, "--upgrade", "pip")
     run(*pip, "--editable", ".", *EXTRAS[kind])

@@ -51,50 +51,64 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback wants TLS and a token.")
-    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on. Anything but loopback wants TLS and a token."
+    )
+    port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     ready_file: Path | None = Field(
-        None, description="File that gets the decimal port, by rename, once the server answers."
+        default=None, description="File that gets the decimal port, by rename, once the server answers."
     )
     store: str = Field(
-        "embedded",
+        default="embedded",
         pattern=r"^(embedded|.+:\d+|unix:.+)$",
         description="Where session variables live: `embedded`, or HOST:PORT of a store that runs elsewhere.",
     )
-    load: Names = Field((), description="Python modules to import at the start; they register programs and tools.")
+    load: Names = Field(
+        default=(), description="Python modules to import at the start; they register programs and tools."
+    )
     allow_import: Names = Field(
-        (), description="Dotted prefixes, beside `dspy` and the loaded modules, under which a program's class may lie."
+        default=(),
+        description="Dotted prefixes, beside `dspy` and the loaded modules, under which a program's class may lie.",
     )
     allow_lm_arg: Names = Field(
-        (),
+        default=(),
         description="Keywords of the language model that requests may set although they could send the key elsewhere.",
     )
-    lm: str | None = Field(None, description="The language model of programs that name none, as `dspy.LM` takes it.")
+    lm: str | None = Field(
+        default=None, description="The language model of programs that name none, as `dspy.LM` takes it."
+    )
     lm_args: LmArguments = Field(
         default_factory=dict, repr=False, description="Keywords for `dspy.LM`, such as `api_base` or `temperature`."
     )
-    max_trials: int = Field(8, ge=1, description="Trials that run at the same time; each holds a thread.")
-    max_queue: int = Field(64, ge=0, description="Trials that may wait for a slot; one more is OVERLOADED at once.")
-    max_trial_seconds: float = Field(600.0, gt=0, description="The most time any trial gets, in seconds.")
+    max_trials: int = Field(default=8, ge=1, description="Trials that run at the same time; each holds a thread.")
+    max_queue: int = Field(
+        default=64, ge=0, description="Trials that may wait for a slot; one more is OVERLOADED at once."
+    )
+    max_trial_seconds: float = Field(default=600.0, gt=0, description="The most time any trial gets, in seconds.")
     max_message_bytes: int = Field(
         16 * 1024 * 1024, ge=1024, lt=2**31, description="The largest request or response, in bytes."
     )
     max_sessions: int = Field(
-        1024, ge=1, description="Session contexts kept at once; the longest unused one goes first."
+        default=1024, ge=1, description="Session contexts kept at once; the longest unused one goes first."
     )
-    session_idle_seconds: float = Field(300.0, gt=0, description="A session context unused for so long is dropped.")
+    session_idle_seconds: float = Field(
+        default=300.0, gt=0, description="A session context unused for so long is dropped."
+    )
     reply_margin_ms: float = Field(
-        20.0, ge=0, le=1000, description="Taken off the caller's time so that the failure arrives before its own timer."
+        default=20.0,
+        ge=0,
+        le=1000,
+        description="Taken off the caller's time so that the failure arrives before its own timer.",
     )
     raise_in_threads: bool = Field(
-        True,
+        default=True,
         description="Whether a program that neither asks nor waits is ended by an exception raised into its thread.",
     )
     grace_seconds: float = Field(
-        5.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
+        default=5.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
     )
-    memory_cache: bool = Field(True, description="DSPy's cache in memory, salted by endpoint.")
-    disk_cache: bool = Field(False, description="DSPy's cache on disk, shared by all processes of the user.")
+    memory_cache: bool = Field(default=True, description="DSPy's cache in memory, salted by endpoint.")
+    disk_cache: bool = Field(default=False, description="DSPy's cache on disk, shared by all processes of the user.")
 
     @classmethod
     def load_from(cls, arguments: Mapping[str, Any], config_file: Path | None = None) -> Settings:

@@ -14,7 +14,7 @@ import trio
 from dspex_trio import rpc, threads
 from dspex_trio.config import Settings
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest
+from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess
 from dspex_trio.programs import Hydrated, ProgramSettings, current_interrupt, interrupt_of_frame, open_programs
 from dspex_trio.redaction import Redactor, is_secret_name
 from dspex_trio.service.executor import ProgramExecutor
@@ -235,14 +235,14 @@ def _dspy_known_to_threads() -> Iterator[None]:
 
 @asynccontextmanager
 async def _open_sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
-    limits = {"max_sessions": settings.max_sessions, "idle_seconds": settings.session_idle_seconds}
+    bounded = partial(Sessions, max_sessions=settings.max_sessions, idle_seconds=settings.session_idle_seconds)
     if settings.store == EMBEDDED:
         store = SessionStore(MemoryStore())
-        yield Sessions(in_process_stub(store), where="the embedded store", **limits), [store]
+        yield bounded(in_process_stub(store), where="the embedded store"), [store]
     else:
         channel_settings = rpc.ChannelSettings(keepalive_time=10.0, keepalive_timeout=5.0)
         async with rpc.open_channel(settings.store, settings=channel_settings) as channel:
-            yield Sessions(BridgeServiceStub(channel), where=settings.store, **limits), []
+            yield bounded(BridgeServiceStub(channel), where=settings.store), []
 
 
 def _program_settings(settings: Settings) -> ProgramSettings:
@@ -266,7 +266,7 @@ def _secrets(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 def _log_outcome(request: TrialRequest, outcome: TrialOutcome) -> None:
     if logger.isEnabledFor(logging.INFO):
-        told = "OK" if not hasattr(outcome, "kind") else f"{outcome.kind.name} in {outcome.stage.name}"
+        told = "OK" if isinstance(outcome, TrialSuccess) else f"{outcome.kind.name} in {outcome.stage.name}"
         logger.info(
             "trial %r of %s: %s after %.0f ms",
             request.trial_id,
