@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +12,18 @@ from typing import Final
 
 import dspy
 
+from dspex_trio.programs.classes import import_module
+from dspex_trio.programs.construct import construct
+from dspex_trio.programs.hydrated import Hydrated
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.loader import Loader
-from dspex_trio.programs.hydrated import Hydrated
-from dspex_trio.programs.patches import UnsupportedDspy, current_interrupt, dspy_prepared, interrupt_of_frame
-from dspex_trio.programs.registry import MODULE_REGISTRY, get_module_class, register, tool
+from dspex_trio.programs.patches import WATCHERS, current_interrupt, dspy_prepared, interrupt_of_frame
+from dspex_trio.programs.private import UnsupportedDspy
+from dspex_trio.programs.registry import MODULE_REGISTRY, RegisteredTool, get_module_class, register, tool
 from dspex_trio.programs.settings import ProgramSettings
 
 __all__ = [
+    "CARRIERS",
     "MODULE_REGISTRY",
     "CannotLoad",
     "Hydrated",
@@ -35,9 +38,11 @@ __all__ = [
     "tool",
 ]
 
-logger = logging.getLogger(__name__)
-
 ENTRY_POINTS: Final = "dspex_trio.programs"
+
+
+CARRIERS: Final = (Hydrated.call, Loader.build, construct, import_module, RegisteredTool.__call__, *WATCHERS)
+"""Functions of ours that are on the stack while a program's code runs, and that bear being left at any point."""
 
 
 class CannotLoad(ImportError):

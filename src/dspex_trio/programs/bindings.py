@@ -5,26 +5,34 @@ A path is a name, or a submodule's dotted name and a name: `temperature`, `gener
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import dspy
 
 from dspex_trio.errors import InvalidSpec
-from dspex_trio.programs.settings import SAMPLING, ProgramSettings, is_forbidden_lm_argument
+from dspex_trio.programs.lm_arguments import (
+    SAMPLING,
+    Refused,
+    anything,
+    boolean,
+    is_forbidden,
+    model_name,
+    number,
+    text,
+    whole,
+    why_forbidden,
+)
+from dspex_trio.programs.prompts import examples_for, set_examples, set_instructions
+from dspex_trio.programs.settings import ProgramSettings
 
 # Attributes that DSPy manages itself; setting them would break the module or reach its language model.
 _MANAGED: Final = frozenset(
     {"lm", "config", "signature", "stage", "traces", "train", "fields", "callbacks", "history", "tools", "session"}
 )
-
-
-class Refused(ValueError):
-    """A parameter does not take this value; the text says what it would take."""
+_PLAIN: Final = (type(None), bool, int, float, str, bytes)
 
 
 class Target(Protocol):
@@ -46,7 +54,7 @@ class Parameter:
     Attributes:
         path: As written.
         check: Returns the value as it will be applied, or raises Refused.
-        apply: Applies a checked value.
+        apply: Applies a checked value; raises Refused where the program's own code refuses it.
     """
 
     path: str
@@ -54,205 +62,152 @@ class Parameter:
     apply: Callable[[Any], None]
 
 
-def find_parameter(module: dspy.Module, path: str, settings: ProgramSettings, target: Target) -> Parameter:
-    """What `path` stands for on `module`; raises InvalidSpec, naming what there is, if it stands for nothing."""
-    prefix, _, name = path.rpartition(".")
-    owner = _submodule(module, prefix, path)
-    predictors = [predictor for _, predictor in owner.named_predictors()]
-    if name == "model":
-        return Parameter(path, _text, lambda value: target.set_model(predictors, value, everywhere=not prefix))
-    if name == "instructions":
-        _need(predictors, path)
-        return Parameter(path, _text, lambda value: _set_instructions(owner, predictors, value))
-    if name == "demos":
-        _need(predictors, path)
-        return Parameter(path, _examples, lambda value: _set_demos(predictors, value))
-    if settings.may_set(name):
-        return _lm_argument(path, name, owner, predictors, None if prefix else target)
-    if is_forbidden_lm_argument(name) and not _has_attribute(owner, name):
-        raise InvalidSpec(
-            f"parameter {path!r}: the language-model argument {name!r} decides where the worker's key is sent or how "
-            f"it is used; a request may not set it (the operator can allow it with --allow-lm-arg {name})"
-        )
-    if name.startswith("_") or name in _MANAGED or not _has_attribute(owner, name):
-        raise InvalidSpec(f"parameter {path!r} does not exist; {_suggestions(module, owner, prefix)}")
-    return Parameter(path, _like(getattr(owner, name), name), lambda value: setattr(owner, name, value))
+class Parameters:
+    """What there is to set on one program instance.
+
+    Args:
+        module: The instance.
+        settings: What a request may set.
+        target: Its language model.
+    """
+
+    def __init__(self, module: dspy.Module, settings: ProgramSettings, target: Target) -> None:
+        self._module = module
+        self._settings = settings
+        self._target = target
+        self._named: dict[str, Any] = {}
+        self._predictors: dict[str, list[dspy.Predict]] = {}
+
+    def find(self, path: str) -> Parameter:
+        """What `path` stands for; raises InvalidSpec, naming what there is, if it stands for nothing."""
+        prefix, _, name = path.rpartition(".")
+        owner = self._submodule(prefix, path)
+        if name in SAMPLING or name in self._settings.allow_lm_arg:
+            return self._lm_argument(path, name, owner, prefix)
+        if name == "model":
+            asking = self._predictors_of(owner, prefix)
+            return Parameter(
+                path, model_name, lambda value: self._target.set_model(asking, value, everywhere=not prefix)
+            )
+        if name in {"instructions", "demos"}:
+            if not (predictors := self._predictors_of(owner, prefix)):
+                raise InvalidSpec(f"parameter {path!r} does not exist: there is no predictor to set it on")
+            if name == "instructions":
+                return Parameter(path, text, lambda value: set_instructions(owner, value))
+            return Parameter(path, lambda value: examples_for(predictors, value), set_examples)
+        if not _is_attribute(owner, name):
+            if is_forbidden(name):
+                raise InvalidSpec(f"parameter {path!r}: {why_forbidden(name)}")
+            raise InvalidSpec(f"parameter {path!r} does not exist; {self._suggestions(owner, prefix)}")
+        return Parameter(path, _like(getattr(owner, name), name), lambda value: _set_attribute(owner, name, value))
+
+    def _submodule(self, prefix: str, path: str) -> dspy.Module:
+        if not prefix:
+            return self._module
+        if not self._named:
+            self._named = dict(self._module.named_sub_modules()) | dict(self._module.named_predictors())
+        owner = self._named.get(prefix) or self._named.get(f"self.{prefix}")
+        if not isinstance(owner, dspy.Module):
+            names = sorted({name.removeprefix("self.") for name in self._named} - {"self"})
+            raise InvalidSpec(
+                f"parameter {path!r} does not exist: the program has no submodule {prefix!r}; "
+                f"it has {', '.join(names) or 'none'}"
+            )
+        return owner
+
+    def _predictors_of(self, owner: dspy.Module, prefix: str) -> list[dspy.Predict]:
+        if (found := self._predictors.get(prefix)) is None:
+            found = self._predictors[prefix] = owner.predictors()
+        return found
+
+    def _lm_argument(self, path: str, name: str, owner: dspy.Module, prefix: str) -> Parameter:
+        """A keyword of LM calls: set on the owner's predictors, and on its attribute of that name, if it has one."""
+        predictors, too = self._predictors_of(owner, prefix), _is_attribute(owner, name)
+
+        def apply(value: Any) -> None:
+            for predictor in predictors:
+                predictor.config = {**predictor.config, name: value}
+            if too:
+                _set_attribute(owner, name, value)
+            if not prefix:
+                self._target.set_argument(name, value)
+
+        return Parameter(path, SAMPLING.get(name, anything), apply)
+
+    def _suggestions(self, owner: dspy.Module, prefix: str) -> str:
+        dot = f"{prefix}." if prefix else ""
+        plain = sorted(f"{dot}{name}" for name in vars(owner) if _is_attribute(owner, name))
+        submodules = [name.removeprefix("self.") for name, _ in self._module.named_sub_modules() if name != "self"]
+        told = [
+            "a sampling keyword (temperature, max_tokens, top_p, …), model, instructions or demos",
+            *([f"an attribute ({', '.join(plain)})"] if plain else []),
+            *([f"the same on a submodule ({', '.join(submodules)})"] if submodules else []),
+        ]
+        return "it can be " + ", ".join(told)
 
 
-def _submodule(module: dspy.Module, prefix: str, path: str) -> dspy.Module:
-    if not prefix:
-        return module
-    found = dict(module.named_sub_modules()) | dict(module.named_predictors())
-    owner = found.get(prefix) or found.get(f"self.{prefix}")
-    if not isinstance(owner, dspy.Module):
-        names = sorted({name.removeprefix("self.") for name in found} - {"self"})
-        raise InvalidSpec(
-            f"parameter {path!r} does not exist: the program has no submodule {prefix!r}; "
-            f"it has {', '.join(names) or 'none'}"
-        )
-    return owner
+# ---- plain attributes -----------------------------------------------------------------------------------------------
 
 
-def _need(predictors: list[dspy.Predict], path: str) -> None:
-    if not predictors:
-        raise InvalidSpec(f"parameter {path!r} does not exist: there is no predictor to set it on")
-
-
-def _has_attribute(owner: dspy.Module, name: str) -> bool:
-    """Plain data only: what the instance holds, or a property that can be set; no method, no submodule."""
+def _is_attribute(owner: dspy.Module, name: str) -> bool:
+    """Plain data that the instance or its class holds, or a property that can be set; no method, module, LM or tool."""
+    if name.startswith("_") or name in _MANAGED:
+        return False
     if name in vars(owner):
-        return not isinstance(vars(owner)[name], dspy.Module)
-    declared = inspect.getattr_static(type(owner), name, None)
+        return _is_plain(vars(owner)[name])
+    declared = next((vars(cls)[name] for cls in type(owner).__mro__ if name in vars(cls)), None)
     if isinstance(declared, property):
         return declared.fset is not None
-    return declared is not None and not callable(declared) and not isinstance(declared, (classmethod, staticmethod))
+    return declared is not None and _is_plain(declared)
 
 
-def _suggestions(module: dspy.Module, owner: dspy.Module, prefix: str) -> str:
-    dot = f"{prefix}." if prefix else ""
-    plain = [f"{dot}{name}" for name in vars(owner) if not name.startswith("_") and name not in _MANAGED]
-    plain = [name for name in plain if _has_attribute(owner, name.rpartition(".")[2])]
-    submodules = [name.removeprefix("self.") for name, _ in module.named_sub_modules() if name != "self"]
-    told = [
-        "a sampling keyword (temperature, max_tokens, top_p, …), model, instructions or demos",
-        *([f"an attribute ({', '.join(sorted(plain))})"] if plain else []),
-        *([f"the same on a submodule ({', '.join(submodules)})"] if submodules else []),
-    ]
-    return "it can be " + ", ".join(told)
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    return isinstance(value, _PLAIN)
 
 
-# ---- language-model keywords ---------------------------------------------------------------------------------------
-
-
-def _lm_argument(
-    path: str, name: str, owner: dspy.Module, predictors: list[dspy.Predict], target: Target | None
-) -> Parameter:
-    def apply(value: Any) -> None:
-        for predictor in predictors:
-            predictor.config = {**predictor.config, name: value}
-        if name in vars(owner):  # a module that reads its own `temperature` sees it too
-            setattr(owner, name, value)
-        if target is not None:
-            target.set_argument(name, value)
-
-    return Parameter(path, _LM_CHECKS.get(name, _anything), apply)
-
-
-def _anything(value: Any) -> Any:
-    return value
-
-
-def _number(low: float, high: float = math.inf) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            above = f" and at most {high:g}" if high != math.inf else ""
-            raise Refused(f"takes a number of at least {low:g}{above}")
-        return value
-
-    return check
-
-
-def _integer(low: int) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise Refused(f"takes a whole number of at least {low}" if low > _ANY else "takes a whole number")
-        return value
-
-    return check
-
-
-_ANY: Final = -(2**63)
-
-
-def _text(value: Any) -> Any:
-    if not isinstance(value, str) or not value:
-        raise Refused("takes a text that is not empty")
-    return value
-
-
-def _stop(value: Any) -> Any:
-    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-        return value
-    raise Refused("takes a text or a list of texts")
-
-
-_LM_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "temperature": _number(0, 10),
-    "top_p": _number(0, 1),
-    "min_p": _number(0, 1),
-    "presence_penalty": _number(-10, 10),
-    "frequency_penalty": _number(-10, 10),
-    "repetition_penalty": _number(0, 10),
-    "top_k": _integer(0),
-    "max_tokens": _integer(1),
-    "max_completion_tokens": _integer(1),
-    "n": _integer(1),
-    "top_logprobs": _integer(0),
-    "seed": _integer(_ANY),
-    "stop": _stop,
-    "reasoning_effort": _text,
-    "verbosity": _text,
-}
-assert _LM_CHECKS.keys() <= SAMPLING  # noqa: S101 - a check for a keyword that nobody can set would be dead
-
-
-# ---- instructions, demos -------------------------------------------------------------------------------------------
-
-
-def _set_instructions(owner: dspy.Module, predictors: list[dspy.Predict], value: str) -> None:
-    """Set the task's description, keeping what a module like ReAct wrote behind it for its inner predictors."""
-    signature = getattr(owner, "signature", None)
-    outer = signature.instructions if signature is not None else ""
-    for predictor in predictors:
-        inner = predictor.signature.instructions
-        new = value + inner[len(outer) :] if outer and inner.startswith(outer) else value
-        predictor.signature = _with_instructions(predictor.signature, new)
-    if signature is not None and not isinstance(owner, dspy.Predict):
-        owner.signature = _with_instructions(signature, value)
-
-
-@lru_cache(maxsize=1024)
-def _with_instructions(signature: Any, instructions: str) -> Any:
-    """A signature with other instructions; DSPy builds a pydantic model for it, which takes about a millisecond."""
-    return signature.with_instructions(instructions)
-
-
-def _examples(value: Any) -> Any:
-    if not isinstance(value, list) or not all(isinstance(item, dict) and item for item in value):
-        raise Refused("takes a list of objects, each a field name → value")
-    return value
-
-
-def _set_demos(predictors: list[dspy.Predict], value: list[dict[str, Any]]) -> None:
-    for predictor in predictors:
-        inputs = predictor.signature.input_fields.keys()
-        predictor.demos = [dspy.Example(**item).with_inputs(*(inputs & item.keys())) for item in value]
-
-
-# ---- plain attributes ----------------------------------------------------------------------------------------------
+def _set_attribute(owner: dspy.Module, name: str, value: Any) -> None:
+    try:
+        setattr(owner, name, value)
+    except Exception as error:
+        raise Refused(f"refuses it: {type(error).__name__}: {error}") from error
 
 
 def _like(current: Any, name: str) -> Callable[[Any], Any]:
     """Accept what has the type of the attribute's current value, without losing precision."""
     if name == "max_iters":
-        return _integer(1)
+        return whole(1)
     if isinstance(current, bool):
-        return _instance((bool,), "true or false")
+        return boolean
     if isinstance(current, int):
-        return _integer(_ANY)
+        return whole()
     if isinstance(current, float):
-        return lambda value: float(_number(-math.inf)(value))
-    for kind, told in ((str, "a text"), (list, "a list"), (dict, "an object")):
+        return _exact_float
+    for kind, told in ((str, "a text"), (list, "a list"), (tuple, "a list"), (dict, "an object")):
         if isinstance(current, kind):
-            return _instance((kind,), told)
-    return _anything
+            return _instance(kind, told)
+    return anything
 
 
-def _instance(kinds: tuple[type, ...], told: str) -> Callable[[Any], Any]:
+def _exact_float(value: Any) -> float:
+    taken = number()(value)
+    try:
+        exact = float(taken)
+    except OverflowError:
+        exact = math.inf
+    if exact != taken:
+        raise Refused("takes a number that a float holds exactly")
+    return exact
+
+
+def _instance(kind: type, told: str) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
-        if not isinstance(value, kinds):
+        if kind is tuple and isinstance(value, list):
+            return tuple(value)
+        if not isinstance(value, kind):
             raise Refused(f"takes {told}")
         return value
 

@@ -59,6 +59,8 @@ def resolve_class(name: str, policy: ImportPolicy) -> type[dspy.Module]:
         raise ClassNotFound(f"module {module_name!r} has no {class_name!r}")
     if not (isinstance(found, type) and issubclass(found, dspy.Module)):
         raise InvalidSpec(f"{name!r} is no dspy.Module subclass but {_what(found)}")
+    if not callable(getattr(found, "forward", None)):
+        raise InvalidSpec(f"{name!r} has no forward() and cannot be called")
     return found
 
 

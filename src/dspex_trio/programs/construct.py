@@ -1,4 +1,4 @@
-"""From a specification to a fresh instance: signature, dependencies, constructor, state."""
+"""From a specification to a fresh instance: dependencies put in their places, the constructor called once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from typing import Any
 import dspy
 
 from dspex_trio.errors import InvalidSpec, ProgramError
-from dspex_trio.model import LanguageModel, Program
+from dspex_trio.model import Program
 from dspex_trio.programs.registry import TOOL_REGISTRY
-from dspex_trio.programs.settings import ProgramSettings, refused_lm_argument
-
-# What a DSPy state says of a predictor's language model beside sampling keywords; ours decides all of it.
-_STATE_LM_KEYS = {"model", "model_type", "cache", "num_retries", "_dspy_lm_class", "engine", "launch_kwargs"}
-_STATE_LM_KEYS |= {"train_kwargs", "finetuning_model", "provider", "use_developer_role"}
 
 
 def construct(cls: type[dspy.Module], program: Program, signature: type[dspy.Signature] | None) -> dspy.Module:
@@ -32,15 +27,18 @@ def construct(cls: type[dspy.Module], program: Program, signature: type[dspy.Sig
         keywords["signature"] = signature
     _check_arguments(cls, keywords)
     try:
-        return cls(**keywords)
+        made = cls(**keywords)
     except Exception as error:
-        if cls.__module__.partition(".")[0] == "dspy" and isinstance(error, (TypeError, ValueError)):
+        if cls.__module__.partition(".")[0] == "dspy" and isinstance(error, (TypeError, ValueError, AttributeError)):
             raise InvalidSpec(f"{cls.__name__} refuses its arguments: {error}") from error
         raise ProgramError(f"the constructor of {cls.__name__} raised") from error
+    if not isinstance(made, dspy.Module):
+        raise InvalidSpec(f"constructing {cls.__name__} gave a {type(made).__name__}, which is no dspy.Module")
+    return made
 
 
 def _check_arguments(cls: type[dspy.Module], keywords: Mapping[str, Any]) -> None:
-    # type(cls).__call__ takes anything (dspy's ProgramMeta), so ask the constructor itself.
+    # The class itself takes anything (DSPy's metaclass), so the constructor is asked.
     try:
         taken = inspect.signature(cls.__init__)
     except (ValueError, TypeError):
@@ -70,44 +68,3 @@ def _dependency(value: Any, where: str) -> Any:
         case list():
             return [_dependency(item, f"{where}[{index}]") for index, item in enumerate(value)]
     return value
-
-
-def load_state(module: dspy.Module, state: Mapping[str, Any], settings: ProgramSettings) -> dict[str, LanguageModel]:
-    """Load a `dump_state` document, except for its language models.
-
-    Returns:
-        Predictor's name → the language model that the state asks for.
-
-    Raises:
-        InvalidSpec: The state does not fit the program, or sets what a request may not set.
-    """
-    models: dict[str, LanguageModel] = {}
-    stripped = {}
-    for name, value in state.items():
-        stripped[name] = value
-        if isinstance(value, Mapping) and "lm" in value:
-            stripped[name] = {**value, "lm": None}
-            if value["lm"] is not None:
-                models[name] = _state_lm(name, value["lm"], settings)
-    if "lm" in state:  # a predictor's own state, not a module's
-        stripped["lm"] = None
-        if state["lm"] is not None:
-            models["self"] = _state_lm("self", state["lm"], settings)
-    try:
-        module.load_state(stripped)
-    except Exception as error:
-        raise InvalidSpec(f"the state does not load: {type(error).__name__}: {error}") from error
-    return models
-
-
-def _state_lm(predictor: str, lm: Any, settings: ProgramSettings) -> LanguageModel:
-    if not isinstance(lm, Mapping) or not isinstance(lm.get("model"), str):
-        raise InvalidSpec(f"the state's lm of {predictor!r} is no object with a model")
-    if lm.get("_dspy_lm_class") not in {None, "dspy.clients.lm.LM"}:
-        raise InvalidSpec(
-            f"the state's lm of {predictor!r} is of the class {lm['_dspy_lm_class']!r}; only dspy.LM loads"
-        )
-    params = {key: value for key, value in lm.items() if value is not None and key not in _STATE_LM_KEYS}
-    if (refusal := refused_lm_argument(settings, params)) is not None:
-        raise InvalidSpec(f"the state's lm of {predictor!r}: {refusal}")
-    return LanguageModel(lm["model"], params)

@@ -5,132 +5,91 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, Final, cast, get_type_hints
 
 import dspy
-import pydantic
-from dspy.utils.constants import IS_TYPE_UNDEFINED
-from pydantic_core import PydanticUndefined
 
 from dspex_trio.errors import InvalidInput
 from dspex_trio.model import MISSING
-from dspex_trio.variables import show
+from dspex_trio.programs.fields import FieldType, Misfit, field_types
+
+# A predictor takes these keywords of its call for itself (predict/predict.py, `_forward_preprocess`): a program that
+# hands on whatever it is given would let a request set the address of the provider.
+RESERVED: Final = frozenset({"signature", "new_signature", "demos", "config", "lm", "_trace"})
 
 
-class Inputs(Protocol):
-    """Checks inputs."""
+class Inputs:
+    """Checks inputs.
+
+    Args:
+        fields: Input → what it takes.
+        others: Whether the program takes inputs that it does not name.
+    """
+
+    def __init__(self, fields: Mapping[str, FieldType], *, others: bool = False) -> None:
+        self._fields = fields
+        self._others = others
 
     def check(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What to call the program with; raises InvalidInput naming the field, what it takes and what came."""
-        ...
+        checked: dict[str, Any] = {}
+        for name, value in inputs.items():
+            if (field := self._fields.get(name)) is not None:
+                try:
+                    checked[name] = field.convert(value)
+                except Misfit as misfit:
+                    raise InvalidInput(f"input {name!r} {misfit}") from None
+            elif self._others and name not in RESERVED:
+                checked[name] = value
+            else:
+                raise InvalidInput(f"input {name!r} is unexpected; the program takes {self._told()}")
+        for name, field in self._fields.items():
+            if name not in checked:
+                if field.default is MISSING:
+                    raise InvalidInput(f"input {name!r} is missing; the program takes {self._told()}")
+                if field.default is None:  # DSPy knows of no default for what may be None
+                    checked[name] = None
+        return checked
+
+    def _told(self) -> str:
+        names = [f"{name}: {field}" if field.typed else name for name, field in self._fields.items()]
+        return ", ".join([*names, *(["any others"] if self._others else [])]) or "none"
 
 
 def inputs_of(module: dspy.Module, signature: type[dspy.Signature] | None) -> Inputs:
     """How to check the inputs of `module`.
 
-    By the specification's signature where there is one, else by the module's own, else by the parameters of `forward`.
+    The parameters of `forward` say what it takes. A parameter without annotation has the type of the signature's field
+    of that name; `**kwargs` stands for the signature's input fields, or for anything where there is no signature. The
+    signature is the specification's, else the module's own.
     """
     own = signature if signature is not None else getattr(module, "signature", None)
-    if isinstance(own, type) and issubclass(own, dspy.Signature):
-        return _of_signature(own)
-    return _of_forward(type(module))
-
-
-class _Fields:
-    """Named fields, each with a type (or none), and perhaps a default."""
-
-    def __init__(self, fields: Mapping[str, tuple[Any, Any]], *, others: bool = False) -> None:
-        self._fields = fields
-        self._others = others
-
-    def check(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        for name in inputs:
-            if name not in self._fields and not self._others:
-                raise InvalidInput(f"input {name!r} is unexpected; the program takes {self._told()}")
-        checked = {name: value for name, value in inputs.items() if name not in self._fields}
-        for name, (kind, default) in self._fields.items():
-            if name in inputs:
-                checked[name] = inputs[name] if kind is MISSING else _convert(name, kind, inputs[name])
-            elif default is MISSING:
-                raise InvalidInput(f"input {name!r} is missing; the program takes {self._told()}")
-            elif default is None and type(None) in get_args(kind):
-                checked[name] = None
-        return checked
-
-    def _told(self) -> str:
-        return ", ".join(
-            name if kind is MISSING else f"{name}: {_type_text(kind)}" for name, (kind, _) in self._fields.items()
-        )
+    found = own if isinstance(own, type) and issubclass(own, dspy.Signature) else None
+    return _inputs(cast("Any", type(module)), found)
 
 
 @lru_cache(maxsize=1024)
-def _of_signature(signature: Any) -> Inputs:
-    fields = {}
-    for name, info in signature.input_fields.items():
-        undefined = (info.json_schema_extra or {}).get(IS_TYPE_UNDEFINED, False)
-        default = info.default if info.default is not PydanticUndefined else MISSING
-        if default is MISSING and type(None) in get_args(info.annotation):
-            default = None
-        fields[name] = (MISSING if undefined else info.annotation, default)
-    return _Fields(fields)
-
-
-@lru_cache(maxsize=1024)
-def _of_forward(cls: Any) -> Inputs:
+def _inputs(cls: Any, signature: Any) -> Inputs:
+    known: dict[str, FieldType] = {}
+    if signature is not None:
+        types = field_types(signature)
+        known = {name: types[name] for name in signature.input_fields}
     parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+    takes_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    fields = dict(known) if takes_keywords else {}
+    hints = _hints(cls.forward)
+    for p in parameters:
+        if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}:
+            default = MISSING if p.default is p.empty else p.default
+            if p.name in known and p.name not in hints:
+                fields[p.name] = known[p.name] if default is MISSING else known[p.name].with_default(default)
+            else:
+                fields[p.name] = FieldType(hints.get(p.name, MISSING), default)
+    return Inputs(fields, others=takes_keywords and signature is None)
+
+
+def _hints(function: Any) -> dict[str, Any]:
     try:
-        hints = get_type_hints(cls.forward)
+        return get_type_hints(function)
     except Exception:  # noqa: BLE001 - annotations may name what exists for type checkers alone
-        hints = {}
-    fields = {
-        p.name: (hints.get(p.name, MISSING), MISSING if p.default is p.empty else p.default)
-        for p in parameters
-        if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}
-    }
-    return _Fields(fields, others=any(p.kind is p.VAR_KEYWORD for p in parameters))
-
-
-@lru_cache(maxsize=4096)
-def _adapter(kind: Any) -> pydantic.TypeAdapter[Any] | None:
-    try:
-        return pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
-    except (pydantic.PydanticUserError, TypeError):
-        try:
-            return pydantic.TypeAdapter(kind)  # a model brings its own configuration
-        except (pydantic.PydanticUserError, TypeError):
-            return None
-
-
-def _convert(name: str, kind: Any, value: Any) -> Any:
-    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    adapter = _adapter(kind)
-    if adapter is None or (kind in {int, float} and isinstance(value, bool)):
-        raise InvalidInput(f"input {name!r} takes {_type_text(kind)}, but a {type(value).__name__} came: {show(value)}")
-    try:
-        return adapter.validate_python(_as_dspy_takes_it(kind, value))
-    except pydantic.ValidationError as error:
-        problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False)[:3])
-        raise InvalidInput(
-            f"input {name!r} takes {_type_text(kind)}, but a {type(value).__name__} came: {show(value)} ({problems})"
-        ) from None
-    except (ValueError, TypeError) as error:  # DSPy's types check in their own constructors
-        raise InvalidInput(f"input {name!r} takes {_type_text(kind)}, but {show(value)} came: {error}") from None
-
-
-def _as_dspy_takes_it(kind: Any, value: Any) -> Any:
-    """Short forms: an image or audio as its URL (data URLs too), a history as its list of messages."""
-    if kind is dspy.Image and isinstance(value, str):
-        return {"url": value}
-    if kind is dspy.History and isinstance(value, list):
-        return {"messages": value}
-    return value
-
-
-def _problem(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
-
-
-def _type_text(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+        return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,7 +11,8 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
-from dspex_trio.programs.settings import SAMPLING, ProgramSettings, refused_lm_argument
+from dspex_trio.programs.lm_arguments import SAMPLING, Refused, model_name, refusal
+from dspex_trio.programs.settings import ProgramSettings
 
 
 class LanguageModels:
@@ -38,28 +38,22 @@ class LanguageModels:
             InvalidSpec: The program sets an argument that a request may not set, or DSPy refuses the arguments.
         """
         model = self._base(wanted)
-        if model is None:
-            return None
-        copy = model.copy()
-        if no_cache:
-            copy.cache = False
-        return copy
-
-    def named(self, model: str, *, no_cache: bool) -> dspy.BaseLM:
-        """A copy of the model of that name, as a program gets it that asks for `LanguageModel(model)`."""
-        found = self.for_trial(LanguageModel(model), no_cache=no_cache)
-        assert found is not None  # a named model always exists  # noqa: S101
-        return found
+        return None if model is None else copied(model, no_cache=no_cache)
 
     def _base(self, wanted: LanguageModel | None) -> dspy.BaseLM | None:
         if wanted is None:
-            if self._default is not None or self._settings.lm is None:
+            if self._default is not None:
                 return self._default
-            return self._keep(self._settings.lm.model, self._settings.lm.params)
-        if (refusal := refused_lm_argument(self._settings, wanted.params)) is not None:
-            raise InvalidSpec(refusal)
-        if not wanted.model:
-            raise InvalidSpec("the program's lm names no model; write it as 'openai/gpt-4o-mini'")
+            if self._settings.lm is not None:
+                return self._keep(self._settings.lm.model, self._settings.lm.params)
+            configured: dspy.BaseLM | None = dspy.settings.lm  # by an operator's module, or the embedding program
+            return configured
+        try:
+            model_name(wanted.model)
+        except Refused as refused:
+            raise InvalidSpec(f"lm.model {refused}; got {wanted.model!r}") from None
+        if (why := refusal(wanted.params, self._settings.allow_lm_arg)) is not None:
+            raise InvalidSpec(why)
         return self._keep(wanted.model, {**self._operators_arguments(wanted.model), **wanted.params})
 
     def _operators_arguments(self, model: str) -> Mapping[str, Any]:
@@ -72,12 +66,12 @@ class LanguageModels:
     def _keep(self, model: str, params: Mapping[str, Any]) -> dspy.BaseLM:
         try:
             key = json.dumps([model, params], sort_keys=True, default=lambda value: f"{type(value)}@{id(value)}")
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise InvalidSpec(f"the arguments of language model {model!r} cannot be read: {error}") from error
         if (kept := self._kept.get(key)) is None:
             try:
                 kept = dspy.LM(model, **params)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, dspy.LMError) as error:
                 raise InvalidSpec(f"DSPy refuses the language model {model!r}: {error}") from error
             self._kept[key] = kept
             while len(self._kept) > self._settings.max_lms:
@@ -86,9 +80,9 @@ class LanguageModels:
         return kept
 
 
-def cache_salt(model: dspy.BaseLM | None) -> str:
-    """What must differ between two entries of DSPy's cache: its own keys ignore the endpoint and the API key."""
-    connection = {k: repr(v) for k, v in getattr(model, "kwargs", {}).items() if k not in SAMPLING}
-    if not connection:
-        return ""
-    return hashlib.sha256(json.dumps(connection, sort_keys=True).encode()).hexdigest()
+def copied(model: dspy.BaseLM, *, no_cache: bool) -> dspy.BaseLM:
+    """A trial's own copy: its keywords and history are its own, its connections are shared."""
+    copy = model.copy()
+    if no_cache:
+        copy.cache = False
+    return copy

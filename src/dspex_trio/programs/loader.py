@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, cast
 
 import dspy
 
 from dspex_trio.errors import InvalidSpec, VariableInvalid
-from dspex_trio.model import BoundVariable, LanguageModel, Program, RunInThread, TrialRequest, Variable, VariableSource
-from dspex_trio.programs.bindings import Refused, find_parameter
+from dspex_trio.model import (
+    BoundVariable,
+    LanguageModel,
+    Program,
+    RunInThread,
+    Signature,
+    TrialRequest,
+    Variable,
+    VariableSource,
+)
+from dspex_trio.programs.bindings import Parameters
 from dspex_trio.programs.classes import ImportPolicy, resolve_class
-from dspex_trio.programs.construct import construct, load_state
-from dspex_trio.programs.hydrated import Hydrated, TrialModel
+from dspex_trio.programs.construct import construct
+from dspex_trio.programs.hydrated import Hydrated
 from dspex_trio.programs.inputs import inputs_of
+from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.programs.lms import LanguageModels
-from dspex_trio.programs.mixin import MODULE_CHOICE, Bindings, bound_value, make_variable_aware
+from dspex_trio.programs.mixin import MODULE_CHOICE, Bindings, bound_value, make_variable_aware, variable_aware
+from dspex_trio.programs.prototypes import Prototypes
 from dspex_trio.programs.registry import is_reusable
 from dspex_trio.programs.settings import ProgramSettings
 from dspex_trio.programs.signatures import make_signature
+from dspex_trio.programs.states import load_state
+from dspex_trio.programs.trial_model import TrialModel
+from dspex_trio.variables import show
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +70,15 @@ class Loader:
     ) -> None:
         self._settings = settings
         self._models = models
-        self._loaded = loaded
         self._redact = redact
         self._policy = ImportPolicy((*loaded, *settings.allow_import))
-        self._prototypes: OrderedDict[str, _Built] = OrderedDict()
+        self._prototypes: Prototypes[_Built] = Prototypes(settings.max_prototypes)
+
+        @lru_cache(maxsize=settings.max_prototypes)
+        def signature(specified: Signature) -> type[dspy.Signature]:
+            return make_signature(specified, self._policy, loaded)
+
+        self._signature = signature
 
     async def hydrate(self, request: TrialRequest, source: VariableSource, run_in_thread: RunInThread) -> Hydrated:
         """Resolve, construct and bind the program of `request`; as `ProgramLoader.hydrate` says."""
@@ -69,24 +88,19 @@ class Loader:
         if any(binding.parameter == MODULE_CHOICE for binding in program.config_space):
             program, chosen, known = await self._choose_class(request, source)
 
-        key = _content(program)
-        if (built := self._prototypes.get(key)) is None:
-            built = await run_in_thread(self._build, program)
-            if is_reusable(type(built.module)):
-                self._keep(key, built)
-                module = copy.deepcopy(built.module)
-            else:
-                module = built.module
-        else:
-            self._prototypes.move_to_end(key)
-            module = copy.deepcopy(built.module)
-
         model = TrialModel(self._models, program.lm, no_cache=request.options.no_cache)
-        bindings = Bindings(source, lambda path: find_parameter(module, path, self._settings, model), request.arrived)
+        key = self._prototypes.key(program)
+        if (built := self._prototypes.get(key)) is not None:
+            module = _clone(built.module)
+        else:
+            built, module = await run_in_thread(self.build, program, key)
+
+        model.adopt(module, built.models)
+        parameters = Parameters(module, self._settings, model)
+        bindings = Bindings(source, parameters.find, request.arrived)
         bindings.known = dict(known)
         make_variable_aware(module, bindings)
-        model.give_states_models(module, built.models)
-        self._set_parameters(module, program, model)
+        _set_parameters(parameters, program.parameters)
         for binding in program.config_space:
             if binding.parameter != MODULE_CHOICE:
                 await module.bind_to_variable(
@@ -99,29 +113,25 @@ class Loader:
             options=request.options,
             chosen=chosen,
             redact=self._redact,
+            allow_repr=self._settings.allow_repr,
         )
 
-    def _build(self, program: Program) -> _Built:
+    def build(self, program: Program, key: str | None) -> tuple[_Built, dspy.Module]:
+        """What the program is made of, and an instance for this trial. Runs user code: for a worker thread."""
         cls = resolve_class(program.python_class, self._policy)
-        signature = None
-        if program.signature is not None:
-            signature = make_signature(program.signature, self._policy, self._loaded)
+        signature = None if program.signature is None else self._signature(cast("Any", program.signature))
         module = construct(cls, program, signature)
         models = load_state(module, program.state, self._settings) if program.state is not None else {}
-        return _Built(module, signature, models)
-
-    def _keep(self, key: str, built: _Built) -> None:
-        self._prototypes[key] = built
-        while len(self._prototypes) > self._settings.max_prototypes:
-            self._prototypes.popitem(last=False)
-
-    def _set_parameters(self, module: dspy.Module, program: Program, model: TrialModel) -> None:
-        for path, value in program.parameters.items():
-            parameter = find_parameter(module, path, self._settings, model)
-            try:
-                parameter.apply(parameter.check(value))
-            except Refused as refused:
-                raise InvalidSpec(f"parameter {path!r} {refused}; got {value!r}") from None
+        built = _Built(module, signature, models)
+        variable_aware(cast("Any", type(module)))
+        if key is None or not is_reusable(type(module)):
+            return built, module
+        try:
+            clone = _clone(module)
+        except Exception:  # noqa: BLE001 - what was given as a dependency may not be copied: then it is made anew
+            return built, module
+        self._prototypes.keep(key, built)
+        return built, clone
 
     async def _choose_class(
         self, request: TrialRequest, source: VariableSource
@@ -135,17 +145,23 @@ class Loader:
                 continue
             if not isinstance(bound.value, str):
                 raise VariableInvalid(
-                    f"variable {binding.variable!r} is {bound.value!r}, but parameter {MODULE_CHOICE!r} takes the name "
-                    f"of a program class"
+                    f"variable {binding.variable!r} is {show(bound.value)}, but parameter {MODULE_CHOICE!r} takes the "
+                    f"name of a program class"
                 )
             return replace(program, python_class=bound.value), {MODULE_CHOICE: bound}, known
         return program, {}, known
 
 
-def _content(program: Program) -> str:
-    """What a prototype depends on; parameters and bindings are applied to copies."""
-    return json.dumps(
-        [program.python_class, repr(program.signature), program.dependencies, program.state],
-        sort_keys=True,
-        default=repr,
-    )
+def _set_parameters(parameters: Parameters, values: Mapping[str, Any]) -> None:
+    for path, value in values.items():
+        parameter = parameters.find(path)
+        try:
+            parameter.apply(parameter.check(value))
+        except Refused as refused:
+            raise InvalidSpec(f"parameter {path!r} {refused}; got {show(value)}") from None
+
+
+def _clone(module: dspy.Module) -> dspy.Module:
+    """A deep copy, but for language models: a copy of one shares its connections, a deep copy would open its own."""
+    models = [p.lm for p in module.predictors() if isinstance(p.lm, dspy.BaseLM)]
+    return copy.deepcopy(module, {id(model): model.copy() for model in models})

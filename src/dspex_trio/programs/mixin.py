@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import dspy
 
-from dspex_trio.errors import VariableInvalid, VariableNotFound
+from dspex_trio.errors import ProgramError, VariableInvalid, VariableNotFound
 from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, VariableSource
-from dspex_trio.programs.bindings import Parameter, Refused
+from dspex_trio.programs.bindings import Parameter
+from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.variables import check_value, show
 
 MODULE_CHOICE: Final = "python_class"
@@ -50,10 +51,11 @@ class Bindings:
             found = await self._source.get_variables(list(wanted), not_before=self._not_before)
         values = [(parameter, bound_value(binding, found)) for binding, parameter in self._bound.values()]
         # Nothing is applied before everything is checked.
-        checked = [(parameter, bound, _checked(parameter, bound)) for parameter, bound in values if bound is not None]
+        given = [(parameter, bound) for parameter, bound in values if bound is not None]
+        checked = [_taken(parameter.check, bound.value, bound) for parameter, bound in given]
         applied = {}
-        for parameter, bound, value in checked:
-            parameter.apply(value)
+        for (parameter, bound), value in zip(given, checked, strict=True):
+            _taken(parameter.apply, value, bound)
             applied[parameter.path] = bound
         self.known = {}
         return applied
@@ -83,9 +85,9 @@ def bound_value(binding: Binding, found: Mapping[str, Variable | None]) -> Bound
     return BoundVariable(binding.parameter, binding.variable, value, variable.version)
 
 
-def _checked(parameter: Parameter, bound: BoundVariable) -> Any:
+def _taken(take: Callable[[Any], Any], value: Any, bound: BoundVariable) -> Any:
     try:
-        return parameter.check(bound.value)
+        return take(value)
     except Refused as refused:
         raise VariableInvalid(
             f"variable {bound.variable!r} is {show(bound.value)}, but parameter {bound.parameter!r} {refused}"
@@ -122,8 +124,15 @@ class VariableAwareMixin:
 
 
 @cache
-def _variable_aware(cls: Any) -> type:
-    return type(f"VariableAware{cls.__name__}", (VariableAwareMixin, cls), {"__module__": cls.__module__})
+def variable_aware(cls: Any) -> type:
+    """The class with the mixin. Runs user code where a base has `__init_subclass__`, so for a worker thread at first.
+
+    Raises ProgramError when that code raises.
+    """
+    try:
+        return type(f"VariableAware{cls.__name__}", (VariableAwareMixin, cls), {"__module__": cls.__module__})
+    except Exception as error:
+        raise ProgramError(f"the mixin cannot be applied to {cls.__name__}") from error
 
 
 def program_class(module: object) -> type:
@@ -134,5 +143,5 @@ def program_class(module: object) -> type:
 
 def make_variable_aware(module: dspy.Module, bindings: Bindings) -> None:
     """Give an instance the mixin by exchanging its class; its constructor does not run again."""
-    module.__class__ = _variable_aware(type(module))
-    module._dspex_bindings = bindings  # noqa: SLF001 - the mixin's own attribute
+    module.__class__ = variable_aware(cast("Any", type(module)))
+    vars(module)["_dspex_bindings"] = bindings  # past a __setattr__ of the program's own

@@ -1,68 +1,63 @@
-"""The few process-wide changes to DSPy: made while a runtime is open, counted over runtimes, taken back afterwards.
-
-Each changed or private name is checked first, so that a DSPy that lacks one fails at the start with its name, and not
-in the middle of a paid trial.
-"""
+"""The few process-wide changes to DSPy: made while a runtime is open, counted over runtimes, taken back afterwards."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Final, cast
 
 import dspy
 import dspy.clients
-from dspy.clients import base_lm, execution
-from dspy.clients.cache import Cache
-from dspy.dsp.utils.settings import thread_local_overrides
-from dspy.primitives.module import Module
-from dspy.utils import parallelizer
-from dspy.utils.usage_tracker import UsageTracker
+from dspy.utils import DummyLM
 
-from dspex_trio.model import Interrupt
-
-# Keys of DSPy's own settings: they reach copied modules and dspy.Parallel's threads, where a ContextVar alone does not.
-INTERRUPT: Final = "_dspex_interrupt"
-CACHE_SALT: Final = "_dspex_cache_salt"
+from dspex_trio.model import Interrupt, TrialOptions
+from dspex_trio.programs.private import Cache, UnsupportedDspy, base_lm, check_names, is_parallel_worker
+from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, current_recorder
 
 # Without it litellm fetches a price list over the network on its first import, and stalls for seconds where it cannot.
 _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
 
+# What DSPy leaves out of a cache key although the answer may depend on it (clients/execution.py, IGNORED_CACHE_KEYS).
+_NOT_IN_KEY: Final = ("api_key", "api_base", "base_url")
 _MEMORY_CACHE_ENTRIES: Final = 100_000
 
 _lock = threading.Lock()
 _open = 0
-_saved: dict[str, Any] = {}
-
-
-class UnsupportedDspy(ImportError):
-    """The installed DSPy lacks something that this version relies on."""
+_changes: ExitStack = ExitStack()
 
 
 def current_interrupt() -> Interrupt | None:
     """The interrupt of the trial whose program the calling thread runs, in dspy.Parallel's threads too; else None."""
-    return cast("Interrupt | None", thread_local_overrides.get().get(INTERRUPT))
+    recorder = current_recorder()
+    return None if recorder is None else recorder.interrupt
 
 
 def interrupt_of_frame(frame: FrameType) -> Interrupt | None:
     """The interrupt of the trial for which dspy.Parallel runs a worker of its own in that frame; None for others."""
-    code = frame.f_code
-    if code.co_name != "worker" or code.co_filename != parallelizer.__file__:
+    if not is_parallel_worker(frame.f_code):
         return None
-    return cast("Interrupt | None", frame.f_locals.get("parent_overrides", {}).get(INTERRUPT))
+    recorder: Recorder | None = frame.f_locals.get("parent_overrides", {}).get(RECORDER)
+    return None if recorder is None else recorder.interrupt
+
+
+# ---- what takes the place of DSPy's own -----------------------------------------------------------------------------
 
 
 class SaltedCache(Cache):  # type: ignore[misc]
-    """DSPy's cache, with the trial's endpoint in the key: DSPy's own key ignores API key and base URL."""
+    """DSPy's cache, with the endpoint in the key: DSPy's own key ignores API key and base URL."""
 
     def cache_key(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> str:
         """The key of a request."""
-        salt = thread_local_overrides.get().get(CACHE_SALT, "")
-        key = super().cache_key(request, ignored_args_for_cache_key)
-        return f"{key}:{salt}" if salt else cast("str", key)
+        key = cast("str", super().cache_key(request, ignored_args_for_cache_key))
+        lm = asked_lm()
+        arguments = request if lm is None else {**lm.kwargs, **request}
+        salt = [(name, repr(arguments[name])) for name in _NOT_IN_KEY if arguments.get(name) is not None]
+        return f"{key}:{hashlib.sha256(repr(salt).encode()).hexdigest()}" if salt else key
 
 
 class _NoHistory(list[Any]):
@@ -72,77 +67,143 @@ class _NoHistory(list[Any]):
         """Drop it."""
 
 
-def check_dspy() -> None:
-    """Raise UnsupportedDspy, naming it, if a private name of DSPy that we rely on is gone."""
-    relied_on: list[tuple[object, str]] = [
-        (base_lm, "GLOBAL_HISTORY"),
-        (base_lm, "record_history"),
-        (execution, "finalize"),
-        (execution, "time"),
-        (UsageTracker, "add_usage"),
-        (Module, "named_sub_modules"),
-        (Cache, "cache_key"),
-        (dspy, "_cache_lock"),
-        (dspy.Predict("a -> b"), "stage"),
-    ]
-    missing = [
-        f"{getattr(owner, '__name__', type(owner).__name__)}.{name}"
-        for owner, name in relied_on
-        if not hasattr(owner, name)
-    ]
-    if missing:
-        raise UnsupportedDspy(
-            f"this dspy ({dspy.__version__}) lacks {', '.join(missing)}; dspex_trio needs dspy>=3.4,<3.5"
-        )
+def _watched_lm(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    @functools.wraps(cast("Any", original))
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if (recorder := current_recorder()) is None:
+            return original(self, *args, **kwargs)  # type: ignore[misc]
+        with recorder.asking(self):
+            return original(self, *args, **kwargs)  # type: ignore[misc]
+
+    return call
+
+
+def _watched_lm_async(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    @functools.wraps(cast("Any", original))
+    async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if (recorder := current_recorder()) is None:
+            return await original(self, *args, **kwargs)  # type: ignore[misc]
+        with recorder.asking(self):
+            return await original(self, *args, **kwargs)  # type: ignore[misc]
+
+    return acall
+
+
+def _watched_tool(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    @functools.wraps(cast("Any", original))
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if (interrupt := current_interrupt()) is not None:
+            interrupt.check()
+        return original(self, *args, **kwargs)  # type: ignore[misc]
+
+    return call
+
+
+def _killable_sandbox(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    """The first thing that an interpreter does with its new process; from here on the end of the trial kills it."""
+
+    @functools.wraps(cast("Any", original))
+    def check_health(self: Any) -> Any:
+        if (interrupt := current_interrupt()) is not None:
+            interrupt.on_cancel(self.deno_process.kill)
+        return original(self)  # type: ignore[misc]
+
+    return check_health
+
+
+# A trial's LM calls and tool calls are seen here, whoever made the LM or the tool. Others pass through.
+_WATCHED: Final = (
+    (dspy.BaseLM, "__call__", _watched_lm),
+    (dspy.BaseLM, "acall", _watched_lm_async),
+    (dspy.Tool, "__call__", _watched_tool),
+    (dspy.Tool, "acall", _watched_tool),
+    (dspy.PythonInterpreter, "_health_check", _killable_sandbox),
+)
+WATCHERS: Final = (_watched_lm(None), _watched_lm_async(None), _watched_tool(None))
+"""Functions whose code is on the stack while a program's LM or tool runs."""
+
+
+# ---- making and taking back -----------------------------------------------------------------------------------------
 
 
 @contextmanager
 def dspy_prepared(*, memory_cache: bool, disk_cache: bool) -> Iterator[None]:
-    """DSPy as trials need it. The first runtime's wishes hold while several are open."""
-    check_dspy()
-    _enter(memory_cache=memory_cache, disk_cache=disk_cache)
+    """DSPy as trials need it. The first runtime's wishes about caches hold while several are open.
+
+    Raises:
+        UnsupportedDspy: Something that is relied on is gone, or works otherwise.
+    """
+    global _open, _changes  # noqa: PLW0603 - DSPy's state is the process's, and so is the count of those who changed it
+    with _lock:
+        if _open == 0:
+            _changes = _change_dspy(memory_cache=memory_cache, disk_cache=disk_cache)
+        _open += 1
     try:
         yield
     finally:
-        _leave()
+        with _lock:
+            _open -= 1
+            if _open == 0:
+                _changes.close()
 
 
-def _enter(*, memory_cache: bool, disk_cache: bool) -> None:
-    global _open  # noqa: PLW0603 - DSPy's state is the process's, and so is the count of those who changed it
-    with _lock:
-        _open += 1
-        if _open > 1:
-            return
-        _saved["environment"] = os.environ.get(_LOCAL_PRICES)
-        os.environ.setdefault(_LOCAL_PRICES, "True")
-        _saved["history"] = base_lm.GLOBAL_HISTORY
-        _saved["our_history"] = base_lm.GLOBAL_HISTORY = _NoHistory()
+def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
+    check_names()
+    with ExitStack() as stack:
+        if _LOCAL_PRICES not in os.environ:
+            os.environ[_LOCAL_PRICES] = "True"
+            stack.callback(os.environ.pop, _LOCAL_PRICES, None)
+        _replace(stack, base_lm, "GLOBAL_HISTORY", _NoHistory())
+        for owner, name, watched in _WATCHED:
+            _replace(stack, owner, name, watched(vars(owner)[name]))
+        cache = SaltedCache(
+            disk_cache,
+            memory_cache,
+            dspy.clients.DISK_CACHE_DIR,
+            dspy.clients.DISK_CACHE_LIMIT,
+            _MEMORY_CACHE_ENTRIES,
+        )
         with dspy._cache_lock:  # noqa: SLF001 - the lock that DSPy's own configure_cache takes
-            # DSPy makes its cache when it is first read; asking for it would create the one on disk.
-            _saved["cache"] = vars(dspy).get("cache")
-            _saved["our_cache"] = vars(dspy)["cache"] = SaltedCache(
-                disk_cache,
-                memory_cache,
-                dspy.clients.DISK_CACHE_DIR,
-                dspy.clients.DISK_CACHE_LIMIT,
-                _MEMORY_CACHE_ENTRIES,
-            )
+            _replace(stack, dspy, "cache", cache)
+        _check_recording()
+        return stack.pop_all()
+    raise AssertionError  # ExitStack lets exceptions through
 
 
-def _leave() -> None:
-    global _open  # noqa: PLW0603 - as above
-    with _lock:
-        _open -= 1
-        if _open > 0:
+def _replace(stack: ExitStack, owner: Any, name: str, ours: Any) -> None:
+    """Set an attribute until the stack closes; if somebody replaced ours meanwhile, theirs stays, and calls ours."""
+    missing = object()
+    # DSPy makes its cache when it is first asked for, on disk too: so it is not asked.
+    theirs = vars(owner).get(name, missing)
+
+    def take_back() -> None:
+        if vars(owner).get(name) is not ours:
             return
-        if _saved["environment"] is None and os.environ.get(_LOCAL_PRICES) == "True":
-            del os.environ[_LOCAL_PRICES]
-        if base_lm.GLOBAL_HISTORY is _saved["our_history"]:
-            base_lm.GLOBAL_HISTORY = _saved["history"]
-        with dspy._cache_lock:  # noqa: SLF001 - as above
-            if vars(dspy).get("cache") is _saved["our_cache"]:
-                if _saved["cache"] is None:
-                    del vars(dspy)["cache"]
-                else:
-                    vars(dspy)["cache"] = _saved["cache"]
-        _saved.clear()
+        if theirs is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, theirs)
+
+    setattr(owner, name, ours)
+    stack.callback(take_back)
+
+
+def _check_recording() -> None:
+    """Run a predictor and look at the recording: names may stay where what they do has changed."""
+    predictor = dspy.Predict("question -> answer")
+    recorder = Recorder(predictor, TrialOptions(), _Never())
+    with dspy.context(lm=DummyLM([{"answer": "yes"}]), adapter=dspy.ChatAdapter(), callbacks=[], **recorder.settings()):
+        predictor(question="recorded?")
+    seen = [(entry.predictor, entry.outputs, len(entry.lm_calls)) for entry in recorder.recording().trace]
+    if seen != [("self", {"answer": "yes"}, 1)]:
+        raise UnsupportedDspy.because(f"is not recorded as expected: {seen}")
+
+
+class _Never:
+    """The interrupt of a trial that is not interrupted."""
+
+    def check(self) -> None:
+        pass
+
+    def on_cancel(self, _callback: Callable[[], object]) -> Callable[[], None]:
+        return lambda: None

@@ -1,0 +1,101 @@
+"""From DSPy's history entries to our LM calls, and from a predictor's fields to plain values without secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dspex_trio.model import LmCall, Usage
+from dspex_trio.programs.private import Response, response_to_dict
+from dspex_trio.values import plain
+
+
+def lm_call(
+    entry: Mapping[str, Any], *, billed: bool, began: float, ended: float, redact: Callable[[str], str] | None
+) -> LmCall:
+    """The LM call that a history entry tells of.
+
+    Args:
+        entry: What DSPy recorded.
+        billed: Whether the provider was asked; otherwise DSPy's cache answered, whose entry still has the old price.
+        began: When it began, in milliseconds after the program.
+        ended: When it ended.
+        redact: Takes secrets out of messages and response; None leaves both out.
+    """
+    cost = entry.get("cost")
+    return LmCall(
+        model=str(entry.get("model") or ""),
+        messages_json="" if redact is None else redact(_json(_messages(entry))),
+        response_json="" if redact is None else redact(_json(_response(entry))),
+        usage=usage_of(entry.get("usage")) if billed else Usage(),
+        cost_usd=float(cost) if billed and cost is not None else 0.0,
+        cost_known=not billed or cost is not None,
+        cache_hit=not billed,
+        started_ms=began,
+        latency_ms=ended - began,
+    )
+
+
+def usage_of(usage: Any) -> Usage:
+    """A provider's token counts; what it does not count is zero."""
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=_count(usage, "total_tokens") or prompt + completion,
+        cached_tokens=_count(_part(usage, "prompt_tokens_details"), "cached_tokens"),
+        reasoning_tokens=_count(_part(usage, "completion_tokens_details"), "reasoning_tokens"),
+    )
+
+
+def plain_fields(fields: Mapping[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
+    """Field → plain value without secrets; shares nothing mutable with `fields`."""
+    return {name: _redacted(plain(value), redact) for name, value in fields.items()}
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case list():
+            return [_redacted(item, redact) for item in value]
+        case dict():
+            return {key: _redacted(item, redact) for key, item in value.items()}
+    return value
+
+
+def _part(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _count(usage: Any, name: str) -> int:
+    value = _part(usage, name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _messages(entry: Mapping[str, Any]) -> Any:
+    if entry.get("messages") is not None:
+        return entry["messages"]
+    if entry.get("prompt") is not None:
+        return [{"role": "user", "content": entry["prompt"]}]
+    return entry.get("request")
+
+
+def _response(entry: Mapping[str, Any]) -> Any:
+    return {"outputs": entry.get("outputs"), "response": entry.get("response")}
+
+
+def _json(value: Any) -> str:
+    try:  # the encoder's own C code, which asks for help only where something is no JSON
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_encodable)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(plain(value), ensure_ascii=False, default=_encodable)
+
+
+def _encodable(value: object) -> object:
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, Response):
+        return response_to_dict(value)  # several times faster than reading its fields one by one
+    return plain(value)

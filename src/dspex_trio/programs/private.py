@@ -1,0 +1,87 @@
+"""Every private name of DSPy that is used here, in one place, so that a DSPy without one is told from the start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+
+
+class UnsupportedDspy(ImportError):
+    """The installed DSPy lacks something that this version relies on."""
+
+    @classmethod
+    def because(cls, what: str) -> UnsupportedDspy:
+        """Say what is missing, and which versions have it."""
+        return cls(f"this dspy ({dspy.__version__}) {what}; dspex_trio needs dspy>=3.4,<3.5")
+
+
+try:
+    import dspy.clients
+    from dspy._vendor.lm15.serde import response_to_dict
+    from dspy.adapters.types import tool as tool_module
+    from dspy.clients import base_lm
+    from dspy.clients.cache import Cache
+    from dspy.dsp.utils.settings import thread_local_overrides
+    from dspy.lm15 import Response
+    from dspy.utils import parallelizer
+    from dspy.utils.constants import IS_TYPE_UNDEFINED
+    from dspy.utils.usage_tracker import UsageTracker
+except ImportError as error:
+    raise UnsupportedDspy.because(f"lacks a name: {error}") from error
+
+__all__ = [
+    "IS_TYPE_UNDEFINED",
+    "Cache",
+    "Response",
+    "UnsupportedDspy",
+    "UsageTracker",
+    "base_lm",
+    "check_names",
+    "is_parallel_worker",
+    "parallelizer",
+    "response_to_dict",
+    "thread_local_overrides",
+    "tool_module",
+]
+
+
+def check_names() -> None:
+    """Raise UnsupportedDspy, naming it, if an attribute that is changed or read here is gone."""
+    relied_on: list[tuple[object, str]] = [
+        (base_lm, "GLOBAL_HISTORY"),
+        (dspy, "_cache_lock"),
+        (dspy.clients, "DISK_CACHE_DIR"),
+        (dspy.clients, "DISK_CACHE_LIMIT"),
+        (dspy.BaseLM, "__call__"),
+        (dspy.BaseLM, "acall"),
+        (dspy.BaseLM, "copy"),
+        (dspy.Tool, "__call__"),
+        (dspy.Tool, "acall"),
+        (dspy.PythonInterpreter, "_health_check"),
+        (dspy.Predict("a -> b"), "stage"),
+        (Cache, "cache_key"),
+        (UsageTracker, "add_usage"),
+    ]
+    missing = [
+        f"{getattr(owner, '__name__', type(owner).__name__)}.{name}"
+        for owner, name in relied_on
+        if not hasattr(owner, name)
+    ]
+    if not any(is_parallel_worker(code) for code in _codes(parallelizer.ParallelExecutor._execute_parallel)):  # noqa: SLF001
+        missing.append("ParallelExecutor's worker")
+    if missing:
+        raise UnsupportedDspy.because(f"lacks {', '.join(missing)}")
+
+
+def is_parallel_worker(code: Any) -> bool:
+    """Whether it is the code that dspy.Parallel's own threads run; `parent_overrides` are their settings."""
+    return (
+        code.co_name == "worker"
+        and code.co_filename == parallelizer.__file__
+        and "parent_overrides" in code.co_varnames[: code.co_argcount]
+    )
+
+
+def _codes(function: Any) -> list[Any]:
+    return [constant for constant in function.__code__.co_consts if hasattr(constant, "co_varnames")]
