@@ -5,6 +5,7 @@ Prints its port. Started by test_rows.py.
 
 import logging
 import socket
+import sys
 
 import purerpc
 import trio
@@ -36,7 +37,8 @@ def main():
     async def run():
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve_async)
-            print(port, flush=True)
+            sys.stdout.write(f"{port}\n")
+            sys.stdout.flush()
 
     trio.run(run)
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,16 @@ if os.environ.get("DSPEX_TRIO_TEST_STOCK"):
 
 @asynccontextmanager
 async def stock_server():
-    """purerpc's own server in a process of its own; it cannot be trusted to end."""
+    """The server of purerpc in a process of its own; it cannot be trusted to end."""
     root = Path(__file__).parent.parent.parent
     code = (
         "import runpy, sys; sys.path[:0] = ['src', 'tests']; runpy.run_module('rpc.stock_server', run_name='__main__')"
     )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", code]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, command, cwd=root, stdout=subprocess.PIPE, check=False))
         try:
-            yield int(await trio.to_thread.run_sync(process.stdout.readline))
+            yield int(await process.stdout.receive_some(20))
         finally:
             process.kill()
 

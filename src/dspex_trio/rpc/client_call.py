@@ -73,8 +73,8 @@ class ClientCall(CallStream):
             raise error
         return self.initial_metadata or NO_METADATA
 
-    async def send_message(self, data: bytes, *, end: bool = False) -> None:
-        """Send one request.
+    async def send_message(self, data: bytes, *, end: bool = False, compress: bool = True) -> None:
+        """Send one request; `compress` has an effect only if the call was begun with a compression.
 
         Raises:
             RpcError: It is too large, or the call has ended.
@@ -83,7 +83,7 @@ class ClientCall(CallStream):
             text = f"the request has {len(data)} bytes, more than the limit of {self._max_request_size}"
             raise RpcError(StatusCode.RESOURCE_EXHAUSTED, text)
         try:
-            await self.send(frame(data, self._compress), end=end)
+            await self.send(frame(data, self._compress if compress else None), end=end)
         except trio.ClosedResourceError:
             raise self.error() or RpcError(StatusCode.FAILED_PRECONDITION, "the call is over") from None
 

@@ -22,9 +22,11 @@ from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.settings import ChannelSettings, Compression
 from dspex_trio.rpc.status import Status, StatusCode
 from dspex_trio.rpc.transport import Connection
+from dspex_trio.rpc.upkeep import keep_alive
 
 _CLOSE_TIMEOUT: Final = 1.0
 _LOST: Final = Status(StatusCode.UNAVAILABLE, "the connection was lost")
+_SILENT: Final = Status(StatusCode.UNAVAILABLE, "the server does not answer pings")
 
 
 class ClientConnection(Connection[ClientEngine]):
@@ -48,6 +50,7 @@ class ClientConnection(Connection[ClientEngine]):
         self._calls: dict[int, ClientCall] = {}
         self._slots = trio.lowlevel.ParkingLot()  # calls that wait until the server allows one more
         self._reading = trio.CancelScope()
+        self._why_lost = _LOST
 
     @property
     def accepting(self) -> bool:
@@ -59,6 +62,8 @@ class ClientConnection(Connection[ClientEngine]):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.write)
+                if self._settings.keepalive_time < math.inf:
+                    nursery.start_soon(self._keep_alive)
                 try:
                     with self._reading:
                         await self.read()
@@ -68,6 +73,17 @@ class ClientConnection(Connection[ClientEngine]):
                     nursery.cancel_scope.cancel()
         finally:
             await self.hang_up()
+
+    async def _keep_alive(self) -> None:
+        settings = self._settings
+        await keep_alive(
+            self,
+            settings.keepalive_time,
+            settings.keepalive_timeout,
+            lambda: settings.keepalive_without_calls or bool(self._calls),
+        )
+        self._why_lost = _SILENT
+        self.abort()
 
     def abort(self) -> None:
         """End it now."""
@@ -87,7 +103,7 @@ class ClientConnection(Connection[ClientEngine]):
         self.retired.set()
         self._slots.unpark_all()
         for call in tuple(self._calls.values()):
-            call.ended(_LOST)
+            call.ended(self._why_lost)
         self._calls.clear()
 
     async def start_call(

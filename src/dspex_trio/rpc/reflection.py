@@ -51,6 +51,15 @@ class _Index:
                 continue
         raise KeyError
 
+    def file_of(self, symbol: str) -> Any:
+        """The file that declares a name; raises KeyError."""
+        try:
+            return self.find(lambda pool: pool.FindFileContainingSymbol(symbol))
+        except KeyError:
+            # Not every protobuf runtime finds methods and fields; what they are in, all of them find.
+            parent = symbol.rpartition(".")[0]
+            return self.find(lambda pool: pool.FindFileContainingSymbol(parent))
+
 
 class _ReflectionV1(reflection_v1_grpc.ServerReflectionServicer):
     index: _Index
@@ -88,8 +97,7 @@ def _answer(index: _Index, request: Any, response_type: type[Any], sent: set[str
             case "file_by_filename":
                 _add_files(response, index.find(lambda pool: pool.FindFileByName(request.file_by_filename)), sent)
             case "file_containing_symbol":
-                symbol = request.file_containing_symbol
-                _add_files(response, index.find(lambda pool: pool.FindFileContainingSymbol(symbol)), sent)
+                _add_files(response, index.file_of(request.file_containing_symbol), sent)
             case "file_containing_extension":
                 wanted = request.file_containing_extension
                 _add_files(response, index.find(lambda pool: _extension_file(pool, wanted)), sent)

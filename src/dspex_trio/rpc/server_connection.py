@@ -105,16 +105,17 @@ class ServerConnection(Connection[ServerEngine]):
         """Serve until the client leaves, breaks the rules, or is drained; when cancelled, calls get UNAVAILABLE."""
         self._reading.deadline = trio.current_time() + self._settings.handshake_timeout
         try:
-            async with trio.open_nursery() as self._tasks:
-                self._tasks.start_soon(self.write)
-                self._start_upkeep(self._tasks)
+            async with trio.open_nursery() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self.write)
+                self._start_upkeep(tasks)
                 try:
                     await self._serve_calls()
                 finally:
-                    if not self._draining and not self.engine.failed:
-                        self.engine.goaway(self.engine.highest_peer_stream)
+                    self._tasks = None  # a drain that begins now finds nothing left to say goodbye to
+                    self._say_farewell()
                     self.close()
-                    self._tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
+                    tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
         finally:
             await self.hang_up()
 
@@ -234,8 +235,15 @@ class ServerConnection(Connection[ServerEngine]):
         self._last_ping = now
         self._ping_strikes = self._ping_strikes + 1 if soon else 0
         if self._ping_strikes >= _MAX_PING_STRIKES:
-            self.engine.goaway(self.engine.highest_peer_stream, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
+            self._say_farewell(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
             self._reading.cancel()
+
+    def _say_farewell(self, error_code: int = ErrorCodes.NO_ERROR, debug: bytes = b"") -> None:
+        """Name the last call that counts, once, unless the engine has done so when the client broke the rules."""
+        if self._last_allowed is None and not self.engine.failed:
+            self._last_allowed = self.engine.highest_peer_stream
+            self.engine.goaway(self._last_allowed, error_code, debug)
+            self.wake()
 
     async def _say_goodbye(self) -> None:
         """The two-phase GOAWAY (RFC 9113, 6.8): calls that cross with the first one are served."""
@@ -244,9 +252,7 @@ class ServerConnection(Connection[ServerEngine]):
         self.wake()
         with trio.move_on_after(_ROUND_TRIP):
             await self._pong.wait()
-        self._last_allowed = self.engine.highest_peer_stream
-        self.engine.goaway(self._last_allowed)
-        self.wake()
+        self._say_farewell()
         while self._live:
             await self.calls_changed()
         self._reading.cancel()

@@ -116,13 +116,18 @@ class ReplyStream(OpenCall[ReplyT]):
 class _Sender(Generic[RequestT_contra]):
     _call: ClientCall
 
-    async def send(self, request: RequestT_contra) -> None:
+    async def send(self, request: RequestT_contra, *, compress: bool = True) -> None:
         """Send one request; waits while the server does not take more.
+
+        Args:
+            request: What to send.
+            compress: False sends this one as it is on a call with compression, because it holds secrets or would not
+                get smaller.
 
         Raises:
             RpcError: The call has ended; with the server's status if that was not OK.
         """
-        await self._call.send_message(request.SerializeToString())
+        await self._call.send_message(request.SerializeToString(), compress=compress)
 
     def done(self) -> None:
         """Say that there will be no more requests."""

@@ -238,6 +238,8 @@ class CallStream:
                 await self._wait_for_window()
 
     async def _wait_for_window(self) -> None:
+        if self.connection.engine.unsent:
+            self.connection.wake()  # the headers, at least: the window may stay shut until the peer has seen them
         self._window = trio.Event()
         self.connection.blocked.add(self)
         try:

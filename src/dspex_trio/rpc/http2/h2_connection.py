@@ -193,12 +193,17 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
             return self._get_stream_by_id(stream_id)
         return self._get_or_create_stream(stream_id, AllowedStreamIDs.ODD)
 
-    def _handle_data_on_closed_stream(self, events: list[Any], exc: Any, frame: Any) -> tuple[list[Any], list[Any]]:
+    def _receive_data_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         """As h2's, but data that crosses with a reset of ours is not answered with more of them."""
-        frames, events = super()._handle_data_on_closed_stream(events, exc, frame)
-        if self._was_reset_here(frame.stream_id):
+        crossing = self._was_reset_here(frame.stream_id)
+        frames, events = super()._receive_data_frame(frame)
+        if crossing:
             frames = [f for f in frames if not isinstance(f, RstStreamFrame)]
         return frames, events
+
+    def _receive_naked_continuation(self, _: Any) -> Any:
+        """Whatever the stream's state, the connection's header compression is out of step now (RFC 9113, 6.10)."""
+        raise ProtocolError("CONTINUATION without an open header block")
 
     def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         """As h2's, but one for a finished stream is no error: h2 3.2 ends the connection (RFC 9113, 5.1 "closed")."""

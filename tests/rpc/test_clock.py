@@ -1,0 +1,197 @@
+"""What connections do by the clock: everything here is in virtual time."""
+
+import math
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dspex_trio import rpc
+
+from .generated.greeter_grpc import GreeterStub
+from .generated.greeter_pb2 import HelloRequest
+from .greeter import Greeter, serving
+from .raw import RawClient, fields, raw_client
+
+WAIT = HelloRequest(name="wait").SerializeToString()
+
+
+async def closed_after(client):
+    began = trio.current_time()
+    await client.until_closed()
+    return trio.current_time() - began
+
+
+async def test_a_client_that_says_nothing_is_closed(autojump_clock):
+    """Stock purerpc waits for ever, with a task and a file descriptor each."""
+    async with serving(Greeter()) as connect:
+        stream = await connect()
+        assert await closed_after(RawClient(stream)) == pytest.approx(10)
+
+
+async def test_a_client_that_sends_half_a_preface_is_closed(autojump_clock):
+    async with serving(Greeter()) as connect:
+        stream = await connect()
+        await stream.send_all(b"PRI * HTTP")
+        assert await closed_after(RawClient(stream)) == pytest.approx(10)
+
+
+async def test_a_client_that_speaks_http2_may_be_idle(autojump_clock):
+    async with serving(Greeter()) as connect, raw_client(connect) as client:
+        with trio.move_on_after(100_000):
+            await client.until_closed()
+        assert await client.works(1)
+
+
+async def test_a_client_that_does_not_answer_pings_is_given_up_with_its_calls(autojump_clock):
+    greeter = Greeter()
+    settings = rpc.ServerSettings(keepalive_time=60, keepalive_timeout=20)
+    async with serving(greeter, settings=settings) as connect, raw_client(connect) as client:
+        client.answer_pings = False
+        await client.send(*client.call(1, WAIT))
+        assert await closed_after(client) == pytest.approx(80)
+    assert greeter.ended == ["cancelled"]
+
+
+async def test_a_client_that_answers_pings_stays(autojump_clock):
+    settings = rpc.ServerSettings(keepalive_time=60, keepalive_timeout=20)
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        with trio.move_on_after(1000):
+            await client.until_closed()
+        assert await client.works(1)
+
+
+async def test_a_connection_without_calls_ends_gracefully_when_it_was_idle_too_long(autojump_clock):
+    greeter = Greeter()
+    settings = rpc.ServerSettings(max_connection_idle=300)
+    async with serving(greeter, settings=settings) as connect, raw_client(connect) as client:
+        await client.send(*client.call(1, WAIT))
+        with trio.move_on_after(1000):
+            await client.until_closed()
+        greeter.release.set()
+        assert (await client.reply(1)).status == 0
+        assert await closed_after(client) == pytest.approx(300)
+    assert client.goaways == [(2**31 - 1, 0), (1, 0)]
+
+
+async def test_a_connection_ends_gracefully_at_its_age_and_its_calls_after_the_grace(autojump_clock):
+    settings = rpc.ServerSettings(max_connection_age=600, max_connection_age_grace=60)
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        await client.send(*client.call(1, WAIT))
+        began = trio.current_time()
+        await client.until(lambda: client.goaways)
+        assert trio.current_time() - began == pytest.approx(600, rel=0.11)
+        said = trio.current_time()
+        assert (await client.reply(1)).status == 14
+        assert trio.current_time() - said == pytest.approx(60, rel=0.05)
+
+
+async def test_a_client_that_pings_too_often_while_idle_is_told_to_calm_down(autojump_clock):
+    settings = rpc.ServerSettings(min_ping_interval=10)
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        for pause in (20, 20, 1, 1, 1):
+            await trio.sleep(pause)
+            await client.send(client.ping())
+        await client.until_closed()
+    assert client.goaways[-1][1] == 11
+
+
+async def test_a_client_that_pings_now_and_then_is_not(autojump_clock):
+    settings = rpc.ServerSettings(min_ping_interval=10)
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        for pause in (20, 1, 20, 1, 20, 1):
+            await trio.sleep(pause)
+            await client.send(client.ping())
+        assert await client.works(1)
+
+
+async def test_the_status_of_a_missed_deadline_is_written_before_it_and_nothing_after(autojump_clock):
+    """The margin is a tenth of the time, at most five milliseconds."""
+    async with serving(Greeter()) as connect, raw_client(connect) as client:
+        began = trio.current_time()
+        await client.send(*client.call(1, HelloRequest(name="forever").SerializeToString(), grpc_timeout="10m"))
+        assert (await client.reply(1)).status == 4
+        assert trio.current_time() - began == pytest.approx(0.009)
+        await client.send(*client.call(3, HelloRequest(name="forever").SerializeToString(), grpc_timeout="10S"))
+        assert (await client.reply(3)).status == 4
+        assert trio.current_time() - began == pytest.approx(10.004, abs=1e-3)
+
+
+async def test_after_a_deadline_only_one_reset_is_written_whatever_the_handler_does(autojump_clock):
+    """Some clients never reset a stream: its state must be freed all the same, and no late reply may confuse them."""
+    tidied = trio.Event()
+
+    class Late(Greeter):
+        async def SayHello(self, request, call):
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(5)
+                    tidied.set()
+
+    async with serving(Late()) as connect, raw_client(connect) as client:
+        await client.send(*client.call(1, grpc_timeout="1S"))
+        began = trio.current_time()
+        reply = await client.reply(1)
+        assert trio.current_time() - began == pytest.approx(1)
+        assert (reply.reset, reply.headers, reply.data) == (8, [], b"")
+        frames = len([f for f in client.frames if f.stream_id == 1])
+        with trio.move_on_after(100):
+            await client.until_closed()
+        assert tidied.is_set()
+        assert len([f for f in client.frames if f.stream_id == 1]) == frames == 1
+
+
+async def test_data_that_arrives_after_the_deadline_is_not_answered(autojump_clock):
+    async with serving(Greeter()) as connect, raw_client(connect) as client:
+        await client.send(
+            client.headers(1, fields("/greeting.Greeter/Collect", grpc_timeout="1S")),
+            client.data(1, b"\0\0\0\1\0" + bytes(10)),
+        )
+        assert (await client.reply(1)).status == 4
+        await client.send(*(client.data(1, bytes(100)) for _ in range(20)))
+        assert await client.works(3)
+        assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["HeadersFrame", "RstStreamFrame"]
+
+
+async def test_a_timeout_of_nothing_is_already_past(autojump_clock):
+    greeter = Greeter()
+    async with serving(greeter) as connect, raw_client(connect) as client:
+        await client.send(*client.call(1, grpc_timeout="0m"))
+        reply = await client.reply(1)
+    assert (reply.headers, reply.reset) == ([], 8)
+
+
+async def test_our_channel_gives_up_a_silent_server(autojump_clock):
+    """Its calls end with UNAVAILABLE instead of waiting for a machine that is gone."""
+    settings = rpc.ChannelSettings(keepalive_time=30, keepalive_timeout=10)
+    listener, connect = rpc.memory_link()
+
+    async def mute(stream, task_status=trio.TASK_STATUS_IGNORED):
+        await stream.send_all(b"\0\0\0\4\0\0\0\0\0")  # empty SETTINGS, and never a word again
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, mute, [listener])
+        async with rpc.open_channel(connect, settings=settings) as channel:
+            began = trio.current_time()
+            with pytest.raises(rpc.RpcError) as caught:
+                await GreeterStub(channel).SayHello(HelloRequest())
+            assert trio.current_time() - began == pytest.approx(40, abs=0.1)
+        nursery.cancel_scope.cancel()
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+async def test_our_channel_does_not_ping_while_nobody_calls(autojump_clock):
+    settings = rpc.ChannelSettings(keepalive_time=30, keepalive_timeout=10)
+    async with (
+        serving(Greeter(), settings=rpc.ServerSettings(min_ping_interval=math.inf)) as connect,
+        rpc.open_channel(connect, settings=settings) as channel,
+    ):
+        stub = GreeterStub(channel)
+        await stub.SayHello(HelloRequest())
+        await trio.sleep(10_000)
+        await wait_all_tasks_blocked()
+        await stub.SayHello(HelloRequest())
+        assert channel.endpoints[0].connection.heard_at == trio.current_time()

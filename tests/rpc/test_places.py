@@ -1,0 +1,107 @@
+"""Where servers can be, and where not."""
+
+import socket
+from functools import partial
+
+import pytest
+import trio
+
+from dspex_trio import rpc
+from dspex_trio.rpc.target import addresses
+
+from .generated.greeter_grpc import GreeterStub
+from .generated.greeter_pb2 import HelloRequest
+from .greeter import Greeter, port_of, serving_tcp
+
+
+async def hello(target):
+    async with rpc.open_channel(target) as channel:
+        return (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text
+
+
+async def test_a_second_server_on_a_port_fails_to_start():
+    """Stock purerpc binds every interface with SO_REUSEPORT: the second one starts, and gets half of the calls."""
+    async with serving_tcp(Greeter()) as port:
+        with pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+            await rpc.serve([Greeter()], port=port)
+
+
+async def test_a_port_can_be_shared_by_those_who_ask_for_it():
+    if not hasattr(socket, "SO_REUSEPORT"):
+        pytest.skip("not on this system")
+    first = await rpc.open_tcp("127.0.0.1", 0, reuse_port=True)
+    second = await rpc.open_tcp("127.0.0.1", port_of(first), reuse_port=True)
+    for listener in [*first, *second]:
+        await listener.aclose()
+
+
+async def test_a_server_is_for_this_machine_alone_unless_it_is_told_otherwise():
+    greeter = Greeter()
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(rpc.serve, [greeter])
+        assert [one.socket.getsockname()[0] for one in listeners] == ["127.0.0.1"]
+        assert await hello(f"127.0.0.1:{port_of(listeners)}") == "hello a"
+        nursery.cancel_scope.cancel()
+    assert greeter.calls[0].peer.startswith("ipv4:127.0.0.1:")
+
+
+async def test_a_server_on_ipv6():
+    try:
+        listeners = await rpc.open_tcp("::1", 0)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    greeter = Greeter()
+    async with serving_tcp(greeter, listeners=listeners) as port:
+        assert await hello(f"[::1]:{port}") == "hello a"
+        assert await hello(f"ipv6:[::1]:{port}") == "hello a"
+    assert greeter.calls[0].peer.startswith("ipv6:[::1]:")
+
+
+async def test_a_server_on_a_unix_socket(tmp_path):
+    path = tmp_path / "socket"
+    greeter = Greeter()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(rpc.serve, [greeter], listeners=[await rpc.open_unix(path)]))
+        assert await hello(f"unix:{path}") == await hello(f"unix://{path}") == "hello a"
+        assert path.stat().st_mode & 0o777 == 0o600
+        nursery.cancel_scope.cancel()
+    assert greeter.calls[0].peer == f"unix:{path}"
+
+
+async def test_the_unix_socket_of_a_dead_server_is_replaced_and_no_other_file(tmp_path):
+    path = tmp_path / "socket"
+    dead = await rpc.open_unix(path)
+    await dead.aclose()
+    living = await rpc.open_unix(path)
+    with pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+        await rpc.open_unix(path)
+    await living.aclose()
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+        await rpc.open_unix(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+async def test_a_connector_without_a_server_is_refused():
+    listener, connect = rpc.memory_link()
+    await listener.aclose()
+    async with rpc.open_channel(connect) as channel:
+        with pytest.raises(rpc.RpcError, match="nobody listens"):
+            await GreeterStub(channel).SayHello(HelloRequest())
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "localhost:", ":1", "::1:80", "h:0", "h:65536", "h:x", "unix:"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ValueError, match=r"address|path"):
+        addresses(text)
+
+
+def test_addresses_have_the_authority_that_was_written():
+    found = addresses(["dns:///example.org:50051", "ipv4:1.2.3.4:5,1.2.3.5:6", "[::1]:7"])
+    assert [one.authority for one in found] == ["example.org:50051", "1.2.3.4:5", "1.2.3.5:6", "[::1]:7"]
+    assert [one.host for one in found] == ["example.org", "1.2.3.4", "1.2.3.5", "::1"]
+
+
+async def test_two_servicers_of_one_service_are_refused():
+    with pytest.raises(ValueError, match="given twice"):
+        await rpc.serve([Greeter(), Greeter()])
