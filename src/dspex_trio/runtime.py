@@ -15,7 +15,7 @@ from dspex_trio import rpc, threads
 from dspex_trio.config import Settings
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess
-from dspex_trio.programs import Hydrated, ProgramSettings, current_interrupt, interrupt_of_frame, open_programs
+from dspex_trio.programs import CARRIERS, ProgramSettings, current_interrupt, interrupt_of_frame, open_programs
 from dspex_trio.redaction import Redactor, is_secret_name
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.store import SessionStore, in_process_stub
@@ -225,7 +225,7 @@ def _too_many_stuck(workers: threads.Threads, settings: Settings) -> str | None:
 @contextmanager
 def _dspy_known_to_threads() -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
-    for carrier in (Hydrated.call, contained):
+    for carrier in (*CARRIERS, contained):
         threads.carries_programs(carrier)
     with ExitStack() as stack:
         stack.callback(threads.add_lookup(current_interrupt))
