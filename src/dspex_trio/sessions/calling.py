@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
@@ -13,9 +14,18 @@ from dspex_trio.errors import StoreUnavailable, TrialError, VariableInvalid, Var
 
 T = TypeVar("T")
 
-FIRST_DELAY: Final = 0.05
-LONGEST_DELAY: Final = 1.0
+FIRST_DELAY: Final = 0.02
+LONGEST_DELAY: Final = 0.25
+"""Seconds between tries. They cost nothing while the channel knows that it has no connection, and the store may be back
+for a moment only."""
+
+LAST_ROOM: Final = 0.02
+"""Seconds before the deadline at which the last try is over, so that the caller learns why."""
+
 _JITTER: Final = 0.2
+
+# What a call that we did not cancel ends with when the connection breaks, or when a server shuts down under it.
+_AWAY: Final = frozenset({rpc.StatusCode.UNAVAILABLE, rpc.StatusCode.CANCELLED})
 
 _INVALID: Final = frozenset(
     {
@@ -55,14 +65,24 @@ class StoreCalls:
             VariableNotFound: The session or the variable is not in the store.
         """
         give_up = min(trio.current_effective_deadline(), trio.current_time() + self._patience)
+        lost: rpc.RpcError | None = None
         for delay in delays():
-            try:
-                return await attempt()
-            except rpc.RpcError as error:
-                if error.status is not rpc.StatusCode.UNAVAILABLE or trio.current_time() + delay >= give_up:
-                    raise await self.meaning(error) from error
-                self._on_lost()
-            await trio.sleep(delay)
+            # The first call has all the time there is. Once the store was seen to be away, a try that hangs ends early
+            # enough to say so.
+            with trio.CancelScope(deadline=math.inf if lost is None else give_up - LAST_ROOM):
+                try:
+                    return await attempt()
+                except rpc.RpcError as error:
+                    if error.status not in _AWAY:
+                        raise await self.meaning(error) from error
+                    lost = error
+            if lost is None:
+                raise AssertionError("a scope without a deadline was cancelled")
+            self._on_lost()
+            left = give_up - trio.current_time()
+            if left <= LAST_ROOM:
+                raise await self.meaning(lost) from lost
+            await trio.sleep(min(delay, left / 2))
         raise AssertionError("delays are endless")
 
     async def writing(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -77,7 +97,7 @@ class StoreCalls:
         try:
             return await attempt()
         except rpc.RpcError as error:
-            if error.status is rpc.StatusCode.UNAVAILABLE:
+            if error.status in _AWAY:
                 self._on_lost()
             raise await self.meaning(error, write=True) from error
 
@@ -90,7 +110,7 @@ class StoreCalls:
         match error.status:
             case rpc.StatusCode.NOT_FOUND:
                 return VariableNotFound(f"{error.message or 'not found'} (session store at {self.where})")
-            case rpc.StatusCode.UNAVAILABLE:
+            case rpc.StatusCode.UNAVAILABLE | rpc.StatusCode.CANCELLED:
                 return StoreUnavailable(f"the session store at {self.where} cannot be reached: {error.message}")
             case rpc.StatusCode.UNIMPLEMENTED:
                 return StoreUnavailable(f"the session store at {self.where} does not have the call: {error.message}")
@@ -104,7 +124,7 @@ class StoreCalls:
 
 
 def delays() -> Iterator[float]:
-    """Seconds between tries: doubling, up to a second, with jitter so that waiting trials do not come back as one."""
+    """Seconds between tries: doubling, with jitter so that the trials that wait do not come back as one."""
     delay = FIRST_DELAY
     while True:
         yield delay * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311

@@ -14,7 +14,7 @@ STORE_CHANNEL: Final = rpc.ChannelSettings(
     # A store that restarts is back within a second or two, and trials are waiting for it.
     backoff_base=0.05,
     backoff_multiplier=2.0,
-    backoff_max=1.0,
+    backoff_max=0.5,
     # A connection that died silently is noticed while a trial still has time for another try.
     keepalive_time=10.0,
     keepalive_timeout=5.0,
