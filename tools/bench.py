@@ -31,9 +31,9 @@ from bench_measure import (
     measure_trials,
 )
 
-FULL: Final = Effort(rounds=9, trials=48, starts=7, failures=200, reads=60)
-QUICK: Final = Effort(rounds=3, trials=16, starts=3, failures=40, reads=20)
-SMOKE: Final = Effort(rounds=1, trials=2, starts=1, failures=8, reads=2, models=("http",))
+FULL: Final = Effort(rounds=15, seconds=90, trials=32, starts=7, failures=200, reads=60)
+QUICK: Final = Effort(rounds=3, seconds=20, trials=16, starts=3, failures=40, reads=20)
+SMOKE: Final = Effort(rounds=1, seconds=1, trials=2, starts=1, failures=8, reads=2, models=("http",))
 WAYS: Final = {"bare": "bare DSPy call", "runtime": "runtime.run_trial", "server": "ExecuteProgram"}
 MODELS: Final = {"dummy": "DummyLM", "http": "HTTP"}
 PACKAGES: Final = ("dspex-trio", "dspy", "trio", "purerpc", "h2", "protobuf", "anyio", "pydantic")
@@ -101,8 +101,11 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     p50, p99, most = percentile(late, 50), percentile(late, 99), max(late)
     yield f"{len(late)} deadline failures, lateness: p50 {p50:+.1f} ms, p99 {p99:+.1f} ms, max {most:+.1f} ms"
     yield f"  ({kinds}; below zero is before the caller's own deadline)"
-    dspy, ready = (statistics.median(found["starts"][name]) for name in ("import_dspy_s", "worker_ready_s"))
-    yield f"start-up: worker ready after {ready:.2f} s, `import dspy` alone {dspy:.2f} s: {ready / dspy:.2f} x"
+    for what, unit in (("", "s"), ("_cpu", "s of CPU")):
+        pairs = [(start[f"import{what}_s"], start[f"ready{what}_s"]) for start in found["starts"]]
+        dspy, ready = (statistics.median(each) for each in zip(*pairs, strict=True))
+        ratio = statistics.median(mine / theirs for theirs, mine in pairs)
+        yield f"start-up: worker ready after {ready:.2f} {unit}, `import dspy` alone {dspy:.2f} {unit}: {ratio:.2f} x"
     machine = found["machine"]
     yield f"machine: {machine['cpus']} CPUs, {machine['platform']}, {machine['python']}"
 

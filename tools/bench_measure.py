@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ API_KEY: Final = "bench"
 VARIABLE_COUNTS: Final = (0, 3, len(PATHS))
 AT_ONCE: Final = (1, 8)
 WARM_UP: Final = 5
+AT_LEAST_ROUNDS: Final = 2
 STORE_DELAY_SECONDS: Final = 0.005
 DEADLINE_SECONDS: Final = 0.25
 FRAME_HEADER_BYTES: Final = 9
@@ -33,9 +35,20 @@ PREFACE_BYTES: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much: rounds, trials a batch, process starts, deadline failures, trials to count round trips by; models."""
+    """How much to measure.
+
+    Attributes:
+        rounds: Rounds through all cases, at most.
+        seconds: After so long, no round is begun; two are in any case.
+        trials: Trials in a batch.
+        starts: Processes started.
+        failures: Trials that outlive their deadline.
+        reads: Trials by which round trips to the store are counted.
+        models: The language models, of `dummy` and `http`.
+    """
 
     rounds: int
+    seconds: float
     trials: int
     starts: int
     failures: int
@@ -144,7 +157,11 @@ async def measure_trials(bench: Bench, effort: Effort, tell: Callable[[str], Non
     found: dict[Case, list[Batch]] = {case: [] for case in cases(effort.models)}
     for case in found:
         await bench.batch(case, WARM_UP)
+    began = trio.current_time()
     for number in range(effort.rounds):
+        if number >= AT_LEAST_ROUNDS and trio.current_time() - began > effort.seconds:
+            tell(f"trials: {number} rounds have taken {effort.seconds:.0f} s, that must do")
+            break
         tell(f"trials: round {number + 1} of {effort.rounds}")
         for case, batches in found.items():
             batches.append(await bench.batch(case, effort.trials))
@@ -196,24 +213,40 @@ async def measure_deadlines(effort: Effort) -> dict[str, Any]:
     return {"deadline_s": DEADLINE_SECONDS, "at_once": AT_ONCE[-1], "kinds": kinds, "lateness_ms": lateness}
 
 
-async def measure_starts(effort: Effort, tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Seconds until a worker is ready, and until `import dspy` is done, in turn."""
-    found: dict[str, list[float]] = {"import_dspy_s": [], "worker_ready_s": []}
+async def measure_starts(effort: Effort, tell: Callable[[str], None]) -> list[dict[str, float]]:
+    """Seconds on the wall and of CPU until a worker is ready, and of `import dspy`, in turn."""
+    found = []
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with tempfile.TemporaryDirectory(prefix="dspex-trio-bench-") as directory:
         for number in range(effort.starts):
             tell(f"start-up: {number + 1} of {effort.starts}")
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), children_cpu()
             await trio.run_process([sys.executable, "-c", "import dspy"], env=environment, **quiet)
-            found["import_dspy_s"].append(time.perf_counter() - began)
+            import_s, import_cpu_s = time.perf_counter() - began, children_cpu() - cpu
             ready = Path(directory) / f"ready-{number}"
             command = ["-m", "dspex_trio", "serve", "--port", "0", "--ready-file", str(ready)]
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), children_cpu()
             async with running(command, env=environment, **quiet) as process:
                 await until_ready(ready, process)
-                found["worker_ready_s"].append(time.perf_counter() - began)
+                ready_s = time.perf_counter() - began
+                process.kill()  # at once: an orderly end would count as its start's CPU
+                await process.wait()
+            found.append(
+                {
+                    "import_s": import_s,
+                    "import_cpu_s": import_cpu_s,
+                    "ready_s": ready_s,
+                    "ready_cpu_s": children_cpu() - cpu,
+                }
+            )
     return found
+
+
+def children_cpu() -> float:
+    """CPU seconds of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class SlowLink:

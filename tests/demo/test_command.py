@@ -1,6 +1,7 @@
 """The whole demo, as a newcomer starts it."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -10,6 +11,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+import trio
+
+from dspex_trio.demo.children import run_child
 
 LIMIT_SECONDS = 120
 MARKER = "DSPEX_TRIO_TEST_RUN"
@@ -81,6 +85,50 @@ def test_a_signal_ends_the_demo_and_its_children(number, moment):
     output += finish(process)
     assert process.returncode == 128 + number, output
     assert left_behind(process) == []
+
+
+@pytest.fixture
+def one_wrong_answer(tmp_path):
+    """A trial whose line asks for an answer that is not in the context."""
+    program = {"program": "p", "spec": {"python_class": "dspy.Predict", "signature": "context, question -> answer"}}
+    inputs = {"context": "The violin has four strings.", "question": "How many strings does the violin have?"}
+    file = tmp_path / "trials.jsonl"
+    trial = {"trial": "odd", "program": "p", "inputs": inputs, "answers": ["five"]}
+    file.write_text(f"{json.dumps(program)}\n{json.dumps(trial)}\n")
+    return str(file)
+
+
+def test_a_trial_that_ends_otherwise_makes_the_demo_fail_and_is_explained(one_wrong_answer):
+    process = start("--trials", one_wrong_answer)
+    output = finish(process)
+    assert process.returncode == 1, output
+    assert "!!" in output
+    assert "wanted 'five', got 'four'" in output
+
+
+async def test_a_real_model_may_be_wrong_and_its_key_is_in_no_argument_list(one_wrong_answer, tmp_path, nursery):
+    """A process's arguments can be read by everybody on the machine."""
+    key = "k-" + uuid.uuid4().hex
+    provider = await nursery.start(run_child, "provider", ["dspex_trio.demo.provider", "--api-key", key], tmp_path)
+    arguments = ["--lm", "openai/demo-extractive", "--lm-arg", f"api_base=http://{provider.address}/v1"]
+    arguments += ["--lm-arg", f"api_key={key}", "--trials", one_wrong_answer]
+
+    def run():
+        process = start(*arguments)
+        shown = ""
+        for line in process.stdout:
+            shown += line
+            if line.startswith("worker"):
+                (worker,) = children(line)
+                arguments_of_worker = Path(f"/proc/{worker}/cmdline")
+                assert not arguments_of_worker.exists() or key not in arguments_of_worker.read_text()
+        return process, shown + finish(process)
+
+    process, output = await trio.to_thread.run_sync(run)
+    assert process.returncode == 0, output
+    assert re.search(r"ok +odd +Predict +wrong", output)
+    assert "answers    0 of 1 right" in output
+    nursery.cancel_scope.cancel()
 
 
 def test_a_file_that_is_no_file_of_trials_is_refused_before_anything_starts(tmp_path):
