@@ -45,7 +45,11 @@ protos: (_venv "dev")
 bench *arguments: (_venv "dev")
     @{{bin}}/python tools/bench.py "$@"
 
-# Install what the recipe needs, unless the last run already did: "runtime" or "dev"
+# Measure CPU per call, throughput and latency of the RPC layer against purerpc, grpclib and grpcio
+bench-rpc *arguments: (_venv "bench")
+    @{{bin}}/python tools/bench_rpc.py "$@"
+
+# Install what the recipe needs, unless the last run already did: "runtime", "dev" or "bench"
 _venv kind:
     @{{python}} tools/venv.py {{kind}}
 
@@ -53,6 +57,6 @@ _venv kind:
 lock: (_venv "dev")
     {{bin}}/python -m pip install --quiet uv
     { echo '# Pinned versions of everything that .venv may hold; made by `just lock`.'; echo 'pip==26.3'; \
-      {{bin}}/uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev \
+      {{bin}}/uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev --group bench \
         --no-header --no-annotate --no-emit-index-url pyproject.toml; } > constraints.new
     mv constraints.new constraints.txt

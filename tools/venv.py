@@ -1,4 +1,4 @@
-"""Make .venv, or bring it up to date: `python3 tools/venv.py runtime|dev`. Standard library only.
+"""Make .venv, or bring it up to date: `python3 tools/venv.py runtime|dev|bench`. Standard library only.
 
 Installs the project in place with the pinned versions of constraints.txt. A stamp remembers what was installed, so that
 a second run costs nothing.
@@ -17,7 +17,12 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = (3, 11)
-EXTRAS: dict[str, list[str]] = {"runtime": [], "dev": ["--group", "dev"]}
+# Each kind holds all that those before it hold.
+EXTRAS: dict[str, list[str]] = {
+    "runtime": [],
+    "dev": ["--group", "dev"],
+    "bench": ["--group", "dev", "--group", "bench"],
+}
 
 
 def wanted() -> str:
@@ -49,8 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=EXTRAS)
     kind: str = parser.parse_args().kind
-    # "dev" holds all that "runtime" holds.
-    stamps = [VENV / ".installed-dev"] if kind == "dev" else [VENV / ".installed-dev", VENV / ".installed-runtime"]
+    kinds = list(EXTRAS)
+    stamps = [VENV / f".installed-{each}" for each in kinds[kinds.index(kind) :]]
     if any(stamp.is_file() and stamp.read_text() == wanted() for stamp in stamps):
         return
     if not PYTHON.exists():
