@@ -104,7 +104,8 @@ async def test_grpc_timeout_is_enforced(port):
     """Stock: parsed and never looked at."""
     async with raw_client(port) as client:
         await client.send(*client.call(1, hello("forever"), grpc_timeout="200m"))
-        assert (await client.reply(1)).status == 4
+        reply = await client.reply(1)
+    assert reply.status == 4 or reply.reset == 8  # on a busy machine the margin may not be enough to say so in time
 
 
 async def test_a_disconnect_cancels_handlers(port):

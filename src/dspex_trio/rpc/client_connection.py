@@ -72,7 +72,8 @@ class ClientConnection(Connection[ClientEngine]):
                     self.close()
                     nursery.cancel_scope.cancel()
         finally:
-            await self.hang_up()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.close_timeout):
+                await self.hang_up()
 
     async def _keep_alive(self) -> None:
         settings = self._settings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Final
 
 import trio
@@ -60,7 +59,7 @@ async def serve(
     async with trio.open_nursery() as watching:
         watching.start_soon(server.watch.run)
         async with trio.open_nursery() as connections:
-            await connections.start(server.accept, opened, connections)
+            connections.start_soon(server.accept, opened, connections)
             if drain is not None:
                 drain.attach(server.drain)
             task_status.started(opened)
@@ -85,17 +84,10 @@ class _Server:
         self._accepting = trio.CancelScope()
         self._drain_deadline: float | None = None
 
-    async def accept(
-        self,
-        listeners: list[Listener],
-        connections: trio.Nursery,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
+    async def accept(self, listeners: list[Listener], connections: trio.Nursery) -> None:
         """Accept until `drain` is called; connections go on."""
         with self._accepting:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(partial(trio.serve_listeners, self._serve, listeners, handler_nursery=connections))
-                task_status.started()
+            await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
 
     def drain(self, deadline: float) -> None:
         """Accept no more and let every connection end, at a time on Trio's clock at the latest; may be called again."""

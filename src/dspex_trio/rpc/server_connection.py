@@ -117,7 +117,8 @@ class ServerConnection(Connection[ServerEngine]):
                     self.close()
                     tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
         finally:
-            await self.hang_up()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.close_timeout):
+                await self.hang_up()
 
     def _start_upkeep(self, tasks: trio.Nursery) -> None:
         settings = self._settings

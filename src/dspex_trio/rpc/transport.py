@@ -38,7 +38,7 @@ class Connection(Generic[EngineT]):
         self.engine = engine
         self._stream = stream
         self._output_buffer = output_buffer
-        self._close_timeout = close_timeout
+        self.close_timeout = close_timeout
         self._writer = trio.lowlevel.ParkingLot()  # where the writer waits for something to write
         self._room = trio.lowlevel.ParkingLot()  # where senders wait until less is queued
         self._writing = trio.CancelScope(shield=True)
@@ -126,16 +126,16 @@ class Connection(Generic[EngineT]):
     def close(self) -> None:
         """Let the writer finish what is queued, within the close timeout, and end."""
         self._closing = True
-        self._writing.deadline = min(self._writing.deadline, trio.current_time() + self._close_timeout)
+        self._writing.deadline = min(self._writing.deadline, trio.current_time() + self.close_timeout)
         self._writer.unpark()
 
     async def hang_up(self) -> None:
-        """Close the stream so that the peer still gets what was written; bounded, and not cancelled from outside.
+        """Close the stream so that the peer still gets what was written; to be called shielded, takes a bounded time.
 
         A socket that is closed with unread bytes in it is reset, and a reset may overtake the last replies. So end our
         half first and throw away what still comes until the peer ends its half.
         """
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._close_timeout):
+        with trio.move_on_after(self.close_timeout):
             try:
                 if not self._broken and isinstance(self._stream, trio.abc.HalfCloseableStream):
                     await self._stream.send_eof()
@@ -144,8 +144,7 @@ class Connection(Generic[EngineT]):
                         left -= len(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(self._stream)
+        await trio.aclose_forcefully(self._stream)
 
     def _log_failure(self) -> None:
         failure = self.engine.failure
@@ -194,7 +193,7 @@ class CallStream:
             await self.arrival()
         await trio.lowlevel.checkpoint_if_cancelled()
         data, size = self._inbox.popleft()
-        self.connection.engine.release(self.stream_id, size)
+        self.connection.engine.release(self.stream_id, len(data), size)
         if self.connection.engine.unsent:
             self.connection.wake()
         return data

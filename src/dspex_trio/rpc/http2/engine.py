@@ -32,6 +32,8 @@ _MAX_STREAM_ID: Final = 2**31 - 1
 # What a peer may send for free per frame of ours that carries data: it has to open both windows now and then, and
 # gRPC's clients measure the round trip with a ping when data arrives.
 _UPDATES_PER_DATA: Final = 4
+# What an unread message costs besides its bytes: empty ones would be free otherwise.
+_MESSAGE_OVERHEAD: Final = 100
 _MAX_CREDIT: Final = 4000
 
 
@@ -46,7 +48,7 @@ class StreamState:
     headers_sent: bool = False
     headers_received: bool = False
     content_length: int | None = None
-    held: int = 0  # bytes delivered and not yet released by their reader
+    held: int = 0  # bytes of messages that no reader has taken
     owed: int = 0  # bytes released but not yet given back to the peer's window
     fresh: bool = True  # began within the bytes that are being received
 
@@ -160,13 +162,13 @@ class Engine:
                 self._h2.reset_stream(stream_id, error_code)
             self._forget(state)
 
-    def release(self, stream_id: int, size: int) -> None:
-        """A reader took a message of this cost: let the peer send as much again."""
+    def release(self, stream_id: int, length: int, size: int) -> None:
+        """A reader took a message of this length that cost so much of the window: let the peer send as much again."""
         state = self._streams.get(stream_id)
         if state is None:
             return  # what a forgotten stream still held was taken off `_buffered` with it
-        self._buffered -= size
-        state.held -= size
+        self._buffered -= length + _MESSAGE_OVERHEAD
+        state.held -= length + _MESSAGE_OVERHEAD
         self._give_back(state, size)
 
     def _give_back(self, state: StreamState, size: int) -> None:
@@ -206,8 +208,8 @@ class Engine:
             self._fail_stream(state, error.status)
             return
         for message, size in messages:
-            state.held += size
-            self._buffered += size
+            state.held += len(message) + _MESSAGE_OVERHEAD
+            self._buffered += len(message) + _MESSAGE_OVERHEAD
             self._events.append(MessageReceived(stream_id, message, size))
         self._buffered += state.reader.buffered - before
         if self._buffered > self._limits.max_buffered:

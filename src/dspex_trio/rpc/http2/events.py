@@ -30,7 +30,8 @@ class ResponseStarted:
 class MessageReceived:
     """One whole message, decompressed.
 
-    `size` is what the sender's flow-control window must be given back once the message has been taken by its reader.
+    `size` is what the sender's flow-control window is given back when the reader has taken the message: less than its
+    length if it had to be let in piece by piece.
     """
 
     stream_id: int

@@ -7,6 +7,7 @@ left.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import h2.config
 import h2.events
 from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
+from h2.exceptions import FrameDataMissingError, FrameTooLargeError, NoSuchStreamError, ProtocolError, StreamClosedError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamClosedBy
@@ -25,11 +26,16 @@ from hyperframe.frame import (
     GoAwayFrame,
     HeadersFrame,
     RstStreamFrame,
+    SettingsFrame,
 )
 
 # The most that h2 may believe; the real limit is kept by whoever runs the streams, with REFUSED_STREAM for the stream
 # that is one too many. h2 would end the connection.
 _UNLIMITED: Final = 2**31 - 1
+_IS_H2_4: Final = hasattr(FrameBuffer(), "_data")
+# The first five bytes of a frame: its length in three of them, its type, its flags.
+_HEAD: Final = struct.Struct(">BHBB")
+_ACK: Final = 1
 
 
 class HeaderBlockTooLarge(ProtocolError):  # type: ignore[misc] # h2 is untyped
@@ -44,6 +50,18 @@ class _FrameBuffer(FrameBuffer):  # type: ignore[misc] # h2 is untyped
     def __init__(self, *, server: bool, max_block: int) -> None:
         super().__init__(server=server)
         self._max_block = max_block
+
+    def __next__(self) -> Any:
+        """As h2's, but a frame that is too long is refused by its header; h2 keeps up to 16 MB of it first."""
+        head = bytes((self._data if _IS_H2_4 else self.data)[:5])
+        if len(head) == _HEAD.size:
+            high, low, kind, flags = _HEAD.unpack(head)
+            length = high << 8 | low
+            if length > self.max_frame_size:
+                raise FrameTooLargeError(f"a frame of {length} bytes, more than {self.max_frame_size}")
+            if length and kind == SettingsFrame.type and flags & _ACK:
+                raise FrameDataMissingError("an acknowledgement of SETTINGS with a payload")  # RFC 9113, 6.5
+        return super().__next__()
 
     def _update_header_buffer(self, frame: Any) -> Any:
         if isinstance(frame, HeadersFrame | ContinuationFrame):
@@ -179,7 +197,7 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         ended = "END_STREAM" in frame.flags
         if stream.state_machine.headers_received and not ended:
             # Trailers that do not end the stream are malformed (RFC 9113, 8.1): an error of the stream alone.
-            event = h2.events.StreamReset()
+            event = h2.events.StreamReset.__new__(h2.events.StreamReset)  # h2 4 wants arguments that h2 3 does not take
             event.stream_id, event.error_code, event.remote_reset = stream_id, ErrorCodes.PROTOCOL_ERROR, False
             return stream.reset_stream(ErrorCodes.PROTOCOL_ERROR), [event]
         # h2 looks into the list for a content-length, over which it would end the connection, and for 1xx responses.

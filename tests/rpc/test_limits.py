@@ -1,0 +1,207 @@
+"""Limits, and that they are where they were set."""
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dspex_trio import rpc
+
+from .generated.greeter_grpc import GreeterStub
+from .generated.greeter_pb2 import HelloRequest
+from .greeter import Greeter, greeting, serving
+from .raw import fields, message, raw_client
+
+
+async def test_a_request_of_exactly_the_limit_is_taken_and_one_more_byte_is_not():
+    size = len(HelloRequest(body=bytes(1000)).SerializeToString())
+    settings = rpc.ServerSettings(max_message_size=size)
+    async with greeting(settings=settings) as stub:
+        await stub.SayHello(HelloRequest(body=bytes(1000)))
+        with pytest.raises(rpc.RpcError) as caught:
+            await stub.SayHello(HelloRequest(body=bytes(1001)))
+    assert caught.value.status is rpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"{size + 1} bytes is larger than the limit of {size}" in caught.value.message
+
+
+async def test_a_reply_over_the_servers_limit_is_not_sent():
+    async with greeting(settings=rpc.ServerSettings(max_response_size=100)) as stub:
+        with pytest.raises(rpc.RpcError) as caught:
+            await stub.SayHello(HelloRequest(body=bytes(101)))
+    assert caught.value.status is rpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_reply_over_the_channels_limit_is_not_taken_and_the_next_call_works():
+    async with greeting(channel=rpc.ChannelSettings(max_message_size=100)) as stub:
+        with pytest.raises(rpc.RpcError) as caught:
+            await stub.SayHello(HelloRequest(body=bytes(101)))
+        assert caught.value.status is rpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await stub.SayHello(HelloRequest(name="a"))).text == "hello a"
+
+
+async def test_a_request_over_the_channels_limit_is_not_sent():
+    greeter = Greeter()
+    async with greeting(greeter, channel=rpc.ChannelSettings(max_request_size=100)) as stub:
+        with pytest.raises(rpc.RpcError) as caught:
+            await stub.SayHello(HelloRequest(body=bytes(101)))
+        assert caught.value.status is rpc.StatusCode.RESOURCE_EXHAUSTED
+        await stub.SayHello(HelloRequest(name="a"))
+    assert len(greeter.calls) == 1
+
+
+async def test_headers_over_the_limit_fail_their_call_alone():
+    settings = rpc.ServerSettings(max_header_list_size=1000)
+    async with greeting(settings=settings) as stub:
+        with pytest.raises(rpc.RpcError) as caught:
+            await stub.SayHello(HelloRequest(), metadata={"x-large": "x" * 1000})
+        assert caught.value.status is rpc.StatusCode.RESOURCE_EXHAUSTED
+        await stub.SayHello(HelloRequest(), metadata={"x-small": "x" * 100})
+
+
+async def test_a_slot_is_free_when_the_handler_has_ended_and_not_before():
+    """A stream that its caller has reset costs nothing on the wire; its handler may still hold what it holds."""
+    release = trio.Event()
+
+    class Tidying(Greeter):
+        async def SayHello(self, request, call):
+            self.entered.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await release.wait()
+
+    greeter = Tidying()
+    settings = rpc.ServerSettings(max_concurrent_calls=1)
+    async with serving(greeter, settings=settings) as connect, raw_client(connect) as client:
+        await client.send(*client.call(1))
+        await greeter.entered.wait()
+        await client.send(client.reset(1))
+        await wait_all_tasks_blocked()
+        await client.send(client.headers(3, fields("/greeting.Greeter/Chat")))
+        assert (await client.reply(3)).reset == 7  # REFUSED_STREAM
+        release.set()
+        await wait_all_tasks_blocked()
+        await client.send(
+            client.headers(5, fields("/greeting.Greeter/Chat")),
+            client.data(5, message(HelloRequest(name="a").SerializeToString()), end=True),
+        )
+        assert (await client.reply(5)).status == 0
+
+
+async def test_a_channel_waits_for_a_slot_that_the_server_allows():
+    greeter = Greeter()
+    async with (
+        greeting(greeter, settings=rpc.ServerSettings(max_concurrent_calls=2)) as stub,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(4):
+            nursery.start_soon(stub.SayHello, HelloRequest(name="wait"))
+        await wait_all_tasks_blocked()
+        assert len(greeter.calls) == 2
+        greeter.release.set()
+    assert len(greeter.calls) == 4
+
+
+async def test_one_connection_too_many_is_closed(caplog):
+    settings = rpc.ServerSettings(max_connections=1)
+    async with serving(Greeter(), settings=settings) as connect:
+        async with raw_client(connect) as first:
+            assert await first.works(1)
+            async with raw_client(connect) as second:
+                await second.until_closed()
+            assert await first.works(3)
+        await wait_all_tasks_blocked()
+        async with raw_client(connect) as third:
+            assert await third.works(1)
+    assert "turned away" in caplog.text
+
+
+async def test_calls_whose_handlers_do_not_read_hold_a_bounded_number_of_bytes_and_stop_no_other():
+    """Each may fill its stream's window, and no more; the connection's window is not theirs to keep."""
+    release = trio.Event()
+
+    class Deaf(Greeter):
+        async def Collect(self, requests, call):
+            await release.wait()
+            return await super().Collect(requests, call)
+
+    window = 65_536
+    settings = rpc.ServerSettings(stream_window=window, connection_window=window)
+    async with greeting(Deaf(), settings=settings) as stub, trio.open_nursery() as nursery:
+        sent = [0] * 8
+
+        async def upload(number):
+            async with stub.Collect() as call:
+                for _ in range(40):
+                    await call.send(HelloRequest(name="x" * 8000))
+                    sent[number] += 8000
+                await call.reply()
+
+        for number in range(8):
+            nursery.start_soon(upload, number)
+        await wait_all_tasks_blocked()
+        assert all(window - 16_000 < one <= window for one in sent)
+        assert (await stub.SayHello(HelloRequest(name="a"))).text == "hello a"
+        release.set()
+    assert sent == [320_000] * 8
+
+
+async def test_a_connection_that_holds_too_many_unread_bytes_loses_the_call_that_is_too_much():
+    release = trio.Event()
+
+    class Deaf(Greeter):
+        async def Collect(self, requests, call):
+            await release.wait()
+            return await super().Collect(requests, call)
+
+    settings = rpc.ServerSettings(stream_window=65_536, max_buffered=200_000)
+    body = message(bytes(60_000))
+    async with serving(Deaf(), settings=settings) as connect, raw_client(connect) as client:
+        for stream_id in (1, 3, 5, 7):
+            await client.send(client.headers(stream_id, fields("/greeting.Greeter/Collect")))
+            for start in range(0, len(body), 16_000):
+                await client.send(client.data(stream_id, body[start : start + 16_000]))
+        assert (await client.reply(7)).status == 8
+        await client.send(client.reset(1), client.reset(3), client.reset(5))
+        assert await client.works(9)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"max_message_size": -1}, "max_message_size must not be negative"),
+        ({"handshake_timeout": float("nan")}, "handshake_timeout must not be negative"),
+        ({"max_frame_size": 100}, "max_frame_size must be between"),
+        ({"stream_window": 2**31}, "stream_window must be between"),
+        ({"compression": "snappy"}, "compression must be"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        rpc.ServerSettings(**options)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "complaint"),
+    [
+        ({"Upper": "x"}, "lower case"),
+        ({"": "x"}, "lower case"),
+        ({"a b": "x"}, "lower case"),
+        ({":path": "x"}, "lower case"),
+        ({"grpc-timeout": "1S"}, "belongs to the protocol"),
+        ({"te": "x"}, "belongs to the protocol"),
+        ({"x-bin": "text"}, "must be bytes"),
+        ({"x": b"bytes"}, "must be text"),
+        ({"x": "line\nbreak"}, "printable ASCII"),
+        ({"x": "ä"}, "printable ASCII"),
+    ],
+)
+async def test_metadata_that_cannot_be_sent_is_refused(metadata, complaint):
+    async with greeting() as stub:
+        with pytest.raises(ValueError, match=complaint):
+            await stub.SayHello(HelloRequest(), metadata=metadata)
+
+
+async def test_a_stub_needs_nothing_but_a_channel():
+    async with serving(Greeter()) as target, rpc.open_channel(target) as channel:
+        assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"

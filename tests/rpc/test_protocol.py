@@ -1,0 +1,268 @@
+"""The parts without I/O: messages, timeouts, statuses, metadata, limits of rates."""
+
+import gzip
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspex_trio import rpc
+from dspex_trio.rpc.http2.buckets import TokenBucket
+from dspex_trio.rpc.http2.client_engine import ClientEngine
+from dspex_trio.rpc.http2.events import MessageReceived, RequestEnded, RequestStarted, ResponseEnded, StreamReset
+from dspex_trio.rpc.http2.headers import RefusedRequest, encode_metadata, encode_status, format_timeout, parse_timeout
+from dspex_trio.rpc.http2.limits import Limits
+from dspex_trio.rpc.http2.messages import BadMessage, MessageReader, frame
+from dspex_trio.rpc.http2.responses import BadResponse, parse_response, parse_trailers
+from dspex_trio.rpc.http2.server_engine import ServerEngine
+from dspex_trio.rpc.metadata import Metadata, outgoing
+from dspex_trio.rpc.status import OK, Status
+
+
+def in_pieces(data, cuts):
+    """The data, cut at some places."""
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@given(
+    messages=st.lists(st.binary(max_size=300), max_size=8),
+    cuts=st.lists(st.integers(min_value=0, max_value=3000), max_size=12),
+    padding=st.integers(min_value=0, max_value=9),
+)
+def test_messages_are_the_same_however_they_are_cut_and_every_byte_is_given_back(messages, cuts, padding):
+    """What the sender's window lost must come back to it, padding included, or the stream would stall."""
+    reader = MessageReader("identity", 300)
+    received, returned, sent = [], 0, 0
+    for piece in in_pieces(b"".join(frame(one) for one in messages), cuts):
+        sent += len(piece) + padding
+        for message, cost in reader.feed(piece, len(piece) + padding):
+            received.append(message)
+            returned += cost
+    assert received == messages
+    assert returned == sent
+    assert reader.buffered == 0
+
+
+@given(cuts=st.lists(st.integers(min_value=0, max_value=3000), max_size=12))
+def test_bytes_given_back_early_are_not_given_back_twice(cuts):
+    reader = MessageReader("identity", 3000)
+    data = frame(bytes(1000)) + frame(bytes(10))
+    returned = 0
+    for piece in in_pieces(data, cuts):
+        returned += sum(cost for _, cost in reader.feed(piece, len(piece)))
+        returned += reader.take_flow()
+    assert returned == len(data)
+
+
+def test_a_reader_knows_how_much_it_needs():
+    reader = MessageReader("identity", 1000)
+    assert reader.needed == 5
+    reader.feed(frame(bytes(100))[:50], 50)
+    assert (reader.needed, reader.buffered) == (105, 50)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\2\0\0\0\0", rpc.StatusCode.INTERNAL),
+        (b"\1\0\0\0\1x", rpc.StatusCode.INTERNAL),
+        (b"\0\0\0\4\1", rpc.StatusCode.RESOURCE_EXHAUSTED),
+        (b"\0\0\0\4\1" + bytes(1025), rpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_bad_messages_are_refused_as_soon_as_that_is_known(data, code):
+    with pytest.raises(BadMessage) as caught:
+        MessageReader("identity", 1024).feed(data, len(data))
+    assert caught.value.status.code is code
+
+
+def test_only_what_was_announced_is_decompressed():
+    with pytest.raises(BadMessage, match="not valid deflate"):
+        MessageReader("deflate", 100).feed(b"\1\0\0\0\x16" + gzip.compress(b"ab", mtime=0), 27)
+
+
+@given(st.floats(min_value=0, max_value=1e12))
+def test_a_formatted_timeout_never_promises_more_than_there_is_and_loses_little(seconds):
+    text = format_timeout(seconds)
+    assert len(text) <= 9
+    back = parse_timeout(text)
+    assert back <= seconds * (1 + 1e-12)
+    assert seconds - back <= max(seconds * 1e-4, 1e-6) or seconds > 3e11
+
+
+@pytest.mark.parametrize("text", ["", "1", "S", "1s", "-1S", "1.5S", " 1S", "1S ", "123456789S", "\uff11S", "1SS"])
+def test_a_malformed_timeout_is_refused(text):
+    with pytest.raises(RefusedRequest):
+        parse_timeout(text)
+
+
+@given(st.text())
+def test_any_status_message_survives(text):
+    headers = encode_status(Status(rpc.StatusCode.ABORTED, text))
+    status, _ = parse_trailers([(b":status", b"200"), *headers], only=True)
+    assert status.message == text.encode("utf-8", "replace").decode()
+    value = dict(headers).get(b"grpc-message", b"")
+    assert value.isascii()
+    assert value == value.strip()
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5))
+def test_binary_metadata_survives(values):
+    metadata = outgoing([("x-bin", value) for value in values])
+    _, back = parse_trailers([(b"grpc-status", b"0"), *encode_metadata(metadata)], only=False)
+    assert back.binary_all("x-bin") == tuple(values)
+
+
+def test_binary_metadata_may_come_joined_and_padded():
+    _, back = parse_trailers([(b"grpc-status", b"0"), (b"x-bin", b"YQ==,YmI,Y2Nj")], only=False)
+    assert back.binary_all("x-bin") == (b"a", b"bb", b"ccc")
+
+
+def test_metadata_keeps_order_and_repetitions():
+    metadata = Metadata([("a", "1"), ("b", "2"), ("a", "3"), ("c-bin", b"4")])
+    assert metadata.get("a") == "1"
+    assert metadata.get_all("a") == ("1", "3")
+    assert metadata.binary("c-bin") == b"4"
+    assert (metadata.get("c-bin"), metadata.binary("a"), metadata.get("z", "none")) == (None, None, "none")
+    assert ("b" in metadata, "z" in metadata, len(metadata)) == (True, False, 4)
+    assert metadata == Metadata(metadata.items())
+    assert hash(metadata) == hash(Metadata(metadata.items()))
+
+
+@pytest.mark.parametrize(
+    ("http", "code"),
+    [
+        ("400", rpc.StatusCode.INTERNAL),
+        ("401", rpc.StatusCode.UNAUTHENTICATED),
+        ("403", rpc.StatusCode.PERMISSION_DENIED),
+        ("404", rpc.StatusCode.UNIMPLEMENTED),
+        ("429", rpc.StatusCode.UNAVAILABLE),
+        ("503", rpc.StatusCode.UNAVAILABLE),
+        ("500", rpc.StatusCode.UNKNOWN),
+        ("teapot", rpc.StatusCode.UNKNOWN),
+    ],
+)
+def test_a_http_status_is_translated(http, code):
+    """Proxies answer so; the table is gRPC's."""
+    for parse in (parse_response, lambda headers: parse_trailers(headers, only=True)):
+        with pytest.raises(BadResponse) as caught:
+            parse([(b":status", http.encode()), (b"content-type", b"text/html")])
+        assert caught.value.status.code is code
+
+
+def test_a_grpc_status_is_believed_whatever_http_says():
+    status, _ = parse_trailers([(b":status", b"415"), (b"grpc-status", b"3")], only=True)
+    assert status.code is rpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-1", b"1.0"])
+def test_a_grpc_status_that_is_none_is_unknown(value):
+    with pytest.raises(BadResponse) as caught:
+        parse_trailers([(b"grpc-status", value)], only=False)
+    assert caught.value.status.code is rpc.StatusCode.UNKNOWN
+
+
+def test_a_status_code_from_the_future_is_unknown():
+    status, _ = parse_trailers([(b"grpc-status", b"99")], only=False)
+    assert status.code is rpc.StatusCode.UNKNOWN
+
+
+def test_a_bucket_gives_its_burst_and_then_its_rate():
+    bucket = TokenBucket(3, 2.0)
+    assert [bucket.take(10.0) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(10.4), bucket.take(10.5), bucket.take(10.6)] == [False, True, False]
+    assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+class Pair:
+    """Two engines and the wire between them."""
+
+    def __init__(self, **limits):
+        self.server = ServerEngine(Limits(**limits))
+        self.client = ClientEngine(Limits(**limits), authority="a", scheme="http", user_agent="t")
+        self.now = 0.0
+        self.pump()
+
+    def pump(self):
+        """Pass everything on until nothing is left; returns what the server and the client heard."""
+        heard = [], []
+        while self.server.unsent or self.client.unsent:
+            heard[0].extend(self.server.receive(self.client.data_to_send(), self.now))
+            heard[1].extend(self.client.receive(self.server.data_to_send(), self.now))
+        return heard
+
+
+def test_a_call_that_is_begun_and_given_up_at_once_is_not_even_reported():
+    pair = Pair()
+    stream = pair.client.start_call("/a/b")
+    pair.client.send_data(stream, frame(b"x"), end=True)
+    pair.client.reset(stream, 8)
+    assert pair.pump() == ([], [])
+
+
+def test_a_reset_is_reported_once_the_call_was():
+    pair = Pair()
+    stream = pair.client.start_call("/a/b")
+    started, _ = pair.pump()
+    assert [type(event) for event in started] == [RequestStarted]
+    pair.client.reset(stream, 8)
+    assert pair.pump() == ([StreamReset(stream, 8)], [])
+
+
+def test_a_goaway_ends_the_calls_above_its_last_id_as_not_processed_and_no_others():
+    pair = Pair()
+    first, second = pair.client.start_call("/a/b"), pair.client.start_call("/a/b")
+    pair.pump()
+    pair.server.goaway(first)
+    _, heard = pair.pump()
+    ended = [event for event in heard if isinstance(event, ResponseEnded)]
+    assert [(event.stream_id, event.unprocessed) for event in ended] == [(second, True)]
+    assert pair.client.exhausted
+    pair.server.send_status(first, OK)
+    _, heard = pair.pump()
+    assert [event.status for event in heard if isinstance(event, ResponseEnded)] == [OK]
+
+
+def test_nothing_is_kept_of_calls_that_are_over():
+    pair = Pair()
+    for _ in range(1200):
+        stream = pair.client.start_call("/a/b")
+        pair.client.send_data(stream, frame(b"x"), end=True)
+        pair.pump()
+        pair.server.release(stream, 1, 6)
+        pair.server.send_status(stream, OK)
+        pair.pump()
+    for engine in (pair.server, pair.client):
+        assert (engine._streams, engine._h2.streams, engine._buffered) == ({}, {}, 0)
+        assert len(engine._h2._closed_streams) <= 1024
+
+
+@given(
+    sizes=st.lists(st.integers(min_value=0, max_value=3000), min_size=1, max_size=20),
+    take=st.lists(st.booleans(), min_size=1, max_size=10),
+)
+def test_flow_control_lets_everything_through_and_the_window_is_whole_again(sizes, take):
+    """Whatever is sent and however slowly it is read: no stall, no overrun, nothing left over."""
+    pair = Pair(stream_window=1024, connection_window=70_000)
+    stream = pair.client.start_call("/a/b")
+    rest = b"".join(frame(bytes(size)) for size in sizes)
+    waiting, received = [], []
+    for turn in range(100_000):
+        size = min(pair.client.sendable(stream), len(rest))
+        if size > 0:
+            pair.client.send_data(stream, rest[:size], end=size == len(rest))
+            rest = rest[size:]
+        heard, _ = pair.pump()
+        waiting += [event for event in heard if isinstance(event, MessageReceived)]
+        if waiting and (take[turn % len(take)] or size <= 0):
+            message = waiting.pop(0)
+            received.append(len(message.data))
+            pair.server.release(stream, len(message.data), message.size)
+            pair.pump()
+        if any(isinstance(event, RequestEnded) for event in heard):
+            break
+    received += [len(message.data) for message in waiting]
+    assert received == sizes
+    assert not pair.server.failed
