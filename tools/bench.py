@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,7 @@ from bench_measure import (
     measure_starts,
     measure_trials,
 )
+from bench_table import percentile, table
 
 FULL: Final = Effort(rounds=15, seconds=90, trials=32, starts=7, failures=200, reads=60)
 QUICK: Final = Effort(rounds=3, seconds=20, trials=16, starts=3, failures=40, reads=20)
@@ -127,25 +128,6 @@ def trial_row(case: Case, batches: dict[Case, list[Batch]]) -> tuple[str, ...]:
         f"{statistics.median(speed):.0f}",
         f"{statistics.median(speed_ratio):.2f}",
     )
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns side by side; numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    yield "  ".join(heading.ljust(width) for heading, width in zip(headings, widths, strict=True)).rstrip()
-    yield "  ".join("-" * width for width in widths)
-    for row in rows:
-        cells = (
-            cell.ljust(width) if cell[:1].isalpha() else cell.rjust(width)
-            for cell, width in zip(row, widths, strict=True)
-        )
-        yield "  ".join(cells).rstrip()
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that at least `percent` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 @click.command()
