@@ -1,4 +1,4 @@
-"""What surrounds the programs room: a source of variables, an interrupt, threads; and a language model with a script."""
+"""What surrounds the programs room: variables, an interrupt, threads; and a language model with a script."""
 
 import threading
 

@@ -310,7 +310,7 @@ async def test_without_any_language_model_the_failure_says_where_to_name_one():
 
     with open_programs(ProgramSettings()) as loader:
         t = Trial(loader, python_class="dspy.Predict", signature="q -> a")
-        with pytest.raises(InvalidSpec, match="no language model: the program names none .* without --lm"):
+        with pytest.raises(InvalidSpec, match=r"no language model: the program names none .* without --lm"):
             await t.run(q="?")
 
 

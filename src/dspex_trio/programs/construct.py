@@ -10,10 +10,14 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec, ProgramError
 from dspex_trio.model import Program
-from dspex_trio.programs.registry import TOOL_REGISTRY
+from dspex_trio.programs.lm_arguments import is_forbidden, refusal
+from dspex_trio.programs.registry import TOOL_REGISTRY, is_dspys
+from dspex_trio.programs.settings import ProgramSettings
 
 
-def construct(cls: type[dspy.Module], program: Program, signature: type[dspy.Signature] | None) -> dspy.Module:
+def construct(
+    cls: type[dspy.Module], program: Program, signature: type[dspy.Signature] | None, settings: ProgramSettings
+) -> dspy.Module:
     """Call the class once. Runs user code: for a worker thread.
 
     Raises:
@@ -21,15 +25,16 @@ def construct(cls: type[dspy.Module], program: Program, signature: type[dspy.Sig
         ProgramError: The constructor raised.
     """
     keywords = {name: _dependency(value, name) for name, value in program.dependencies.items()}
+    if isinstance(keywords.get("signature"), str) or (signature is not None and "signature" in keywords):
+        # DSPy would parse the text, and import whatever its types name.
+        raise InvalidSpec("dependency 'signature': a signature is given as the program's signature, and once")
     if signature is not None:
-        if "signature" in keywords:
-            raise InvalidSpec("the signature is given twice: as signature and in dependencies")
         keywords["signature"] = signature
-    _check_arguments(cls, keywords)
+    _check_arguments(cls, keywords, settings)
     try:
         made = cls(**keywords)
     except Exception as error:
-        if cls.__module__.partition(".")[0] == "dspy" and isinstance(error, (TypeError, ValueError, AttributeError)):
+        if is_dspys(cls) and isinstance(error, (TypeError, ValueError, AttributeError)):
             raise InvalidSpec(f"{cls.__name__} refuses its arguments: {error}") from error
         raise ProgramError(f"the constructor of {cls.__name__} raised") from error
     if not isinstance(made, dspy.Module):
@@ -37,7 +42,7 @@ def construct(cls: type[dspy.Module], program: Program, signature: type[dspy.Sig
     return made
 
 
-def _check_arguments(cls: type[dspy.Module], keywords: Mapping[str, Any]) -> None:
+def _check_arguments(cls: type[dspy.Module], keywords: Mapping[str, Any], settings: ProgramSettings) -> None:
     # The class itself takes anything (DSPy's metaclass), so the constructor is asked.
     try:
         taken = inspect.signature(cls.__init__)
@@ -51,6 +56,15 @@ def _check_arguments(cls: type[dspy.Module], keywords: Mapping[str, Any]) -> Non
             f"the constructor of {cls.__name__} does not take these arguments: {error}; it takes "
             f"{', '.join(names) or 'none'} (the signature goes in as 'signature', dependencies by their names)"
         ) from None
+    # What only **kwargs takes is on its way to a predictor, which makes it keywords of its LM calls.
+    handed_on = {
+        name: value
+        for name, value in keywords.items()
+        if (name not in taken.parameters and (is_dspys(cls) or is_forbidden(name)))
+        or (is_dspys(cls) and is_forbidden(name))  # callbacks
+    }
+    if (why := refusal(handed_on, settings.allow_lm_arg)) is not None:
+        raise InvalidSpec(f"the dependencies of {cls.__name__}: {why}")
 
 
 def _dependency(value: Any, where: str) -> Any:

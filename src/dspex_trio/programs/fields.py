@@ -50,7 +50,7 @@ class FieldType:
     def convert(self, value: Any) -> Any:
         """`value` as the field takes it; raises Misfit."""
         kind = self._kind
-        if kind is MISSING:
+        if kind is MISSING or kind is Any:
             return value
         is_bool = isinstance(value, bool)
         if isinstance(kind, type) and isinstance(value, kind) and not (is_bool and kind is not bool):

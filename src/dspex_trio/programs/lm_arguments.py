@@ -107,7 +107,7 @@ SAMPLING: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 _FORBIDDEN: Final = re.compile(
     r"^api_|base|url|header|^engine$|^async_engine$|provider|callbacks|timeout|num_retries|^cache|model_list|key|token$|"
-    r"client|endpoint|host|proxy|organization|project|credential|secret|password|^lm$|^extra_",
+    r"client|endpoint|host|prox|organization|project|credential|secret|password|^lm$|^extra_",
     re.IGNORECASE,
 )
 

@@ -120,7 +120,7 @@ class Loader:
         """What the program is made of, and an instance for this trial. Runs user code: for a worker thread."""
         cls = resolve_class(program.python_class, self._policy)
         signature = None if program.signature is None else self._signature(cast("Any", program.signature))
-        module = construct(cls, program, signature)
+        module = construct(cls, program, signature, self._settings)
         models = load_state(module, program.state, self._settings) if program.state is not None else {}
         built = _Built(module, signature, models)
         variable_aware(cast("Any", type(module)))

@@ -55,7 +55,12 @@ def get_module_class(name: str) -> type[dspy.Module]:
 
 def is_reusable(cls: type) -> bool:
     """Whether trials may get deep copies of one instance: DSPy's own classes, and those registered as reusable."""
-    return cls in _REUSABLE or cls.__module__.partition(".")[0] == "dspy"
+    return cls in _REUSABLE or is_dspys(cls)
+
+
+def is_dspys(cls: type) -> bool:
+    """Whether it is one of DSPy's own classes."""
+    return cls.__module__.partition(".")[0] == "dspy"
 
 
 @overload
@@ -93,7 +98,13 @@ def tool(
 
 
 class RegisteredTool(dspy.Tool):  # type: ignore[misc]
-    """A tool that refuses a call without its required arguments; DSPy would run the function and see it fail."""
+    """A tool that refuses a call without its required arguments; DSPy would run the function and see it fail.
+
+    One object serves all trials: it may hold a connection, or keep a state of its own.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RegisteredTool:
+        return self
 
     def __call__(self, **arguments: Any) -> Any:
         """Run the function."""

@@ -7,16 +7,19 @@ DSPy's own parser imports whatever module a dotted name in a signature says (`si
 from __future__ import annotations
 
 import ast
+import keyword
 import sys
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import dspy
+import pydantic
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import Field, Signature
 from dspex_trio.programs.classes import ImportPolicy
+from dspex_trio.variables import show
 
 _BUILTIN: Final[dict[str, Any]] = {
     kind.__name__: kind
@@ -31,8 +34,9 @@ _TYPING: Final[dict[str, Any]] = {
 }
 _KNOWN: Final = {**_TYPING, **_JSON, **_BUILTIN}
 
-# DSPy takes these keywords of a predictor's call for itself (predict/predict.py, _forward_preprocess).
-_RESERVED: Final = frozenset({"signature", "new_signature", "demos", "config", "lm"})
+# DSPy takes these keywords of a call for itself (predict/predict.py, `_forward_preprocess`; utils/callback.py).
+_RESERVED: Final = frozenset({"signature", "new_signature", "demos", "config", "lm", "_trace", "self", "instance"})
+_MAX_FIELDS: Final = 1_000
 
 
 def make_signature(signature: Signature, policy: ImportPolicy, loaded: Iterable[str] = ()) -> type[dspy.Signature]:
@@ -54,9 +58,11 @@ def make_signature(signature: Signature, policy: ImportPolicy, loaded: Iterable[
         parts = [(False, field) for field in signature.inputs] + [(True, field) for field in signature.outputs]
     if not any(is_output for is_output, _ in parts):
         raise InvalidSpec("the signature has no output field; write it as 'question -> answer'")
+    if len(parts) > _MAX_FIELDS:
+        raise InvalidSpec(f"the signature has {len(parts)} fields; {_MAX_FIELDS} are the most")
     fields: dict[str, tuple[Any, Any]] = {}
     for is_output, field in parts:
-        if not field.name.isidentifier():
+        if not _can_be_a_field(field.name):
             raise InvalidSpec(f"{field.name!r} cannot be the name of a signature field")
         if field.name in fields:
             raise InvalidSpec(f"the signature has two fields named {field.name!r}")
@@ -72,22 +78,27 @@ def make_signature(signature: Signature, policy: ImportPolicy, loaded: Iterable[
         made: type[dspy.Signature] = dspy.make_signature(
             fields, signature.instructions or None, signature.name or "StringSignature"
         )
-    except (ValueError, TypeError, NameError) as error:  # NameError: a field that shadows pydantic's own names
+    except Exception as error:  # pydantic has its own for each thing that it cannot make a model of
         raise InvalidSpec(f"DSPy refuses the signature: {error}") from error
     return made
+
+
+def _can_be_a_field(name: str) -> bool:
+    pydantics = name.startswith("model_") and hasattr(pydantic.BaseModel, name)
+    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_") and not pydantics
 
 
 def _parse(text: str) -> Iterator[tuple[bool, Field]]:
     """Split DSPy's notation into (is output, field); an empty type means that none was written."""
     if text.count("->") != 1:
-        raise InvalidSpec(f"the signature {text!r} must have exactly one '->', as in 'question -> answer'")
+        raise InvalidSpec(f"the signature {show(text)} must have exactly one '->', as in 'question -> answer'")
     for is_output, side in enumerate(text.split("->")):
         try:
             [function] = ast.parse(f"def f({side.strip()}): pass").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise InvalidSpec(f"the signature {text!r} cannot be read near {side.strip()!r}") from error
+            raise InvalidSpec(f"the signature {show(text)} cannot be read near {show(side.strip())}") from error
         if not isinstance(function, ast.FunctionDef) or len(function.args.args) != _count(function.args):
-            raise InvalidSpec(f"the signature {text!r} may only list fields, as in 'a: str, b: int -> c'")
+            raise InvalidSpec(f"the signature {show(text)} may only list fields, as in 'a: str, b: int -> c'")
         for argument in function.args.args:
             written = ast.unparse(argument.annotation) if argument.annotation is not None else ""
             yield bool(is_output), Field(argument.arg, written)
@@ -110,11 +121,11 @@ class _Types:
         try:
             expression = ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise InvalidSpec(f"field {field!r}: the type {text!r} cannot be read") from error
+            raise InvalidSpec(f"field {field!r}: the type {show(text)} cannot be read") from error
         try:
             resolved = self._node(expression, field)
         except (TypeError, RecursionError) as error:
-            raise InvalidSpec(f"field {field!r}: {text!r} is no type: {error}") from error
+            raise InvalidSpec(f"field {field!r}: {show(text)} is no type: {error}") from error
         return type(None) if resolved is None else resolved
 
     def _node(self, node: ast.expr, field: str) -> Any:
@@ -131,7 +142,7 @@ class _Types:
                 return None
             case ast.Constant(value=str() as quoted):
                 return self.resolve(quoted, field)
-        raise InvalidSpec(f"field {field!r}: {ast.unparse(node)!r} is no type")
+        raise InvalidSpec(f"field {field!r}: {show(ast.unparse(node))} is no type")
 
     def _subscript(self, base: Any, inner: ast.expr, field: str) -> Any:
         items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
