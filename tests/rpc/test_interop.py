@@ -1,0 +1,85 @@
+"""gRPC's interoperability cases, as `just interop --quick` runs them: against grpcio and against raw frames."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "interop.py"
+SECONDS = 180
+CASES = [
+    "empty_unary",
+    "large_unary",
+    "client_compressed_unary",
+    "server_compressed_unary",
+    "client_streaming",
+    "client_compressed_streaming",
+    "server_streaming",
+    "server_compressed_streaming",
+    "ping_pong",
+    "empty_stream",
+    "custom_metadata",
+    "status_code_and_message",
+    "special_status_message",
+    "unimplemented_method",
+    "unimplemented_service",
+    "cancel_after_begin",
+    "cancel_after_first_response",
+    "timeout_on_sleeping_server",
+    "rpc_soak",
+    "channel_soak",
+]
+HTTP2_CASES = [
+    "goaway",
+    "rst_after_header",
+    "rst_during_data",
+    "rst_after_data",
+    "ping",
+    "max_streams",
+    "data_frame_padding",
+    "no_df_padding_sanity_test",
+]
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    """What was amiss in each case of each direction, from one run of the tool in a process of its own."""
+    file = tmp_path_factory.mktemp("interop") / "lines.json"
+    subprocess.run([sys.executable, TOOL, "--quick", "--json", file], capture_output=True, timeout=SECONDS, check=False)
+    sections = json.loads(file.read_text())
+    return {name: {line["case"]: line["problem"] for line in lines} for name, lines in sections.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_our_server_passes_a_case_with_other_clients(problems, case):
+    assert problems["our server, other clients"][case] is None
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_our_channel_passes_a_case_with_other_servers(problems, case):
+    assert problems["our channel, other servers"][case] is None
+
+
+@pytest.mark.parametrize("case", HTTP2_CASES)
+def test_our_channel_passes_a_case_of_an_unusual_server(problems, case):
+    assert problems["our channel, HTTP/2 cases"][case] is None
+
+
+def test_the_tool_tells_when_a_case_is_missed(tmp_path):
+    """Twenty of twenty says nothing if nothing could be missed: a server that answers otherwise must be found out."""
+    script = tmp_path / "broken.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(TOOL.parent)!r})\n"
+        "import interop, interop_server\n"
+        "interop_server.zeros = lambda size: interop_server.messages.Payload(body=bytes(size + 1))\n"
+        "interop.main(['--quick'])\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, timeout=SECONDS, check=False, text=True)
+    assert done.returncode == 1
+    assert "our channel, other servers: 20 of 20" in done.stdout
+    missed = done.stderr.splitlines()[-1].removeprefix("missed: ").split(", ")
+    sized = {"large_unary", "client_compressed_unary", "server_compressed_unary", "server_streaming", "ping_pong"}
+    assert sized <= set(missed)
+    assert {"empty_unary", "client_streaming", "unimplemented_method"}.isdisjoint(missed)
