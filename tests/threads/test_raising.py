@@ -6,7 +6,7 @@ import threading
 import trio
 
 from dspex_trio.threads import Job, Slots, add_frame_lookup, open_threads
-from dspex_trio.threads.raising import may_raise_in
+from dspex_trio.threads.raising import raise_in
 
 
 async def end_when(started, scope):
@@ -15,14 +15,17 @@ async def end_when(started, scope):
 
 
 async def run_and_cancel(threads, function, job):
-    """Cancel `function` once it has begun; a quick one may have ended by then."""
+    """Cancel `function` once it has begun, then wait for all its threads; a quick one may have ended by then."""
     started, token = trio.Event(), trio.lowlevel.current_trio_token()
+    slots = Slots(1)
+    slot = slots.acquire_nowait()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end_when, started, scope)
-            await threads.run(
-                function, lambda: token.run_sync_soon(started.set), job=job, slot=Slots(1).acquire_nowait()
-            )
+            await threads.run(function, lambda: token.run_sync_soon(started.set), job=job, slot=slot)
+    slot.release()
+    if job.details().get("rung") != "abandon":
+        await slots.acquire()
 
 
 async def test_a_loop_that_keeps_every_exception_is_ended(threads):
@@ -102,7 +105,7 @@ async def test_nothing_is_raised_into_logging(threads):
     thread = threading.Thread(target=logger.warning, args=("x",))
     thread.start()
     assert inside.wait(10)
-    assert not may_raise_in(ident[0])
+    assert not raise_in(ident[0])
     release.set()
     thread.join(10)
 

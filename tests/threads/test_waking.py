@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import queue
 import select
@@ -24,6 +25,13 @@ from dspex_trio.threads import Job, Slots, open_threads
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected_here():
+    """So that it does so in the test that left it."""
+    yield
+    gc.collect()
 
 
 @contextlib.contextmanager
@@ -75,12 +83,12 @@ async def cancelled_in(function, *args, ready=None):
 
 def blocked(job):
     """Whether the job's thread is inside one of the waits that the seam knows."""
-    if job._sockets or job._parked or job._callbacks:
+    if job._sockets or job._parked:
         return True
     for top in sys._current_frames().values():
         frame = top
         while frame is not None:
-            if frame.f_code.co_name == "_in_steps" and frame.f_locals.get("job") is job:
+            if frame.f_code.co_name == "_in_steps":
                 return True
             frame = frame.f_back
     return False
@@ -170,6 +178,39 @@ def use_select():
         select.select([listener], [], [])
 
 
+def use_poll():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.poll()
+
+
+def read_a_process_through_one_pipe():
+    """What subprocess would do with one blocking read in C."""
+    subprocess.check_output([sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+def ask_a_resolver_that_hangs():
+    from dspex_trio.threads.sockets import resolving
+
+    release = threading.Event()
+    try:
+        resolving(lambda host: release.wait(10))("example.invalid")
+    finally:
+        release.set()
+
+
+def run_stubborn_asyncio():
+    """A task that keeps its cancel, in a loop that waits for it."""
+
+    async def main():
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    asyncio.run(main())
+
+
 def run_asyncio():
     async def main():
         await asyncio.sleep(60)
@@ -191,11 +232,109 @@ def run_asyncio():
         (wait_for_a_process, "wake"),
         (use_a_selector, "wake"),
         (use_select, "wake"),
-        (run_asyncio, "returned"),  # its main task is cancelled, and what asyncio.run raises is its own CancelledError
+        (use_poll, "wake"),
+        (read_a_process_through_one_pipe, "wake"),
+        (ask_a_resolver_that_hangs, "wake"),
+        (run_asyncio, "wake"),
+        (run_stubborn_asyncio, "wake"),
     ],
 )
 async def test_a_wait_that_is_no_socket_is_ended_too(wait, rung):
     assert (await cancelled_in(wait))["rung"] == rung
+
+
+async def test_a_process_that_is_waited_for_in_vain_is_ended():
+    started = []
+
+    def work():
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        started.append(process)
+        process.wait()
+
+    await cancelled_in(work)
+    assert started[0].returncode == -9
+
+
+async def test_a_loops_tasks_clean_up_before_it_ends():
+    cleaned = []
+
+    def work():
+        async def main():
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0)
+                cleaned.append("task")
+
+        asyncio.run(main())
+
+    assert (await cancelled_in(work))["rung"] == "wake"
+    assert cleaned == ["task"]
+
+
+async def test_a_log_handlers_socket_is_not_broken():
+    """It is the process's: a trial that ends while it logs lets it finish."""
+    import logging
+
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    begun = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            begun.set()
+            ours.recv(1)
+            ours.send(b"whole")
+
+    logger = logging.getLogger("test_a_log_handlers_socket_is_not_broken")
+    logger.propagate = False
+    logger.addHandler(Handler())
+
+    def work():
+        logger.warning("x")
+        time.sleep(0.001)
+
+    job = Job()
+    async with open_threads(patience=lambda: 10) as threads:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def cancel():
+                    await trio.to_thread.run_sync(begun.wait, 10)
+                    scope.cancel()
+                    await trio.sleep_forever()
+
+                @nursery.start_soon
+                async def answer_once_cancelled():
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        theirs.send(b"x")
+
+                await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
+    with ours, theirs:
+        assert theirs.recv(5) == b"whole"
+    assert job.details()["rung"] in {"check", "wake"}
+
+
+async def test_a_datagram_is_sent_by_a_job_that_is_over_too():
+    """Its socket may be the process's, for metrics say; and it does not block."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(10)
+
+            def work():
+                try:
+                    time.sleep(60)
+                finally:
+                    sender.sendto(b"counted", receiver.getsockname())
+
+            assert (await cancelled_in(work))["rung"] == "wake"
+            sender.sendto(b"again", receiver.getsockname())
+        assert (receiver.recv(10), receiver.recv(10)) == (b"counted", b"again")
 
 
 async def test_a_notified_waiter_keeps_its_notification(threads):

@@ -1,7 +1,8 @@
 """Worker threads: slots, jobs that can be told to end, and threads that are waited for only so long. Knows no DSPy."""
 
+from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
-from dspex_trio.threads.raising import add_frame_lookup, carries_programs
+from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.slots import Slot, Slots
 
@@ -16,5 +17,7 @@ __all__ = [
     "add_lookup",
     "carries_programs",
     "current_job",
+    "keep_whole",
     "open_threads",
+    "run_in_loop",
 ]

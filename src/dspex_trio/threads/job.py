@@ -7,28 +7,60 @@ one lock, so that a socket is only ever shut down inside an operation of this jo
 
 from __future__ import annotations
 
-import _socket
+import ctypes
+import logging
 import socket
+import sys
 import threading
 import time
-from _thread import LockType, allocate_lock, get_ident
+from _thread import allocate_lock, get_ident
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
-# The C method, whatever anybody made of the Python class.
-_shutdown: Final = _socket.socket.shutdown
+logger: Final = logging.getLogger(__name__)
 
-# Closing a descriptor and shutting one down exclude each other: the number may belong to somebody else right after.
-descriptors: Final = allocate_lock()
-
+# Called with the GIL held, unlike `socket.shutdown`.
+_shutdown: Final = ctypes.PyDLL("ws2_32" if sys.platform == "win32" else None).shutdown
 _current: Final[ContextVar[Job | None]] = ContextVar("dspex_trio.threads.job", default=None)
 _lookups: list[Callable[[], object]] = []
 
 
 class JobCancelled(BaseException):
     """Ends a job's code; no `except Exception` of a program's keeps it. Never leaves `Threads.run`."""
+
+    rung = "raise"  # the interpreter makes those that are raised from outside, without arguments
+
+
+class Waiter(Protocol):
+    """What one wait of one thread blocks on: made held, released once by whatever ends the wait."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1, /) -> bool:  # noqa: FBT001, FBT002 - a lock's own
+        """Block until it is released, or for `timeout` seconds; whether it was."""
+        ...
+
+    def release(self) -> None:
+        """End the wait; RuntimeError if it has been released already."""
+        ...
+
+
+class ThreadClock(ABC):
+    """A Trio clock that also keeps the time of worker threads, so that their waits take virtual time too."""
+
+    @abstractmethod
+    def began(self, ident: int) -> None:
+        """That thread runs from now on; time stands still until it waits or ends."""
+
+    @abstractmethod
+    def ended(self, ident: int) -> None:
+        """It does not any more."""
+
+    @abstractmethod
+    def waiter(self) -> Waiter:
+        """What the calling thread is going to wait for; it counts as running again as soon as that is released."""
 
 
 class Job:
@@ -49,7 +81,9 @@ class Job:
         "_parked",
         "_rung",
         "_sockets",
+        "_told_at",
         "cancelled",
+        "clock",
         "host",
         "name",
     )
@@ -58,12 +92,15 @@ class Job:
         self.name = name
         self.cancelled = False
         self.host = get_ident()
+        self.clock: ThreadClock | None = None
         self._rung: str | None = None
         self._cancelled_at: float | None = None
+        self._told_at: float | None = None
         self._ended_at: float | None = None
-        self._lock = allocate_lock()
+        # One that the same thread may take twice: collecting garbage can run anybody's finaliser at any point.
+        self._lock = threading.RLock()
         self._sockets: list[socket.socket] = []
-        self._parked: list[LockType] = []
+        self._parked: list[Waiter] = []
         self._callbacks: dict[object, Callable[[], object]] = {}
 
     def __deepcopy__(self, memo: object) -> Job:
@@ -77,9 +114,9 @@ class Job:
             self._stop("check")
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have `callback` called, in the Trio thread, when the job is cancelled; at once if it already is.
+        """Have `callback` called, in the Trio thread, when the job is cancelled; here and at once if it already is.
 
-        It must not block. Returns a way to take it back.
+        It must not block; what it raises is logged. Returns a way to take it back.
         """
         key = object()
         with self._lock:
@@ -102,11 +139,19 @@ class Job:
         with self._lock:
             self._sockets.remove(sock)
         if self.cancelled:
-            _shut(sock)
+            shut_down(sock)
             self._stop("wake")
 
-    def park(self, waiter: LockType, timeout: float | None) -> None:
-        """Wait until `waiter`, a lock that is held, is released by whoever it is for, by `wake`, or for `timeout`."""
+    def waiter(self) -> Waiter:
+        """What a wait of the calling thread is going to block on."""
+        if self.clock is not None:
+            return self.clock.waiter()
+        waiter = allocate_lock()
+        waiter.acquire()
+        return waiter
+
+    def park(self, waiter: Waiter, timeout: float | None = None) -> None:
+        """Wait until `waiter` is released by whoever it is for, or by `wake`, or for `timeout` seconds."""
         with self._lock:
             if self.cancelled:
                 return
@@ -123,9 +168,12 @@ class Job:
             self._stop("wake")
 
     def _stop(self, rung: str) -> NoReturn:
-        if self._rung is None:
-            self._rung = rung
-        raise JobCancelled
+        self._told_at = time.monotonic()
+        if isinstance(on_its_way := sys.exception(), JobCancelled):
+            raise on_its_way
+        stop = JobCancelled()
+        stop.rung = rung
+        raise stop
 
     def _forget(self, key: object) -> None:
         with self._lock:
@@ -136,11 +184,16 @@ class Job:
     def cancel(self) -> None:
         """Tell the job's code to end: sets the flag, then calls back."""
         with self._lock:
+            if self.cancelled:
+                return
             self.cancelled = True
             self._cancelled_at = time.monotonic()
             callbacks, self._callbacks = list(self._callbacks.values()), {}
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                logger.exception("a callback of the cancelled job %r failed", self.name)
 
     def wake(self) -> None:
         """End what the job's threads are blocked on. Never blocks; to be repeated until they are out.
@@ -150,26 +203,19 @@ class Job:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self._sockets and descriptors.acquire(blocking=False):
-                try:
-                    for sock in self._sockets:
-                        _shut(sock)
-                finally:
-                    descriptors.release()
+            for sock in self._sockets:
+                shut_down(sock)
             for waiter in self._parked:
-                if waiter.locked():
+                with suppress(RuntimeError):  # it has been released, and its thread is on its way
                     waiter.release()
         finally:
             self._lock.release()
 
-    def ended(self, *, by_itself: bool) -> None:
-        """The thread that ran the job's function has ended."""
+    def ended(self, error: BaseException | None, rung: str | None = None) -> None:
+        """A function of the job has ended, with `error`; by `rung`, if that is known."""
         if self._cancelled_at is not None:
             self._ended_at = time.monotonic()
-            if by_itself:
-                self._rung = "returned"
-            elif self._rung is None:
-                self._rung = "raise"
+            self._rung = rung or (error.rung if isinstance(error, JobCancelled) else "returned")
 
     def seconds_since_cancel(self) -> float:
         """From the cancel to the thread's end, or until now; 0 when the job is not cancelled."""
@@ -181,12 +227,23 @@ class Job:
         """Seconds since the cancel, whatever has ended meanwhile."""
         return 0.0 if self._cancelled_at is None else time.monotonic() - self._cancelled_at
 
+    def quiet_for(self) -> float:
+        """Seconds since the cancel, or since JobCancelled was last raised by a check or a wake."""
+        if self._cancelled_at is None:
+            return 0.0
+        return time.monotonic() - (self._told_at if self._told_at is not None else self._cancelled_at)
+
+    @property
+    def was_told(self) -> bool:
+        """Whether a check or a wake has raised JobCancelled in one of the job's threads."""
+        return self._told_at is not None
+
     def details(self) -> dict[str, str]:
         """How the job was stopped, as far as known; empty when it is not cancelled.
 
-        `rung` is what ended its thread: `check`, `wake`, `raise`, or `returned` when it ended by itself; `abandon`
-        while it still runs. `rung_ms` are the milliseconds that took, or that it has been ignoring the cancel; `stuck`
-        is `true` while it still runs.
+        `rung` is what ended its thread: `check`, `wake`, `raise`, `kill`, or `returned` when it ended by itself;
+        `abandon` while it still runs. `rung_ms` are the milliseconds that took, or that it has been ignoring the
+        cancel; `stuck` is `true` while it still runs.
         """
         if self._cancelled_at is None:
             return {}
@@ -195,9 +252,14 @@ class Job:
         return {"rung": rung, "rung_ms": f"{self.seconds_since_cancel() * 1e3:.1f}", "stuck": str(stuck).lower()}
 
 
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError, ValueError):  # not connected, or closed meanwhile
-        _shutdown(sock, socket.SHUT_RDWR)
+def shut_down(sock: socket.socket) -> None:
+    """Shut a socket down in both directions, unless it is closed.
+
+    Closing gives the descriptor's number free for somebody else's socket, so that nobody may close between looking the
+    number up and using it. Both happen in one call into C that keeps the GIL, and a close begins by forgetting the
+    number while it holds the GIL.
+    """
+    deque(map(_shutdown, map(socket.socket.fileno, (sock,)), (socket.SHUT_RDWR,)), maxlen=0)
 
 
 def current_job() -> Job | None:

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import sys
 import traceback
 from _thread import allocate_lock, get_ident
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import outcome
 import trio
+from sniffio import current_async_library_cvar
 
-from dspex_trio.threads.job import Job, JobCancelled, enter_job
-from dspex_trio.threads.raising import carries_programs, may_raise_in, raise_in, take_back, threads_of
+from dspex_trio.threads.hop import loop_of_job
+from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, enter_job
+from dspex_trio.threads.raising import POSSIBLE, carries_programs, raise_in, take_back, threads_of
 from dspex_trio.threads.seam import hooks
 from dspex_trio.threads.slots import Slot
 
 T = TypeVar("T")
 
+logger: Final = logging.getLogger(__name__)
+
 # The wake is repeated ever less often until the thread is out, in seconds.
 _FIRST_PAUSE: Final = 0.0005
 _LONGEST_PAUSE: Final = 0.02
-# The first two rungs have failed when the thread is still there after so many seconds.
+# Code that neither asked nor waited for so long never will, and is interrupted, in seconds.
 _RAISE_AFTER: Final = 0.05
+# Code that was told to end is unwinding; it gets longer before it is interrupted, and longer still between two times.
+_RAISE_AFTER_TOLD: Final = 0.5
+_LONGEST_BETWEEN_RAISES: Final = 2.0
+# A thread that ignores its cancel for so long is told to the log, in seconds.
+_LOG_AFTER: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,10 @@ class StuckThread:
 
 @asynccontextmanager
 async def open_threads(
-    *, patience: Callable[[], float] = lambda: 0.0, may_raise: bool = True
+    *,
+    patience: Callable[[], float] = lambda: 0.0,
+    may_raise: bool = True,
+    on_late_end: Callable[[Job], None] = lambda _job: None,
 ) -> AsyncIterator[Threads]:
     """Worker threads, with the seam installed while they are open.
 
@@ -55,12 +68,13 @@ async def open_threads(
     Args:
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
         may_raise: Whether the last rung, an asynchronous exception, may be used.
+        on_late_end: Told of each job whose threads ended after its cancelled call had gone on without them.
     """
     leaving: BaseException | None = None
     with hooks():
         async with trio.open_nursery() as nursery:
             try:
-                yield Threads(nursery, patience, may_raise=may_raise)
+                yield Threads(nursery, patience, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
             except BaseException as error:  # noqa: BLE001 - raised again below, where the nursery does not wrap it
                 leaving = error
             nursery.cancel_scope.cancel()
@@ -71,26 +85,63 @@ async def open_threads(
 class Threads:
     """Worker threads of one Trio run, each in a slot that is free only when the thread has really ended."""
 
-    def __init__(self, nursery: trio.Nursery, patience: Callable[[], float], *, may_raise: bool) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        patience: Callable[[], float],
+        *,
+        may_raise: bool,
+        on_late_end: Callable[[Job], None],
+    ) -> None:
         self._nursery = nursery
         self._patience = patience
         self._may_raise = may_raise
+        self._on_late_end = on_late_end
+        clock = trio.lowlevel.current_clock()
+        self._clock = clock if isinstance(clock, ThreadClock) else None
         self._running: set[_Run] = set()
+        self._abandoned: set[_Run] = set()
 
     async def run(self, function: Callable[..., T], *args: Any, job: Job, slot: Slot) -> T:
         """Run `function(*args)` in a thread, in a copy of the caller's context.
 
         When cancelled, the job is told and its waits are ended; the thread is waited for as long as `patience` says,
         and then the cancel goes on. A thread that still runs keeps its slot, is listed by `stuck`, and the ladder goes
-        on.
-        """
-        run = _Run(job)
-        slot.hold()
-        self._running.add(run)
-        token = trio.lowlevel.current_trio_token()
-        context = contextvars.copy_context()
+        on; so it does for threads that a library started for the job.
 
-        def deliver(result: outcome.Outcome[T]) -> None:
+        Raises:
+            RuntimeError: The job was cancelled before, or no thread can be started.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if job.cancelled:
+            raise RuntimeError(f"the job {job.name!r} is over")
+        run = _Run(job)
+        self._start(run, function, args, slot)
+        try:
+            await run.done.wait()
+        except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
+            job.cancel()
+            with trio.CancelScope(deadline=trio.current_time() + self._patience(), shield=True):
+                await self._climb(run)
+            if not run.done.is_set() or threads_of(job):
+                slot.hold()
+                self._abandoned.add(run)
+                self._nursery.start_soon(self._climb_on, run, slot)
+            raise
+        assert run.result is not None  # noqa: S101 - set before the event
+        try:
+            return cast("T", run.result.unwrap())
+        except JobCancelled as error:
+            raise RuntimeError(f"the job {job.name!r} was cancelled by somebody else than its caller") from error
+
+    def _start(self, run: _Run, function: Callable[..., Any], args: tuple[Any, ...], slot: Slot) -> None:
+        token = trio.lowlevel.current_trio_token()
+        run.job.clock = self._clock
+        context = contextvars.copy_context()
+        context.run(current_async_library_cvar.set, None)
+        context.run(loop_of_job.set, (token, self._nursery))
+
+        def deliver(result: outcome.Outcome[Any]) -> None:
             def finish() -> None:
                 self._running.discard(run)
                 slot.release()
@@ -99,61 +150,58 @@ class Threads:
             with suppress(trio.RunFinishedError):  # the loop is gone, and with it everybody who could want to know
                 token.run_sync_soon(finish)
 
-        trio.lowlevel.start_thread_soon(partial(run.body, context, function, args), deliver, name=job.name or None)
-        try:
-            await run.done.wait()
-        except trio.Cancelled:
-            job.cancel()
-            with trio.CancelScope(deadline=trio.current_time() + self._patience(), shield=True):
-                await self._climb(run)
-            if not run.done.is_set() or threads_of(job):
-                slot.hold()
-                self._nursery.start_soon(self._finish, run, slot)
-            raise
-        assert run.result is not None  # noqa: S101 - set before the event
-        result: T = run.result.unwrap()
-        return result
+        trio.lowlevel.start_thread_soon(partial(run.body, context, function, args), deliver, name=run.job.name or None)
+        slot.hold()
+        self._running.add(run)
 
     async def _climb(self, run: _Run) -> None:
-        pause = _FIRST_PAUSE
         while not run.done.is_set():
-            run.job.wake()
-            if self._may_raise and run.job.ignoring_for() >= _RAISE_AFTER:
+            run.wake()
+            if self._may_raise:
                 run.interrupt()
-            with trio.move_on_after(pause):
+            with trio.move_on_after(run.next_pause()):
                 await run.done.wait()
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _finish(self, run: _Run, slot: Slot) -> None:
+    async def _climb_on(self, run: _Run, slot: Slot) -> None:
         """Go on with a thread that was abandoned, then with those that a library started for the job."""
-        await self._climb(run)
-        while threads_of(run.job):
-            run.job.wake()
-            if self._may_raise and run.job.ignoring_for() >= _RAISE_AFTER:
+        logged = False
+        while not run.done.is_set() or threads_of(run.job):
+            run.wake()
+            if self._may_raise:
                 run.interrupt()
-            await trio.sleep(_LONGEST_PAUSE)
+            if not logged and run.job.ignoring_for() >= _LOG_AFTER:
+                logged = True
+                for stack in run.stacks():
+                    logger.warning("the job %r ignores that it is over; its thread is at\n%s", run.job.name, stack)
+            with trio.move_on_after(run.next_pause()):
+                await run.done.wait()
+                await trio.sleep_forever()
+        self._abandoned.discard(run)
         slot.release()
+        if logged:
+            logger.info("the job %r has ended, %.1f s after it was told to", run.job.name, run.job.ignoring_for())
+        self._on_late_end(run.job)
 
     def stuck_longer_than(self, seconds: float) -> int:
-        """How many threads have been ignoring for so long that they were told to end."""
-        return sum(run.job.ignoring_for() > seconds for run in self._running)
+        """How many jobs have been ignoring for so long that they were told to end."""
+        return sum(run.job.ignoring_for() > seconds for run in self._ignoring())
 
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
-        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
-        found = []
-        for run in self._running:
-            if run.job.cancelled:
-                frame = frames.get(run.ident) if run.ident is not None else None
-                stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-                found.append(StuckThread(run.job.name, run.job.seconds_since_cancel(), stack))
-        return found
+        return [
+            StuckThread(run.job.name, run.job.ignoring_for(), stack)
+            for run in self._ignoring()
+            for stack in run.stacks()
+        ]
+
+    def _ignoring(self) -> set[_Run]:
+        return self._abandoned | {run for run in self._running if run.job.cancelled}
 
 
 class _Run:
     """One function in one thread."""
 
-    __slots__ = ("_mine", "done", "ident", "job", "result")
+    __slots__ = ("_between_raises", "_mine", "_next_raise", "_pause", "done", "ident", "job", "result")
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -161,17 +209,19 @@ class _Run:
         self.result: outcome.Outcome[Any] | None = None
         self.ident: int | None = None
         self._mine = allocate_lock()  # held while it is decided whether the thread is this run's
+        self._pause = _FIRST_PAUSE
+        self._next_raise = _RAISE_AFTER
+        self._between_raises = _RAISE_AFTER
 
-    def finished(self, result: outcome.Outcome[Any]) -> None:
-        """The thread has ended; in the Trio thread."""
-        self.job.ended(by_itself=not (isinstance(result, outcome.Error) and isinstance(result.error, JobCancelled)))
-        self.result = result
-        self.done.set()
+    # ---- in the thread -----------------------------------------------------------------------------------------------
 
     def body(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """The thread's work. Whatever was raised into it is gone before the thread takes its next job."""
         ident = get_ident()
+        clock = self.job.clock
         try:
+            if clock is not None:
+                clock.began(ident)
             self.ident = ident
             self.job.check()
             return context.run(_in_job, self.job, function, args)
@@ -181,22 +231,53 @@ class _Run:
                     with self._mine:
                         self.ident = None
                     take_back(ident)
+                    if clock is not None:
+                        clock.ended(ident)
                     break
-                except JobCancelled:  # it arrived just here; no other one can
+                except JobCancelled:  # it was on its way already; no other one can be
                     continue
 
+    # ---- in the Trio thread ------------------------------------------------------------------------------------------
+
+    def finished(self, result: outcome.Outcome[Any]) -> None:
+        """The thread has ended."""
+        self.job.ended(result.error if isinstance(result, outcome.Error) else None)
+        self.result = result
+        self.done.set()
+
+    def next_pause(self) -> float:
+        """Seconds until the ladder is to be climbed again."""
+        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
+        return pause
+
+    def wake(self) -> None:
+        """End what the job's threads are blocked on."""
+        self.job.wake()
+
     def interrupt(self) -> None:
-        """Raise into the thread, and into the job's other threads, where that is safe."""
-        if not self._mine.acquire(blocking=False):
+        """Raise into the job's threads, where the first two rungs have failed and it is safe."""
+        if self.job.quiet_for() < (_RAISE_AFTER_TOLD if self.job.was_told else _RAISE_AFTER):
             return
-        try:
-            if self.ident is not None and may_raise_in(self.ident):
-                raise_in(self.ident)
-        finally:
-            self._mine.release()
+        if self.job.ignoring_for() < self._next_raise:
+            return
+        raised = False
+        if self._mine.acquire(blocking=False):
+            try:
+                raised = self.ident is not None and raise_in(self.ident)
+            finally:
+                self._mine.release()
         for ident in threads_of(self.job):
-            if may_raise_in(ident):
-                raise_in(ident)
+            raised |= raise_in(ident)
+        if raised:
+            self._between_raises = min(self._between_raises * 2, _LONGEST_BETWEEN_RAISES)
+            self._next_raise = self.job.ignoring_for() + self._between_raises
+
+    def stacks(self) -> Iterator[str]:
+        """Where the job's threads are, formatted."""
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
+        for ident in {self.ident, *threads_of(self.job)} - {None}:
+            if (frame := frames.get(cast("int", ident))) is not None:
+                yield "".join(traceback.format_stack(frame))
 
 
 def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -1,0 +1,24 @@
+"""Which job a blocking call belongs to, and where a thread's waits are not to be broken."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from dspex_trio.threads.job import Job, current_job
+
+
+class _Exempt(threading.local):
+    """How deep the calling thread is inside of waits that are left alone, and of event loops of its own."""
+
+    waits = 0
+    loops = 0
+
+
+exempt: Final = _Exempt()
+
+
+def gated_job() -> Job | None:
+    """The job of which the calling thread's next wait is a part; None if the wait is not to be touched."""
+    job = current_job()
+    return None if job is None or exempt.waits else job

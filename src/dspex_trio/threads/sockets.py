@@ -1,0 +1,103 @@
+"""The seam's calls on sockets and its name resolution."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from _thread import start_new_thread
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from threading import BoundedSemaphore
+from typing import Any, Final
+
+from dspex_trio.threads.gate import gated_job
+
+SENDING: Final = ("send", "sendall", "sendto", "sendmsg")
+WAITING: Final = (
+    "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "connect", "connect_ex", "_accept",
+)  # fmt: skip
+TLS: Final = ("read", "write", "send", "do_handshake", "unwrap")
+RESOLVING: Final = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo")
+
+# How many lookups may hang in the system's resolver at once, all jobs together.
+_MAX_LOOKUPS: Final = 64
+_lookups: Final = BoundedSemaphore(_MAX_LOOKUPS)
+
+_timeout: Final = _socket.socket.gettimeout
+# The C type's own, not the enum that Python makes of it.
+_kind: Final = _socket.socket.type.__get__
+
+
+def blocking(original: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation on a socket, from which the job's cancel wakes the thread."""
+
+    @wraps(original)
+    def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
+        job = gated_job()
+        # A non-blocking socket never waits, and is often shared: Trio's own wakeup pair is one.
+        if job is None or _timeout(self) == 0.0:
+            return original(self, *args, **kwargs)
+        job.enter(self)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            job.leave(self)
+
+    return call
+
+
+def sending(original: Callable[..., Any]) -> Callable[..., Any]:
+    """As `blocking`, but for datagrams: they do not wait, and their sockets (metrics, logs) are often the process's."""
+    gated = blocking(original)
+
+    @wraps(original)
+    def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
+        if _kind(self) == socket.SOCK_DGRAM:
+            return original(self, *args, **kwargs)
+        return gated(self, *args, **kwargs)
+
+    return call
+
+
+def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A name lookup. The resolver cannot be woken, so it gets a thread that nobody has to wait for."""
+
+    @wraps(original)
+    def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
+        job = gated_job()
+        if job is None or _needs_no_lookup(host):
+            return original(host, *args, **kwargs)
+        job.check()
+        if not _lookups.acquire(blocking=False):
+            raise socket.gaierror(socket.EAI_AGAIN, f"{_MAX_LOOKUPS} name lookups of this process are hanging")
+        answer: list[tuple[bool, Any]] = []
+        waiter = job.waiter()
+
+        def ask() -> None:
+            try:
+                answer.append((True, original(host, *args, **kwargs)))
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+                answer.append((False, error))
+            _lookups.release()
+            with suppress(RuntimeError):  # the job was woken first
+                waiter.release()
+
+        start_new_thread(ask, ())
+        job.park(waiter)
+        job.woken()
+        succeeded, value = answer[0]
+        if succeeded:
+            return value
+        raise value
+
+    return resolve
+
+
+def _needs_no_lookup(host: Any) -> bool:
+    if host is None:
+        return True
+    if isinstance(host, tuple):  # the address that getnameinfo is given
+        return False
+    text = host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else str(host)
+    return text in {"", "localhost"} or ":" in text or text.replace(".", "").isdigit()

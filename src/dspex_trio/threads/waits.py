@@ -1,0 +1,262 @@
+"""The seam's waits that are no socket's: locks, sleeps, selectors, processes, event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import select
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial, wraps
+from typing import Any, Final
+
+from dspex_trio.threads.gate import exempt, gated_job
+from dspex_trio.threads.job import Job
+
+# How often a wait that cannot be woken looks whether its job is to end, in seconds. Shorter waits are left alone.
+STEP: Final = 0.02
+# How long an event loop in a job may take to wind up its cancelled tasks, in seconds.
+_LOOP_GRACE: Final = 0.25
+# How long a process that was killed may take to be gone, in seconds; nearly always it is a millisecond.
+_BURIAL: Final = 0.5
+# For calls that take another road when they are given a timeout: ten years, in seconds.
+_FOREVER: Final = 3.2e8
+
+
+def conditions(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Condition.wait`, and with it Event, Queue, Semaphore, Barrier and Future.
+
+    As the original does it, with a lock of its own for each waiter. Whoever was notified returns normally even when the
+    job is to end, so that no notification is lost; it stops at its next call.
+    """
+
+    @wraps(original)
+    def wait(self: Any, timeout: float | None = None) -> Any:
+        job = gated_job()
+        if job is None or (timeout is not None and timeout <= 0):
+            return original(self, timeout)
+        if not self._is_owned():
+            raise RuntimeError("cannot wait on un-acquired lock")
+        waiter = job.waiter()
+        self._waiters.append(waiter)
+        state = self._release_save()
+        notified = True
+        try:
+            job.park(waiter, timeout)
+        finally:
+            self._acquire_restore(state)
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+                notified = False
+        if not notified:
+            job.woken()
+        return notified
+
+    return wait
+
+
+def sleeping(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`time.sleep`."""
+
+    @wraps(original)
+    def sleep(seconds: float, /) -> None:
+        job = gated_job()
+        if job is None or not 0 < seconds < threading.TIMEOUT_MAX:
+            original(seconds)
+            return
+        job.check()
+        job.park(job.waiter(), seconds)
+        job.woken()
+
+    return sleep
+
+
+def joining(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Thread.join`."""
+
+    @wraps(original)
+    def join(self: threading.Thread, timeout: float | None = None) -> None:
+        job = gated_job()
+        if job is None or (timeout is not None and timeout <= STEP):
+            original(self, timeout)
+        else:
+            _in_steps(job.woken, partial(original, self), timeout, lambda _: not self.is_alive())
+
+    return join
+
+
+def selecting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`select` of a selector. Under an event loop, whose tasks have been cancelled, only when it takes too long."""
+
+    @wraps(original)
+    def select(self: Any, timeout: float | None = None) -> Any:
+        return _selected(partial(original, self), timeout)
+
+    return select
+
+
+def select_call(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`select.select`."""
+
+    @wraps(original)
+    def select(rlist: Any, wlist: Any, xlist: Any, timeout: float | None = None, /) -> Any:
+        return _selected(partial(original, rlist, wlist, xlist), timeout)
+
+    return select
+
+
+def polling(original: Callable[[], Any]) -> Callable[[], Any]:
+    """`select.poll`: the object that it makes inside a job."""
+
+    @wraps(original)
+    def poll() -> Any:
+        return original() if gated_job() is None else _Poll(original())
+
+    return poll
+
+
+class _Poll:
+    """A poll object whose wait can be ended."""
+
+    def __init__(self, real: select.poll) -> None:
+        self._real = real
+        self.register = real.register
+        self.modify = real.modify
+        self.unregister = real.unregister
+
+    def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
+        """As the real one: `timeout` in milliseconds, None or less than 0 for none."""
+        seconds = None if timeout is None or timeout < 0 else timeout / 1e3
+        found: list[tuple[int, int]] = _selected(self._in_milliseconds, seconds)
+        return found
+
+    def _in_milliseconds(self, seconds: float | None) -> list[tuple[int, int]]:
+        return self._real.poll(None if seconds is None else math.ceil(seconds * 1e3))
+
+
+def _selected(wait: Callable[[float | None], Any], timeout: float | None) -> Any:
+    job = gated_job()
+    if job is None or (timeout is not None and timeout <= STEP):
+        return wait(timeout)
+    look = partial(_end_when_overdue, job) if exempt.loops else job.woken
+    return _in_steps(look, wait, timeout, lambda found: any(found) if isinstance(found, tuple) else bool(found))
+
+
+def _end_when_overdue(job: Job) -> None:
+    if job.ignoring_for() > _LOOP_GRACE:
+        job.woken()
+
+
+def _in_steps(
+    look: Callable[[], None], wait: Callable[[float], Any], timeout: float | None, done: Callable[[Any], bool]
+) -> Any:
+    """Wait in short steps, looking in between whether the job is to end."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        look()
+        result = wait(max(min(STEP, end - time.monotonic()), 0))
+        if done(result) or time.monotonic() >= end:
+            return result
+
+
+def communicating(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Popen.communicate`; whoever is made to stop waiting for a process ends it, as `subprocess.run` does."""
+
+    @wraps(original)
+    def communicate(self: subprocess.Popen[Any], input: Any = None, timeout: float | None = None) -> Any:  # noqa: A002
+        job = gated_job()
+        if job is None:
+            return original(self, input, timeout)
+        try:
+            # Without a timeout it would read a lone pipe in C, where nothing reaches it.
+            return original(self, input, _FOREVER if timeout is None else timeout)
+        except BaseException:
+            if job.cancelled:
+                self.kill()
+            raise
+
+    return communicate
+
+
+def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Popen.wait`, without which nothing that runs a process ends."""
+
+    @wraps(original)
+    def wait(self: subprocess.Popen[Any], timeout: float | None) -> Any:
+        job = gated_job()
+        if job is None or (timeout is not None and timeout <= STEP):
+            return original(self, timeout)
+
+        def step(seconds: float) -> Any:
+            exempt.waits += 1  # it sleeps between its looks
+            try:
+                return original(self, seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                exempt.waits -= 1
+
+        def look() -> None:
+            # One that is ending anyway is taken leave of; any other is not waited for, and so has no purpose.
+            if job.cancelled and step(STEP) is None:
+                self.kill()
+                step(_BURIAL)
+                job.woken()
+
+        code = _in_steps(look, step, timeout, lambda code: code is not None)
+        if code is None and timeout is not None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return code
+
+    return wait
+
+
+def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`run_forever` of asyncio: its tasks are cancelled, from inside, before the loop is torn out of its selector."""
+
+    @wraps(original)
+    def run_forever(self: asyncio.BaseEventLoop) -> None:
+        job = gated_job()
+        if job is None:
+            original(self)
+            return
+        winding_up = job.cancelled  # a loop that runs once more to clean up after its cancel may do so
+        forget = None if winding_up else job.on_cancel(partial(_cancel_tasks, self))
+        exempt.loops += 1
+        try:
+            original(self)
+        finally:
+            exempt.loops -= 1
+            if forget is not None:
+                forget()
+        if not winding_up:
+            job.woken()
+
+    return run_forever
+
+
+def _cancel_tasks(loop: asyncio.BaseEventLoop) -> None:
+    def cancel() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    with suppress(RuntimeError):  # it has closed meanwhile
+        loop.call_soon_threadsafe(cancel)
+
+
+def logging_(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A log handler's socket is the process's: it is not broken because a trial ends while it logs."""
+
+    @wraps(original)
+    def handle(self: logging.Handler, record: logging.LogRecord) -> Any:
+        exempt.waits += 1
+        try:
+            return original(self, record)
+        finally:
+            exempt.waits -= 1
+
+    return handle

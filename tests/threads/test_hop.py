@@ -1,0 +1,70 @@
+"""From a job's thread to the loop and back."""
+
+import contextvars
+
+import pytest
+import trio
+
+from dspex_trio.threads import Job, Slots, current_job, open_threads, run_in_loop
+
+variable = contextvars.ContextVar("variable")
+
+
+async def run(threads, function, job=None):
+    return await threads.run(function, job=job or Job(), slot=Slots(1).acquire_nowait())
+
+
+async def test_a_thread_gets_what_the_loop_returns_or_raises(threads):
+    async def double(value):
+        await trio.lowlevel.checkpoint()
+        return 2 * value
+
+    async def fail():
+        raise KeyError("gone")
+
+    assert await run(threads, lambda: run_in_loop(double, 21)) == 42
+    with pytest.raises(KeyError, match="gone"):
+        await run(threads, lambda: run_in_loop(fail))
+
+
+async def test_the_threads_context_goes_along_but_the_loop_is_not_the_jobs(threads):
+    async def look():
+        await trio.lowlevel.checkpoint()
+        return variable.get(), current_job()
+
+    def work():
+        variable.set("set in the thread")
+        return run_in_loop(look)
+
+    assert await run(threads, work) == ("set in the thread", None)
+
+
+async def test_a_cancelled_job_cancels_what_it_waits_for(threads):
+    begun, ended, job = trio.Event(), trio.Event(), Job()
+
+    async def wait():
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def cancel():
+                await begun.wait()
+                scope.cancel()
+
+            await run(threads, lambda: run_in_loop(wait), job)
+    assert job.details()["rung"] == "wake"
+    await ended.wait()
+
+
+async def test_it_is_for_the_threads_of_jobs():
+    with pytest.raises(RuntimeError, match="threads of a job"):
+        run_in_loop(trio.sleep, 0)
+    async with open_threads():
+        with pytest.raises(RuntimeError, match="threads of a job"):
+            await trio.to_thread.run_sync(run_in_loop, trio.sleep, 0)
