@@ -5,6 +5,7 @@ set positional-arguments
 
 python := env("PYTHON", "python3")
 bin := justfile_directory() / ".venv/bin"
+h2-4 := justfile_directory() / ".venv/h2-4.4.1"
 
 # List the recipes
 [private]
@@ -22,6 +23,21 @@ serve *arguments: (_venv "runtime")
 # Run the tests; the arguments are pytest's
 test *arguments: (_venv "dev")
     @{{bin}}/python -m pytest "$@"
+
+# Run the tests of the RPC layer on h2 4, which purerpc's own requirements do not let pip install
+test-h2-4 *arguments: (_venv "dev")
+    @[ -e {{h2-4}}/.complete ] || { {{bin}}/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+        --target {{h2-4}} h2==4.4.1 hpack==4.2.0 hyperframe==6.1.0 && touch {{h2-4}}/.complete; }
+    @PYTHONPATH={{h2-4}} {{bin}}/python -c 'import h2; print("h2", h2.__version__)'
+    @PYTHONPATH={{h2-4}} {{bin}}/python -m pytest tests/rpc --ignore tests/rpc/test_bench_rpc.py "$@"
+
+# Run gRPC's interoperability cases both ways against grpcio, grpc-js and raw frames
+interop *arguments: (_venv "dev")
+    @{{bin}}/python tools/interop.py "$@"
+
+# Run h2spec's 146 cases, rewritten as tests, against the server
+h2spec *arguments: (_venv "dev")
+    @{{bin}}/python -m pytest -q tests/rpc/test_h2spec.py "$@"
 
 # Check format, lint, types, layers, async rules and that generated code is current
 check: (_venv "dev")
