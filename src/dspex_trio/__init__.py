@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         Variable,
     )
     from dspex_trio.programs.registry import get_module_class, register, tool
-    from dspex_trio.runtime import Runtime, open_runtime, serve
+    from dspex_trio.runtime import Runtime, open_runtime
+    from dspex_trio.serving import serve
     from dspex_trio.sessions import SessionContext
 
 __all__ = [
@@ -83,7 +84,7 @@ _HOMES = {
     "tool": "programs.registry",
     "Runtime": "runtime",
     "open_runtime": "runtime",
-    "serve": "runtime",
+    "serve": "serving",
     "SessionContext": "sessions",
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from dspex_trio import rpc
@@ -12,6 +13,8 @@ from dspex_trio.errors import ValueNotDecodable
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.generated.program_grpc import SnakepitBridgeStub
 from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest
+from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.stubs import Caller, CallOptions
 from dspex_trio.rpc.target import Target
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.wire import decode_outcome, encode_request, program_from_json
@@ -25,6 +28,7 @@ async def open_client(
     *,
     store: Target | None = None,
     tls: ssl.SSLContext | None = None,
+    token: str | None = None,
     settings: rpc.ChannelSettings | None = None,
 ) -> AsyncIterator[Client]:
     """A client of the worker at `target`; it connects with the first call, and again whenever that is needed.
@@ -36,6 +40,7 @@ async def open_client(
             trials are spread.
         store: The session store of the worker, if it is not the worker's own.
         tls: Makes it TLS.
+        token: A bearer token, sent with every call; it wants TLS unless the worker is on this machine.
         settings: Limits and habits of the connection.
 
     Raises:
@@ -51,8 +56,34 @@ async def open_client(
                 rpc.open_channel(store, tls=tls, settings=settings or STORE_CHANNEL)
             )
         where = target if store is None else store
-        sessions = Sessions(BridgeServiceStub(bridge), where=where if isinstance(where, str) else "the given address")
-        yield Client(SnakepitBridgeStub(channel), sessions)
+        name = where if isinstance(where, str) else "the given address"
+        yield Client(
+            SnakepitBridgeStub(_authorized(channel, token)),
+            Sessions(BridgeServiceStub(_authorized(bridge, token)), where=name),
+        )
+
+
+def _authorized(channel: rpc.Channel, token: str | None) -> Caller:
+    return channel if token is None else _WithToken(channel, token)
+
+
+class _WithToken:
+    """A channel whose calls carry a bearer token."""
+
+    def __init__(self, channel: rpc.Channel, token: str) -> None:
+        self._channel = channel
+        self._token = ("authorization", f"Bearer {token}")
+
+    async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
+        return await self._channel.call(path, request, self._with_token(options))
+
+    def open(
+        self, path: str, options: CallOptions, request: bytes | None = None
+    ) -> AbstractAsyncContextManager[ClientCall]:
+        return self._channel.open(path, self._with_token(options), request)
+
+    def _with_token(self, options: CallOptions) -> CallOptions:
+        return replace(options, metadata=rpc.Metadata([*options.metadata.items(), self._token]))
 
 
 class Client:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -18,6 +18,10 @@ from pydantic_settings import (
 )
 
 ENVIRONMENT_PREFIX = "DSPEX_TRIO_"
+
+
+# What these hold is not shown.
+_SECRETS: Final = frozenset({"lm_args", "token"})
 
 
 class InvalidSettings(ValueError):
@@ -58,6 +62,19 @@ class Settings(BaseSettings):
     ready_file: Path | None = Field(
         default=None, description="File that gets the decimal port, by rename, once the server answers."
     )
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file with the server's certificate chain; makes the port TLS."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file with the certificate's private key.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM file with the roots of clients' certificates; only such clients are served."
+    )
+    token: str | None = Field(
+        default=None,
+        min_length=8,
+        repr=False,
+        description="Bearer token that every call but health checks must carry. Better set in the environment.",
+    )
     store: str = Field(
         default="embedded",
         pattern=r"^(embedded|.+:\d+|unix:.+)$",
@@ -86,7 +103,7 @@ class Settings(BaseSettings):
     )
     max_trial_seconds: float = Field(default=600.0, gt=0, description="The most time any trial gets, in seconds.")
     max_message_bytes: int = Field(
-        16 * 1024 * 1024, ge=1024, lt=2**31, description="The largest request or response, in bytes."
+        default=16 * 1024 * 1024, ge=1024, lt=2**31, description="The largest request or response, in bytes."
     )
     max_sessions: int = Field(
         default=1024, ge=1, description="Session contexts kept at once; the longest unused one goes first."
@@ -95,10 +112,11 @@ class Settings(BaseSettings):
         default=300.0, gt=0, description="A session context unused for so long is dropped."
     )
     reply_margin_ms: float = Field(
-        default=20.0,
+        default=10.0,
         ge=0,
         le=1000,
-        description="Taken off the caller's time so that the failure arrives before its own timer.",
+        description="The least that is taken off the caller's time so that the failure arrives before its own timer; "
+        "it adapts upwards, to 50 ms at the most, to how late answers leave.",
     )
     raise_in_threads: bool = Field(
         default=True,
@@ -144,6 +162,14 @@ class Settings(BaseSettings):
             raise InvalidSettings(f"the settings cannot be read: {error}") from error
         return cls.model_construct(_fields_set=found.model_fields_set, **dict(found))
 
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
     @field_validator("load")
     @classmethod
     def _module_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -157,10 +183,12 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        if problem["type"] == "extra_forbidden":
+        if not problem["loc"]:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"{name}: there is no such setting")
         else:
             spelled = f"--{name.replace('_', '-')}, {ENVIRONMENT_PREFIX}{name.upper()}"
-            got = "" if name == "lm_args" else f"; got {problem['input']!r}"  # it may hold a key
+            got = "" if name in _SECRETS else f"; got {problem['input']!r}"  # it may hold a key
             lines.append(f"{name} ({spelled}): {problem['msg'].removeprefix('Value error, ')}{got}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A runtime: the rooms wired together, for any Trio program to run trials in, or served over gRPC."""
+"""A runtime: the rooms wired together, for any Trio program to run trials in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
@@ -19,9 +19,10 @@ from dspex_trio.programs import CARRIERS, ProgramSettings, current_interrupt, in
 from dspex_trio.redaction import Redactor, is_secret_name
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.store import SessionStore, in_process_stub
-from dspex_trio.sessions import MemoryStore, SessionContext, Sessions
-from dspex_trio.trials import Admission, Trials
-from dspex_trio.trials.road import contained
+from dspex_trio.sessions import STORE_CHANNEL, MemoryStore, SessionContext, Sessions
+from dspex_trio.trials import Admission, ReplyMargin, Trials
+from dspex_trio.trials.admission import Slot
+from dspex_trio.trials.road import Job, contained
 from dspex_trio.wire import program_from_json
 
 if TYPE_CHECKING:
@@ -112,11 +113,11 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
     """
     settings = settings or Settings()
-    redact = Redactor(_secrets(settings.lm_args), os.environ)
+    redact = Redactor([*_secrets(settings.lm_args), settings.token or ""], os.environ)
     margin = ReplyMargin(settings.reply_margin_ms / 1e3)
     with open_programs(_program_settings(settings), lm=lm, redact=redact) as loader, _dspy_known_to_threads():
         async with (
-            threads.open_threads(patience=lambda: margin() * _PATIENCE, may_raise=settings.raise_in_threads) as workers,
+            threads.open_threads(patience=margin.patience, may_raise=settings.raise_in_threads) as workers,
             _open_sessions(settings) as (sessions, stores),
         ):
             trials = Trials(
@@ -127,7 +128,7 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
                     threads.Slots(settings.max_trials), settings.max_queue, partial(_too_many_stuck, workers, settings)
                 ),
                 redact=redact,
-                on_outcome=_log_outcome,
+                on_outcome=partial(_ended, margin),
             )
             executor = ProgramExecutor(
                 trials,
@@ -139,67 +140,8 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
             yield Runtime(settings, trials, sessions, [executor, *stores], margin)
 
 
-async def serve(
-    settings: Settings | None = None,
-    *,
-    lm: dspy.BaseLM | None = None,
-    stopping: trio.Event | None = None,
-    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve trials over gRPC until cancelled, or until `stopping` is set and what is running has ended.
-
-    Args:
-        settings: What the operator chose.
-        lm: A ready language model for programs that name none.
-        stopping: When set, running trials get `settings.grace_seconds`, then end as SHUTTING_DOWN.
-        task_status: `started` gets the listeners once the server answers.
-
-    Raises:
-        OSError: The port cannot be bound.
-        CannotLoad, UnsupportedDspy: As `open_runtime` says.
-    """
-    settings = settings or Settings()
-    async with open_runtime(settings, lm=lm) as runtime, trio.open_nursery() as nursery:
-        drain = rpc.Drain()
-        listeners = await nursery.start(
-            partial(
-                rpc.serve,
-                runtime.servicers,
-                host=settings.host,
-                port=settings.port,
-                settings=rpc.ServerSettings(
-                    max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes
-                ),
-                drain=drain,
-            )
-        )
-        task_status.started(listeners)
-        await (stopping if stopping is not None else trio.Event()).wait()
-        await runtime.drain(settings.grace_seconds)
-        drain.start(_LAST_REPLIES)
-
-
-# Once the last trial has ended, its reply needs no longer than this to leave, in seconds.
-_LAST_REPLIES: Final = 1.0
-
-
 # A thread that ignores for so long that its trial is over counts as stuck, in seconds.
 _STUCK_AFTER: Final = 2.0
-
-# The part of the reply margin for which an answer waits for its trial's thread; the rest is for the way to the caller.
-_PATIENCE: Final = 0.5
-
-
-class ReplyMargin:
-    """Seconds before the caller's own deadline at which a trial is ended; none where time is virtual."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def __call__(self) -> float:
-        """The margin now."""
-        real = type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
-        return self._seconds if real else 0.0
 
 
 class _Executor:
@@ -208,11 +150,12 @@ class _Executor:
     def __init__(self, workers: threads.Threads) -> None:
         self._workers = workers
 
-    def job(self, name: str) -> threads.Job:
+    def job(self, name: str) -> Job:
         return threads.Job(name)
 
-    def run(self, function: Callable[..., Any], /, *args: Any, job: threads.Job, slot: threads.Slot) -> Awaitable[Any]:
-        return self._workers.run(function, *args, job=job, slot=slot)
+    def run(self, function: Callable[..., Any], /, *args: Any, job: Job, slot: Slot) -> Awaitable[Any]:
+        # What comes back is what `job` and the slots that admission was given handed out.
+        return self._workers.run(function, *args, job=cast("threads.Job", job), slot=cast("threads.Slot", slot))
 
 
 def _too_many_stuck(workers: threads.Threads, settings: Settings) -> str | None:
@@ -240,8 +183,7 @@ async def _open_sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, li
         store = SessionStore(MemoryStore())
         yield bounded(in_process_stub(store), where="the embedded store"), [store]
     else:
-        channel_settings = rpc.ChannelSettings(keepalive_time=10.0, keepalive_timeout=5.0)
-        async with rpc.open_channel(settings.store, settings=channel_settings) as channel:
+        async with rpc.open_channel(settings.store, settings=STORE_CHANNEL) as channel:
             yield bounded(BridgeServiceStub(channel), where=settings.store), []
 
 
@@ -264,7 +206,8 @@ def _secrets(arguments: Mapping[str, Any]) -> Iterator[str]:
             yield value
 
 
-def _log_outcome(request: TrialRequest, outcome: TrialOutcome) -> None:
+def _ended(margin: ReplyMargin, request: TrialRequest, outcome: TrialOutcome) -> None:
+    margin.observe(request, outcome)
     if logger.isEnabledFor(logging.INFO):
         told = "OK" if isinstance(outcome, TrialSuccess) else f"{outcome.kind.name} in {outcome.stage.name}"
         logger.info(

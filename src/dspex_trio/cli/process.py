@@ -79,7 +79,7 @@ async def until_served(server: Callable[..., Awaitable[object]], ready: Callable
     """Run a server that tells its listeners; `ready` gets the port once it answers."""
     async with trio.open_nursery() as nursery:
         [listener, *_] = await nursery.start(server)
-        ready(listener.socket.getsockname()[1])
+        ready(getattr(listener, "transport_listener", listener).socket.getsockname()[1])  # TLS wraps the real one
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

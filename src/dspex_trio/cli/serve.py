@@ -10,7 +10,7 @@ import trio
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
 from dspex_trio.config import Settings
 from dspex_trio.programs import CannotLoad, UnsupportedDspy
-from dspex_trio.runtime import serve
+from dspex_trio.serving import serve
 
 logger = logging.getLogger("dspex_trio")
 

@@ -140,9 +140,7 @@ class Trials:
         async with self._admission.admit() as slot:
 
             def run_in_thread(function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
-                return self._executor.run(
-                    contained, trial.job, function, *args, job=trial.job, slot=slot
-                )
+                return self._executor.run(contained, trial.job, function, *args, job=trial.job, slot=slot)
 
             trial.progress.enter(Stage.SESSION)
             source = self._sources(request.session_id)

@@ -1,0 +1,81 @@
+"""`serve`: a runtime behind gRPC, with health, reflection, TLS, a token, and an orderly end."""
+
+from __future__ import annotations
+
+import ssl
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from dspex_trio import rpc
+from dspex_trio.config import Settings
+from dspex_trio.runtime import Runtime, open_runtime
+
+if TYPE_CHECKING:
+    import dspy
+
+# Once the last trial has ended, its reply needs no longer than this to leave, in seconds.
+_LAST_REPLIES: Final = 1.0
+
+
+async def serve(
+    settings: Settings | None = None,
+    *,
+    lm: dspy.BaseLM | None = None,
+    stopping: trio.Event | None = None,
+    task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve trials over gRPC until cancelled, or until `stopping` is set and what is running has ended.
+
+    Beside the program service (and the store, if it is embedded) it serves `grpc.health.v1` and server reflection. When
+    `stopping` is set, health turns NOT_SERVING, no new trials are taken, running ones get `settings.grace_seconds` and
+    then end as SHUTTING_DOWN, and connections close once the last reply has left.
+
+    Args:
+        settings: What the operator chose.
+        lm: A ready language model for programs that name none.
+        stopping: Set it to end in an orderly way.
+        task_status: `started` gets the listeners once the server answers.
+
+    Raises:
+        OSError: The port cannot be bound, or a TLS file cannot be read.
+        CannotLoad, UnsupportedDspy: As `open_runtime` says.
+    """
+    settings = settings or Settings()
+    async with open_runtime(settings, lm=lm) as runtime, trio.open_nursery() as nursery:
+        drain = rpc.Drain()
+        health = rpc.Health(rpc.service_names(runtime.servicers))
+        listeners = await nursery.start(partial(_serve_calls, runtime, health, drain))
+        task_status.started(listeners)
+        await (stopping if stopping is not None else trio.Event()).wait()
+        health.shut_down()
+        await runtime.drain(settings.grace_seconds)
+        drain.start(_LAST_REPLIES)
+
+
+async def _serve_calls(
+    runtime: Runtime,
+    health: rpc.Health,
+    drain: rpc.Drain,
+    task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    settings = runtime.settings
+    await rpc.serve(
+        [*runtime.servicers, health, *rpc.reflection(runtime.servicers)],
+        host=settings.host,
+        port=settings.port,
+        tls=_tls(settings),
+        settings=rpc.ServerSettings(
+            max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes
+        ),
+        interceptors=[] if settings.token is None else [rpc.bearer_token(settings.token)],
+        drain=drain,
+        task_status=task_status,
+    )
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return rpc.server_tls(settings.tls_certificate, settings.tls_key, client_ca=settings.tls_client_ca)

@@ -1,0 +1,50 @@
+"""The reply margin: what is taken off the caller's time, so that the failure arrives before its own timer fires."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from dspex_trio.errors import FailureKind
+from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
+
+_FIRST: Final = 0.020
+_HIGHEST: Final = 0.050
+# An answer leaves in time when the margin is so many times what it took the last ones to leave.
+_SAFETY: Final = 3.0
+_DECAY: Final = 0.98
+# The part of the margin for which an answer waits for its trial's thread; the rest is for the way to the caller.
+_PATIENCE: Final = 0.5
+
+
+class ReplyMargin:
+    """Adapts to how late answers really leave on this machine; nothing where time is virtual.
+
+    Args:
+        floor: The least margin, in seconds; above 50 ms it is the only one.
+    """
+
+    def __init__(self, floor: float) -> None:
+        self._floor = floor
+        self._highest = max(floor, _HIGHEST)
+        self._now = max(floor, min(_FIRST, self._highest))
+
+    def __call__(self) -> float:
+        """The margin now, in seconds."""
+        # Trio has no name for its default clock; every other one is a test's.
+        return self._now if type(trio.lowlevel.current_clock()).__name__ == "SystemClock" else 0.0
+
+    def patience(self) -> float:
+        """How long an answer may wait for its trial's thread, in seconds."""
+        return self() * _PATIENCE
+
+    def observe(self, request: TrialRequest, outcome: TrialOutcome) -> None:
+        """Learn from an answer that is about to leave."""
+        if not isinstance(outcome, TrialFailure) or outcome.kind is not FailureKind.DEADLINE_EXCEEDED:
+            return
+        late = trio.current_time() - request.deadline
+        if outcome.details.get("stuck") == "true":
+            late -= self.patience()  # it waited on purpose
+        if request.deadline > request.arrived:  # a deadline that was past on arrival teaches nothing
+            self._now = min(max(self._floor, self._now * _DECAY, late * _SAFETY), self._highest)

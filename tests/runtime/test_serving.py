@@ -1,0 +1,101 @@
+"""What a served runtime offers beside trials: health, reflection, TLS, a token, an orderly end."""
+
+import pytest
+import trio
+import trustme
+
+import dspex_trio as dspex
+from dspex_trio import rpc
+from dspex_trio.rpc.generated.health_grpc import HealthStub
+from dspex_trio.rpc.generated.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+TOKEN = "a-long-enough-token"
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name in ("server", "client"):
+        made = authority.issue_cert("localhost", "127.0.0.1")
+        made.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+        for pem in made.cert_chain_pems:
+            pem.write_to_path(str(tmp_path / f"{name}.pem"), append=True)
+    return tmp_path
+
+
+async def served(nursery, stopping=None, **settings):
+    [listener, *_] = await nursery.start(
+        lambda task_status: dspex.serve(dspex.Settings(port=0, **settings), stopping=stopping, task_status=task_status)
+    )
+    return getattr(listener, "transport_listener", listener).socket.getsockname()[1]
+
+
+async def refused(client):
+    with trio.fail_after(10), pytest.raises(rpc.RpcError) as caught:
+        await client.execute({"python_class": "Nope"}, {})
+    return caught.value.status
+
+
+async def test_only_callers_with_the_token_are_served(nursery):
+    port = await served(nursery, token=TOKEN)
+    async with dspex.open_client(f"127.0.0.1:{port}") as stranger:
+        assert await refused(stranger) is rpc.StatusCode.UNAUTHENTICATED
+    async with dspex.open_client(f"127.0.0.1:{port}", token="another-token") as stranger:
+        assert await refused(stranger) is rpc.StatusCode.UNAUTHENTICATED
+    async with dspex.open_client(f"127.0.0.1:{port}", token=TOKEN) as client:
+        outcome = await client.execute({"python_class": "Nope"}, {})
+        assert outcome.kind is dspex.FailureKind.CLASS_NOT_FOUND
+        session = await client.initialize_session("s")
+        await session.register("v", "integer", 1)
+        assert await session.get("v") == 1
+    async with rpc.open_channel(f"127.0.0.1:{port}") as channel:  # probes carry no credentials
+        reply = await HealthStub(channel).Check(HealthCheckRequest(service=rpc.READINESS))
+        assert reply.status == HealthCheckResponse.SERVING
+
+
+async def test_mutual_tls_serves_only_clients_with_a_certificate(nursery, certificates):
+    port = await served(
+        nursery,
+        tls_certificate=certificates / "server.pem",
+        tls_key=certificates / "server.key",
+        tls_client_ca=certificates / "ca.pem",
+    )
+    known = rpc.client_tls(
+        ca=certificates / "ca.pem", certificate=certificates / "client.pem", key=certificates / "client.key"
+    )
+    async with dspex.open_client(f"localhost:{port}", tls=known) as client:
+        outcome = await client.execute({"python_class": "Nope"}, {})
+        assert outcome.kind is dspex.FailureKind.CLASS_NOT_FOUND
+    async with dspex.open_client(f"localhost:{port}", tls=rpc.client_tls(ca=certificates / "ca.pem")) as stranger:
+        assert await refused(stranger) is rpc.StatusCode.UNAVAILABLE
+
+
+async def test_health_turns_not_serving_before_anything_else_ends(nursery):
+    stopping = trio.Event()
+    port = await served(nursery, stopping=stopping)
+    seen = []
+    async with rpc.open_channel(f"127.0.0.1:{port}") as channel:
+        request = HealthCheckRequest(service="snakepit.bridge.SnakepitBridge")
+        with pytest.raises(rpc.RpcError) as caught:  # noqa: PT012 - the stream ends with the server
+            async with HealthStub(channel).Watch(request) as states:
+                async for state in states:
+                    seen.append(state.status)
+                    stopping.set()
+    assert seen == [HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING]
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"tls_certificate": "x.pem"}, "tls_certificate and tls_key go together"),
+        ({"tls_client_ca": "x.pem"}, "tls_client_ca needs tls_certificate and tls_key"),
+        ({"token": "short"}, "token (--token, DSPEX_TRIO_TOKEN): String should have at least 8 characters"),
+    ],
+)
+def test_settings_that_do_not_fit_together_say_so(settings, told):
+    with pytest.raises(dspex.InvalidSettings) as caught:
+        dspex.Settings.load_from(settings)
+    assert told in str(caught.value)
+    assert "short" not in str(caught.value)

@@ -1,0 +1,58 @@
+from dataclasses import replace
+
+import pytest
+import trio
+
+from dspex_trio.errors import FailureKind, Stage
+from dspex_trio.model import TrialFailure, TrialSuccess
+from dspex_trio.trials import ReplyMargin
+
+from .fakes import request
+
+EXCEEDED = TrialFailure(kind=FailureKind.DEADLINE_EXCEEDED, stage=Stage.EXECUTE, error_type="x", error_message="x")
+
+
+def late(seconds):
+    asked = request(seconds=1)
+    return replace(asked, arrived=asked.arrived - 10, deadline=trio.current_time() - seconds)
+
+
+async def test_the_margin_grows_with_how_late_answers_leave_up_to_fifty_milliseconds():
+    margin = ReplyMargin(0.01)
+    assert margin() == 0.02
+    margin.observe(late(0.012), EXCEEDED)
+    assert margin() == pytest.approx(0.036, abs=0.005)
+    margin.observe(late(0.9), EXCEEDED)
+    assert margin() == 0.05
+
+
+async def test_it_shrinks_again_to_its_floor_when_answers_are_on_time():
+    margin = ReplyMargin(0.01)
+    margin.observe(late(0.9), EXCEEDED)
+    for _ in range(200):
+        margin.observe(late(0), EXCEEDED)
+    assert margin() == pytest.approx(0.01, abs=0.003)
+
+
+async def test_waiting_for_a_stuck_thread_is_no_lateness():
+    margin = ReplyMargin(0.01)
+    stuck = replace(EXCEEDED, details={"stuck": "true"})
+    margin.observe(late(margin.patience()), stuck)
+    assert margin() <= 0.02
+
+
+async def test_other_outcomes_and_deadlines_that_were_past_on_arrival_teach_nothing():
+    margin = ReplyMargin(0.01)
+    margin.observe(late(5), TrialSuccess(prediction={}))
+    margin.observe(replace(late(5), arrived=trio.current_time()), EXCEEDED)
+    assert margin() == 0.02
+
+
+async def test_a_floor_above_the_ceiling_is_the_margin():
+    margin = ReplyMargin(0.5)
+    margin.observe(late(5), EXCEEDED)
+    assert (margin(), margin.patience()) == (0.5, 0.25)
+
+
+async def test_there_is_none_where_time_is_virtual(mock_clock):
+    assert (ReplyMargin(0.01)(), ReplyMargin(0.01).patience()) == (0, 0)
