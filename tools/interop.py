@@ -128,7 +128,7 @@ async def channel_calls(case: str, code: tuple[Any, Any, Any], rounds: int) -> N
         taps.append(TappedConnector(port))
 
         async def server_cancelled() -> None:
-            seen = await trio.to_thread.run_sync(service.cancelled.wait, CALL_SECONDS, abandon_on_cancel=True)
+            seen = await trio.to_thread.run_sync(service.over.wait, CALL_SECONDS, abandon_on_cancel=True)
             expect(seen, True, "the server's handler was cancelled")
 
         async with caller(taps[0], rounds, server_cancelled) as on:

@@ -21,11 +21,11 @@ class GrpcioService:
         was_compressed: How a request came, which grpcio does not tell.
 
     Attributes:
-        cancelled: Set when a call was cancelled while its handler ran.
+        over: Set when a FullDuplexCall is over; when its caller does not end it, then by cancellation.
     """
 
     def __init__(self, empty: Any, pb: Any, was_compressed: WasCompressed) -> None:
-        self.cancelled = threading.Event()
+        self.over = threading.Event()
         self._empty = empty
         self._pb = pb
         self._was_compressed = was_compressed
@@ -64,13 +64,11 @@ class GrpcioService:
     def FullDuplexCall(self, requests: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """The replies that each request asks for, as it comes."""
         _echo_metadata(context)
-        ended = threading.Event()
-        context.add_callback(lambda: None if ended.is_set() else self.cancelled.set())
+        context.add_callback(self.over.set)
         for request in requests:
             _fail_if_asked(request, context)
             for one in request.response_parameters:
                 yield self._pb.StreamingOutputCallResponse(payload=self._zeros(one.size))
-        ended.set()
 
     def _zeros(self, size: int) -> Any:
         return self._pb.Payload(body=bytes(size))
