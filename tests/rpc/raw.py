@@ -182,6 +182,11 @@ class RawClient:
         )
         return self.replies.get(stream_id, Reply())
 
+    async def reset_of(self, stream_id):
+        """The code with which the other side reset a stream, once it has."""
+        await self.until(lambda: stream_id in self.replies and self.replies[stream_id].reset is not None)
+        return self.replies[stream_id].reset
+
     async def until_closed(self):
         """Read until the server closes."""
         while await self.receive():
@@ -191,6 +196,31 @@ class RawClient:
         """Whether another call on this connection is served."""
         await self.send(*self.call(stream_id))
         return (await self.reply(stream_id)).status == 0
+
+
+class RawServer(RawClient):
+    """A server that says whatever a test wants it to say to our channel."""
+
+    async def begin(self, settings=None):
+        """Send our settings; throw away the client's preface."""
+        frame = SettingsFrame(0)
+        frame.settings = settings or {}
+        await self.send(frame)
+        preface = b""
+        while len(preface) < len(PREFACE):
+            preface += await self.stream.receive_some(len(PREFACE) - len(preface))
+        assert preface == PREFACE
+
+    async def request(self, stream_id):
+        """The headers of a call, once they have come."""
+        await self.until(lambda: stream_id in self.replies and self.replies[stream_id].headers)
+        return self.replies[stream_id].trailers
+
+    async def answer(self, stream_id, *bodies, status=0):
+        """A whole response."""
+        frames = [self.headers(stream_id, [(":status", "200"), ("content-type", "application/grpc")])]
+        frames += [self.data(stream_id, message(body)) for body in bodies]
+        await self.send(*frames, self.headers(stream_id, [("grpc-status", str(status))], end=True))
 
 
 @asynccontextmanager

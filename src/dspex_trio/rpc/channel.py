@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,13 +43,33 @@ async def open_channel(
         ValueError: The target is no address.
     """
     channel = Channel(addresses(target), tls, settings)
+    body = _Body()
     async with trio.open_nursery() as nursery:
         for endpoint in channel.endpoints:
             nursery.start_soon(endpoint.run)
-        try:
+        with body:
             yield channel
-        finally:
-            nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+    body.raise_again()
+
+
+class _Body:
+    """Carries what a block raised past the end of a nursery, which would make a group of it."""
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self._error = error
+        return True
+
+    def raise_again(self) -> None:
+        """Raise what was carried, cancellation included, if there is something."""
+        if self._error is not None:
+            raise self._error
 
 
 class Channel:
@@ -65,29 +86,41 @@ class Channel:
 
     async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
         """Make a call with one request and one reply; see UnaryUnary."""
-        for _ in range(_MAX_ATTEMPTS - 1):
+        for attempt in itertools.count(1):
             call = await self._start(path, options)
             try:
                 await call.send_message(request, end=True)
                 return await call.only_reply()
             except RpcError:
-                if not call.unprocessed:
+                if not call.unprocessed or attempt >= _MAX_ATTEMPTS:
                     raise
             finally:
                 call.close()
-        async with self.open(path, options, request) as call:
-            return await call.only_reply()
+        raise AssertionError("the loop above has no other end")
 
     @asynccontextmanager
     async def open(self, path: str, options: CallOptions, request: bytes | None = None) -> AsyncIterator[ClientCall]:
         """Begin a call, with its only request if that is given; at the end of the block it is over."""
-        call = await self._start(path, options)
-        try:
+        begun: list[ClientCall] = []
+
+        async def begin() -> ClientCall:
+            call = await self._start(path, options)
+            begun.append(call)
             if request is not None:
-                await call.send_message(request, end=True)
-            yield call
+                call.again = begin if len(begun) < _MAX_ATTEMPTS else None
+                try:
+                    await call.send_message(request, end=True)
+                except RpcError:
+                    if call.status is None:
+                        raise
+                    # The call has ended: whoever reads from it is told, and may know how to begin it again.
+            return call
+
+        try:
+            yield await begin()
         finally:
-            call.close()
+            for call in begun:
+                call.close()
 
     async def _start(self, path: str, options: CallOptions) -> ClientCall:
         await trio.lowlevel.checkpoint_if_cancelled()

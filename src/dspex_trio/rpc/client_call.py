@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -28,6 +29,13 @@ class ClientCall(CallStream):
         stream_id: Its HTTP/2 stream.
         compression: What requests are compressed with.
         max_request_size: The largest request in bytes.
+
+    Attributes:
+        initial_metadata: What the server sent first; None as long as it has not.
+        trailing_metadata: What it sent last.
+        status: How the call ended; None as long as it has not.
+        unprocessed: Whether the server promises to have done nothing.
+        again: Begins the same call anew, if that is possible.
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class ClientCall(CallStream):
         self.trailing_metadata = NO_METADATA
         self.status: Status | None = None
         self.unprocessed = False
+        self.again: Callable[[], Awaitable[ClientCall]] | None = None
         self._client = connection
         self._compress = compressor(compression) if compression else None
         self._max_request_size = max_request_size

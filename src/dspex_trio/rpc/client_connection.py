@@ -26,6 +26,7 @@ from dspex_trio.rpc.upkeep import keep_alive
 
 _CLOSE_TIMEOUT: Final = 1.0
 _LOST: Final = Status(StatusCode.UNAVAILABLE, "the connection was lost")
+_TOO_MANY_PINGS: Final = b"too_many_pings"
 _SILENT: Final = Status(StatusCode.UNAVAILABLE, "the server does not answer pings")
 
 
@@ -36,17 +37,23 @@ class ClientConnection(Connection[ClientEngine]):
         stream: Any Trio stream, after TLS's handshake.
         engine: Its protocol.
         settings: Limits.
+        keepalive_time: Instead of the settings'.
 
     Attributes:
         ready: Set when the server has spoken HTTP/2.
         retired: Set when no new calls can be made on it, for whatever reason.
+        pinged_too_often: Whether the server said so.
     """
 
-    def __init__(self, stream: trio.abc.Stream, engine: ClientEngine, settings: ChannelSettings) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, engine: ClientEngine, settings: ChannelSettings, keepalive_time: float
+    ) -> None:
         super().__init__(stream, engine, output_buffer=settings.output_buffer, close_timeout=_CLOSE_TIMEOUT)
         self.ready = trio.Event()
         self.retired = trio.Event()
+        self.pinged_too_often = False
         self._settings = settings
+        self._keepalive_time = keepalive_time
         self._calls: dict[int, ClientCall] = {}
         self._slots = trio.lowlevel.ParkingLot()  # calls that wait until the server allows one more
         self._reading = trio.CancelScope()
@@ -62,7 +69,7 @@ class ClientConnection(Connection[ClientEngine]):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.write)
-                if self._settings.keepalive_time < math.inf:
+                if self._keepalive_time < math.inf:
                     nursery.start_soon(self._keep_alive)
                 try:
                     with self._reading:
@@ -72,14 +79,14 @@ class ClientConnection(Connection[ClientEngine]):
                     self.close()
                     nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.close_timeout):
-                await self.hang_up()
+            # What the server may still be sending is of no interest, as every call has ended.
+            await trio.aclose_forcefully(self.stream)
 
     async def _keep_alive(self) -> None:
         settings = self._settings
         await keep_alive(
             self,
-            settings.keepalive_time,
+            self._keepalive_time,
             settings.keepalive_timeout,
             lambda: settings.keepalive_without_calls or bool(self._calls),
         )
@@ -134,11 +141,14 @@ class ClientConnection(Connection[ClientEngine]):
     def on_event(self, event: Event) -> None:
         """Act on one event."""
         match event:
-            case SettingsChanged() | WindowOpened(0):
+            case SettingsChanged():
                 self.ready.set()
                 self._slots.unpark_all()
                 self.windows_opened()
-            case GoawayReceived():
+            case WindowOpened(0):
+                self.windows_opened()
+            case GoawayReceived(_, _, debug):
+                self.pinged_too_often = debug == _TOO_MANY_PINGS
                 self._retire()
             case ResponseEnded():
                 self._slots.unpark()

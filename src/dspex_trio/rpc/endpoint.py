@@ -39,6 +39,7 @@ class Endpoint:
         self._settings = settings
         self._changed = changed
         self._wanted = trio.Event()
+        self._keepalive_time = settings.keepalive_time
 
     def want(self) -> None:
         """There are calls: connect, if it has not been begun."""
@@ -60,6 +61,8 @@ class Endpoint:
                 self._wanted = trio.Event()
                 self._changed()
                 await connection.retired.wait()
+                if connection.pinged_too_often:
+                    self._keepalive_time *= 2  # gRPC A8
                 self.connection = None
                 self._changed()
 
@@ -102,7 +105,7 @@ class Endpoint:
             scheme="http" if self._tls is None else "https",
             user_agent=self._settings.user_agent,
         )
-        return ClientConnection(stream, engine, self._settings)
+        return ClientConnection(stream, engine, self._settings, self._keepalive_time)
 
 
 def backoff(settings: ChannelSettings, failures: int, shake: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
@@ -16,6 +16,7 @@ from dspex_trio.rpc.status import RpcError, StatusCode
 
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
+ResultT = TypeVar("ResultT")
 RequestT_contra = TypeVar("RequestT_contra", bound=Message, contravariant=True)
 
 
@@ -74,12 +75,22 @@ class OpenCall(Generic[ReplyT]):
         Raises:
             RpcError: The call failed before there was any.
         """
-        return await self._call.headers()
+        return await self._or_again(ClientCall.headers)
 
     @property
     def trailing_metadata(self) -> Metadata:
         """The metadata that the server sent last; empty until the call has ended."""
         return self._call.trailing_metadata
+
+    async def _or_again(self, ask: Callable[[ClientCall], Awaitable[ResultT]]) -> ResultT:
+        """Ask the call; if it turns out that no server has looked at it, begin it again and ask that one."""
+        while True:
+            try:
+                return await ask(self._call)
+            except RpcError:
+                if not self._call.unprocessed or self._call.again is None:
+                    raise
+            self._call = await self._call.again()
 
     def _parsed(self, data: bytes) -> ReplyT:
         try:
@@ -97,7 +108,7 @@ class SingleReply(OpenCall[ReplyT]):
         Raises:
             RpcError: The call failed.
         """
-        return self._parsed(await self._call.only_reply())
+        return self._parsed(await self._or_again(ClientCall.only_reply))
 
 
 class ReplyStream(OpenCall[ReplyT]):
@@ -107,7 +118,7 @@ class ReplyStream(OpenCall[ReplyT]):
         return self
 
     async def __anext__(self) -> ReplyT:
-        data = await self._call.next_reply()
+        data = await self._or_again(ClientCall.next_reply)
         if data is None:
             raise StopAsyncIteration
         return self._parsed(data)

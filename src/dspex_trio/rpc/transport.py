@@ -36,7 +36,7 @@ class Connection(Generic[EngineT]):
 
     def __init__(self, stream: trio.abc.Stream, engine: EngineT, *, output_buffer: int, close_timeout: float) -> None:
         self.engine = engine
-        self._stream = stream
+        self.stream = stream
         self._output_buffer = output_buffer
         self.close_timeout = close_timeout
         self._writer = trio.lowlevel.ParkingLot()  # where the writer waits for something to write
@@ -73,7 +73,7 @@ class Connection(Generic[EngineT]):
                 while True:
                     data = self.engine.data_to_send()
                     if data:
-                        await self._stream.send_all(data)
+                        await self.stream.send_all(data)
                         self._room.unpark_all()
                     elif self._closing:
                         return
@@ -93,7 +93,7 @@ class Connection(Generic[EngineT]):
         """Read and act until the peer ends the connection or breaks its rules."""
         while True:
             try:
-                data = await self._stream.receive_some(_READ_SIZE)
+                data = await self.stream.receive_some(_READ_SIZE)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             if not data:
@@ -137,14 +137,14 @@ class Connection(Generic[EngineT]):
         """
         with trio.move_on_after(self.close_timeout):
             try:
-                if not self._broken and isinstance(self._stream, trio.abc.HalfCloseableStream):
-                    await self._stream.send_eof()
+                if not self._broken and isinstance(self.stream, trio.abc.HalfCloseableStream):
+                    await self.stream.send_eof()
                     left = _LINGER_BYTES
-                    while left > 0 and (data := await self._stream.receive_some(_READ_SIZE)):
+                    while left > 0 and (data := await self.stream.receive_some(_READ_SIZE)):
                         left -= len(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
-        await trio.aclose_forcefully(self._stream)
+        await trio.aclose_forcefully(self.stream)
 
     def _log_failure(self) -> None:
         failure = self.engine.failure

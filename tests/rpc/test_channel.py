@@ -1,0 +1,439 @@
+"""The channel: how it connects, spreads, waits, gives up and begins again."""
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dspex_trio import rpc
+from dspex_trio.rpc.endpoint import backoff
+from dspex_trio.rpc.http2.headers import parse_timeout
+
+from .generated.greeter_grpc import GreeterStub
+from .generated.greeter_pb2 import HelloReply, HelloRequest
+from .greeter import Greeter, greeting, serving
+from .raw import RawServer
+
+REPLY = HelloReply(text="raw").SerializeToString()
+CANCEL, REFUSED_STREAM = 8, 7
+
+
+@asynccontextmanager
+async def raw_servers(**settings):
+    """A stub, and a channel of the connections that it makes, each as a RawServer that has said hello."""
+    outgoing, incoming = trio.open_memory_channel(16)
+    listener, connect = rpc.memory_link()
+
+    async def accept(stream):
+        server = RawServer(stream)
+        await server.begin()
+        await outgoing.send(server)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, accept, [listener])
+        async with rpc.open_channel(connect, settings=rpc.ChannelSettings(**settings)) as channel:
+            yield GreeterStub(channel), incoming
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_deadline_of_the_enclosing_scope_travels_and_promises_no_more_than_is_left(autojump_clock):
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with trio.move_on_after(100), trio.move_on_after(2.5):
+                await stub.SayHello(HelloRequest())
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        seconds = parse_timeout((await server.request(1))["grpc-timeout"])
+        assert 2.49 < seconds <= 2.5
+        assert await server.reset_of(1) == CANCEL
+
+
+async def test_without_a_deadline_none_travels():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        nursery.start_soon(stub.SayHello, HelloRequest())
+        server = await servers.receive()
+        request = await server.request(1)
+        assert "grpc-timeout" not in request
+        assert (request[":path"], request["te"]) == ("/greeting.Greeter/SayHello", "trailers")
+        await server.answer(1, REPLY)
+
+
+async def test_a_call_under_a_cancelled_scope_is_not_made():
+    async with raw_servers() as (stub, servers):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stub.SayHello(HelloRequest())
+        assert scope.cancelled_caught
+        await wait_all_tasks_blocked()
+        assert servers.statistics().current_buffer_used == 0
+
+
+async def test_leaving_a_stream_early_tells_the_server():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def leave():
+            async with stub.Watch(HelloRequest()) as replies:
+                await anext(replies)
+
+        nursery.start_soon(leave)
+        server = await servers.receive()
+        await server.request(1)
+        await server.send(
+            server.headers(1, [(":status", "200"), ("content-type", "application/grpc")]),
+            server.data(1, b"\0\0\0\0" + bytes([len(REPLY)]) + REPLY),
+        )
+        assert await server.reset_of(1) == CANCEL
+
+
+@pytest.mark.parametrize("how", ["refused", "goaway"])
+@pytest.mark.parametrize("shape", ["unary", "open", "stream"])
+async def test_a_call_that_no_server_looked_at_is_begun_again(how, shape):
+    """REFUSED_STREAM and a GOAWAY below the call's id both promise that (RFC 9113, 8.7)."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        texts = []
+
+        async def call():
+            if shape == "unary":
+                texts.append((await stub.SayHello(HelloRequest())).text)
+            elif shape == "open":
+                async with stub.SayHello.open(HelloRequest()) as one:
+                    texts.append((await one.reply()).text)
+            else:
+                async with stub.Watch(HelloRequest()) as replies:
+                    texts.extend([reply.text async for reply in replies])
+
+        nursery.start_soon(call)
+        first = await servers.receive()
+        await first.request(1)
+        if how == "refused":
+            await first.send(first.reset(1, REFUSED_STREAM))
+            await first.request(3)
+            await first.answer(3, REPLY)
+        else:
+            await first.send(first.goaway(last=0))
+            second = await servers.receive()
+            await second.request(1)
+            await second.answer(1, REPLY)
+    assert texts == ["raw"]
+
+
+async def test_a_call_that_is_always_refused_is_unavailable_in_the_end():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(rpc.RpcError) as caught:
+                await stub.SayHello(HelloRequest())
+            assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        for stream_id in range(1, 17, 2):
+            await server.request(stream_id)
+            await server.send(server.reset(stream_id, REFUSED_STREAM))
+
+
+async def test_a_call_that_may_have_been_processed_is_not_begun_again():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(rpc.RpcError, match="the connection was lost") as caught:
+                await stub.SayHello(HelloRequest())
+            assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await server.stream.aclose()
+
+
+async def test_after_a_goaway_running_calls_go_on_and_new_ones_go_elsewhere():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        texts = []
+
+        async def call(name):
+            texts.append((name, (await stub.SayHello(HelloRequest())).text))
+
+        nursery.start_soon(call, "old")
+        first = await servers.receive()
+        await first.request(1)
+        await first.send(first.goaway(last=2**31 - 1))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(call, "new")
+        second = await servers.receive()
+        await second.request(1)
+        await second.answer(1, REPLY)
+        await wait_all_tasks_blocked()
+        await first.answer(1, REPLY)
+        await first.until_closed()  # by our channel, that has no more use for it
+    assert texts == [("new", "raw"), ("old", "raw")]
+
+
+async def test_a_server_that_is_pinged_too_often_for_its_taste_is_pinged_half_as_often(autojump_clock):
+    """GRPC A8, on GOAWAY with ENHANCE_YOUR_CALM and "too_many_pings"."""
+    settings = rpc.ServerSettings(min_ping_interval=50)
+    channel = rpc.ChannelSettings(keepalive_time=30, keepalive_without_calls=True)
+    async with serving(Greeter(), settings=settings) as connect, rpc.open_channel(connect, settings=channel) as opened:
+        await GreeterStub(opened).SayHello(HelloRequest())
+        await trio.sleep(1000)
+        await GreeterStub(opened).SayHello(HelloRequest())
+        connection = opened.endpoints[0].connection
+        await trio.sleep(1000)
+        assert opened.endpoints[0].connection is connection
+        assert opened.endpoints[0]._keepalive_time == 60
+
+
+@asynccontextmanager
+async def several(count, **settings):
+    """A stub of a channel to several servers, and those servers' greeters and cancel scopes."""
+    greeters, targets, scopes = [Greeter() for _ in range(count)], [], []
+    async with trio.open_nursery() as nursery:
+        for greeter in greeters:
+            listener, connect = rpc.memory_link()
+            targets.append(connect)
+            scopes.append(await nursery.start(partial(_serve_in_scope, greeter, listener)))
+        async with rpc.open_channel(targets, settings=rpc.ChannelSettings(**settings)) as channel:
+            yield GreeterStub(channel), greeters, scopes
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serving_alone():
+    """A server in a system task, so that no nursery of the test is around the block."""
+    listener, connect = rpc.memory_link()
+    scope = trio.CancelScope()
+
+    async def run():
+        with scope:
+            await rpc.serve([Greeter()], listeners=[listener])
+
+    trio.lowlevel.spawn_system_task(run)
+    yield connect
+    scope.cancel()
+
+
+async def _serve_in_scope(greeter, listener, task_status):
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(rpc.serve, [greeter], listeners=[listener]))
+            task_status.started(scope)
+
+
+async def test_calls_are_spread_over_several_servers_in_turn():
+    async with several(3) as (stub, greeters, _):
+        await stub.SayHello(HelloRequest())
+        await wait_all_tasks_blocked()  # until all three are connected
+        before = [len(greeter.calls) for greeter in greeters]
+        for _ in range(30):
+            await stub.SayHello(HelloRequest())
+        assert [len(g.calls) - n for g, n in zip(greeters, before, strict=True)] == [10, 10, 10]
+
+
+async def test_a_dead_server_gets_no_calls_and_fails_none():
+    async with several(3) as (stub, greeters, scopes):
+        await stub.SayHello(HelloRequest())
+        await wait_all_tasks_blocked()
+        scopes[0].cancel()
+        await wait_all_tasks_blocked()
+        calls = len(greeters[0].calls)
+        for _ in range(20):
+            await stub.SayHello(HelloRequest())
+        assert len(greeters[0].calls) == calls
+        assert len(greeters[1].calls) + len(greeters[2].calls) >= 20
+
+
+async def test_when_all_servers_are_dead_the_error_names_them_all():
+    async with rpc.open_channel(["127.0.0.1:1", "localhost:1"]) as channel:
+        with pytest.raises(rpc.RpcError, match=r"127\.0\.0\.1:1: .*; localhost:1: ") as caught:
+            await GreeterStub(channel).SayHello(HelloRequest())
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+class Failing:
+    """A connector that fails a number of times and notes when it was asked."""
+
+    def __init__(self, failures, connect):
+        self._failures = failures
+        self._connect = connect
+        self.asked = []
+
+    async def __call__(self):
+        self.asked.append(trio.current_time())
+        if len(self.asked) <= self._failures:
+            raise ConnectionRefusedError("not yet")
+        return await self._connect()
+
+
+async def test_attempts_to_connect_come_less_and_less_often(autojump_clock):
+    async with serving(Greeter()) as connect:
+        failing = Failing(5, connect)
+        settings = rpc.ChannelSettings(backoff_jitter=0.0, backoff_max=5.0)
+        async with rpc.open_channel(failing, settings=settings) as channel:
+            await GreeterStub(channel).SayHello(HelloRequest(), wait_for_ready=True)
+    pauses = [b - a for a, b in zip(failing.asked, failing.asked[1:], strict=False)]
+    assert pauses == pytest.approx([1.0, 1.6, 2.56, 4.096, 5.0])
+
+
+async def test_calls_that_do_not_wait_fail_at_once_while_the_channel_backs_off(autojump_clock):
+    async with serving(Greeter()) as connect, rpc.open_channel(Failing(1, connect)) as channel:
+        began = trio.current_time()
+        for _ in range(3):
+            with pytest.raises(rpc.RpcError, match="not yet"):
+                await GreeterStub(channel).SayHello(HelloRequest())
+        assert trio.current_time() == began
+        await trio.sleep(2)
+        assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
+
+
+async def test_calls_that_wait_are_bounded_by_their_own_deadline(autojump_clock):
+    async with rpc.open_channel(Failing(1000, None), settings=rpc.ChannelSettings(wait_for_ready=True)) as channel:
+        began = trio.current_time()
+        with trio.move_on_after(77) as scope:
+            await GreeterStub(channel).SayHello(HelloRequest())
+        assert scope.cancelled_caught
+        assert trio.current_time() - began == pytest.approx(77)
+
+
+async def test_a_server_that_accepts_and_is_silent_counts_as_a_failure(autojump_clock):
+    _listener, connect = rpc.memory_link()
+    async with rpc.open_channel(connect, settings=rpc.ChannelSettings(connect_timeout=3)) as channel:
+        with pytest.raises(rpc.RpcError, match="no answer within 3 seconds"):
+            await GreeterStub(channel).SayHello(HelloRequest())
+
+
+@pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 smtp ready\r\n", b""])
+async def test_a_server_that_speaks_something_else_counts_as_a_failure(words, autojump_clock):
+    listener, connect = rpc.memory_link()
+
+    async def speak(stream):
+        await stream.send_all(words)
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, speak, [listener])
+        async with rpc.open_channel(connect) as channel:
+            with pytest.raises(rpc.RpcError, match="before it spoke HTTP/2") as caught:
+                await GreeterStub(channel).SayHello(HelloRequest())
+        nursery.cancel_scope.cancel()
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+def test_the_jitter_stays_within_its_bounds():
+    settings = rpc.ChannelSettings()
+    assert [backoff(settings, 1, shake) for shake in (-1, 0, 1)] == pytest.approx([0.8, 1.0, 1.2])
+    assert [backoff(settings, 10_000, shake) for shake in (-1, 0, 1)] == pytest.approx([96, 120, 144])
+
+
+async def test_what_is_raised_within_a_channels_block_leaves_it_as_it_is():
+    """And not in a group: that there is a nursery in it is nobody's business."""
+    with pytest.raises(rpc.RpcError, match="nobody of that name"):
+        async with serving_alone() as connect, rpc.open_channel(connect) as channel:
+            await GreeterStub(channel).SayHello(HelloRequest(name="fail"))
+
+
+async def test_a_closed_channel_ends_its_calls():
+    async with trio.open_nursery() as nursery, greeting() as stub:
+
+        async def call():
+            with pytest.raises(rpc.RpcError) as caught:
+                await stub.SayHello(HelloRequest(name="wait"))
+            assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+        nursery.start_soon(call)
+        await wait_all_tasks_blocked()
+
+
+ENDINGS = {
+    "no status": ([("x", "y")], rpc.StatusCode.UNKNOWN),
+    "a bad status": ([("grpc-status", "x")], rpc.StatusCode.UNKNOWN),
+    "bad base64": ([("grpc-status", "0"), ("x-bin", "!")], rpc.StatusCode.INTERNAL),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+async def test_trailers_that_cannot_be_understood_end_the_call_alone(case):
+    trailers, code = ENDINGS[case]
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(rpc.RpcError) as caught:
+                await stub.SayHello(HelloRequest())
+            assert caught.value.status is code
+            assert (await stub.SayHello(HelloRequest())).text == "raw"
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await server.send(
+            server.headers(1, [(":status", "200"), ("content-type", "application/grpc")]),
+            server.headers(1, trailers, end=True),
+        )
+        await server.request(3)
+        await server.answer(3, REPLY)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (0, rpc.StatusCode.INTERNAL),
+        (2, rpc.StatusCode.INTERNAL),
+        (8, rpc.StatusCode.CANCELLED),
+        (11, rpc.StatusCode.RESOURCE_EXHAUSTED),
+        (12, rpc.StatusCode.PERMISSION_DENIED),
+    ],
+)
+async def test_a_reset_is_translated_as_grpc_has_it(code, status):
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(rpc.RpcError) as caught:
+                await stub.SayHello(HelloRequest())
+            assert caught.value.status is status
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await server.send(server.reset(1, code))
+
+
+async def test_a_unary_call_needs_exactly_one_reply():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            for _ in range(2):
+                with pytest.raises(rpc.RpcError, match="exactly one reply"):
+                    await stub.SayHello(HelloRequest())
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        for stream_id, bodies in ((1, []), (3, [REPLY, REPLY])):
+            await server.request(stream_id)
+            await server.answer(stream_id, *bodies)
+
+
+async def test_sending_to_a_call_that_has_ended_raises_its_status():
+    async with greeting() as stub, stub.Chat() as call:
+        await call.send(HelloRequest(name="fail"))
+        with pytest.raises(rpc.RpcError, match="lost"):
+            await anext(call)
+        with pytest.raises(rpc.RpcError, match="lost"):
+            await call.send(HelloRequest(name="more"))
+        call.done()
+
+
+async def test_a_sender_that_waits_for_a_window_learns_that_the_call_has_ended():
+    async with greeting() as stub, stub.Collect() as call:
+        await call.send(HelloRequest(name="enough"))
+
+        async def send_on():
+            for _ in range(100):
+                await call.send(HelloRequest(name="x" * 100_000))
+
+        with pytest.raises(rpc.RpcError) as caught:
+            await send_on()
+        assert caught.value.status is rpc.StatusCode.FAILED_PRECONDITION
+        assert (await call.reply()).text == "enough"
