@@ -61,12 +61,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
 
     def _encode(self, outcome: TrialOutcome, options: TrialOptions) -> ExecuteProgramResponse:
         began = trio.current_time()
-        response = encode_outcome(
-            outcome, max_bytes=self._max_message_bytes, max_trace_bytes=options.max_trace_bytes
-        )
+        response = encode_outcome(outcome, max_bytes=self._max_message_bytes, max_trace_bytes=options.max_trace_bytes)
         spent_ms = (trio.current_time() - began) * 1e3
         timings = (response.success if response.HasField("success") else response.failure).timings
         timings.serialize_ms += spent_ms
         timings.total_ms += spent_ms
         return response
-
