@@ -174,6 +174,8 @@ class ServerConnection(Connection[ServerEngine]):
     def _start_call(self, event: RequestStarted) -> None:
         assert self._calls is not None  # noqa: S101 - events come from `read`, within the nursery
         stream_id, head = event.stream_id, event.head
+        if not self.engine.is_open(stream_id):
+            return  # what came in the same breath has ended it already
         over = len(self._live) >= self._settings.max_concurrent_calls
         if over or (self._last_allowed is not None and stream_id > self._last_allowed):
             self.engine.refuse(stream_id)

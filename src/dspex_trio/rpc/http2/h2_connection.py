@@ -56,7 +56,7 @@ class _FrameBuffer(FrameBuffer):  # type: ignore[misc] # h2 is untyped
         head = bytes((self._data if _IS_H2_4 else self.data)[:5])
         if len(head) == _HEAD.size:
             high, low, kind, flags = _HEAD.unpack(head)
-            length = high << 8 | low
+            length = high << 16 | low
             if length > self.max_frame_size:
                 raise FrameTooLargeError(f"a frame of {length} bytes, more than {self.max_frame_size}")
             if length and kind == SettingsFrame.type and flags & _ACK:
@@ -166,8 +166,8 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
                 self._on_frame(frame)
                 for event in self._receive_frame(frame):
                     on_event(event)
-        except InvalidPaddingError as error:
-            self._fail(ErrorCodes.PROTOCOL_ERROR, error)
+        except InvalidPaddingError:  # h2 3 lets it through
+            self._fail(ErrorCodes.PROTOCOL_ERROR, ProtocolError("padding longer than its frame"))
         except ProtocolError as error:
             self._fail(error.error_code, error)
         except Exception as error:  # noqa: BLE001 - hostile bytes; some errors of h2 and hyperframe escape them
