@@ -39,13 +39,25 @@ interop *arguments: (_venv "dev")
 h2spec *arguments: (_venv "dev")
     @{{bin}}/python -m pytest -q tests/rpc/test_h2spec.py "$@"
 
+# Fuzz the RPC server with mutated recordings of real connections: --count, --seed, --replay
+fuzz-rpc *arguments: (_venv "dev")
+    @{{bin}}/python tools/fuzz_rpc.py "$@"
+
+# Flood the RPC server in every known way and measure what a well-behaved client notices
+flood-rpc *arguments: (_venv "dev")
+    @{{bin}}/python tools/flood_rpc.py "$@"
+
+# Make tens of thousands of calls that are cancelled, too late or cut off, and look for what is left of them
+soak-rpc *arguments: (_venv "dev")
+    @{{bin}}/python tools/soak_rpc.py "$@"
+
 # Check format, lint, types, layers, async rules and that generated code is current
 check: (_venv "dev")
     {{bin}}/ruff format --check --quiet
     {{bin}}/ruff check --quiet
     {{bin}}/mypy
     {{bin}}/lint-imports --no-logo
-    git ls-files 'src/*.py' 'tools/*.py' | grep -v generated/ | xargs {{bin}}/flake8-async
+    git ls-files 'src/*.py' 'tools/*.py' | grep -v generated/ | xargs {{bin}}/flake8-async --startable-in-context-manager=accept,run_child
     {{bin}}/python tools/generate_protos.py --check
 
 # Format the code and mend what ruff can mend
