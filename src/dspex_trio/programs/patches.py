@@ -16,7 +16,14 @@ import dspy.clients
 from dspy.utils import DummyLM
 
 from dspex_trio.model import Interrupt, TrialOptions
-from dspex_trio.programs.private import Cache, UnsupportedDspy, base_lm, check_names, is_parallel_worker
+from dspex_trio.programs.private import (
+    Cache,
+    UnsupportedDspy,
+    base_lm,
+    check_names,
+    is_parallel_worker,
+    parallelizer,
+)
 from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, current_recorder
 
 # Without it litellm fetches a price list over the network on its first import, and stalls for seconds where it cannot.
@@ -65,6 +72,38 @@ class _NoHistory(list[Any]):
 
     def append(self, entry: Any) -> None:
         """Drop it."""
+
+
+class _NoBar:
+    """A progress bar that shows nothing, as dspy.Parallel uses one."""
+
+    _instances: Final[set[Any]] = set()
+
+    def __init__(self, *_args: Any, **_keywords: Any) -> None:
+        pass
+
+    def update(self) -> None:
+        """Nothing."""
+
+    def set_description(self, _text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class _QuietProgress:
+    """Takes the place of tqdm in dspy.Parallel, which in a trial shows no progress bar on the worker's output.
+
+    Two of its bars at once may fail with a KeyError too, since it clears the list of all bars of the process.
+    """
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+
+    @property
+    def tqdm(self) -> Any:
+        return self._original.tqdm if current_recorder() is None else _NoBar
 
 
 def _watched_lm(original: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -154,6 +193,7 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             os.environ[_LOCAL_PRICES] = "True"
             stack.callback(os.environ.pop, _LOCAL_PRICES, None)
         _replace(stack, base_lm, "GLOBAL_HISTORY", _NoHistory())
+        _replace(stack, parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm))
         for owner, name, watched in _WATCHED:
             _replace(stack, owner, name, watched(vars(owner)[name]))
         cache = SaltedCache(

@@ -61,6 +61,7 @@ def check_names() -> None:
         (dspy.PythonInterpreter, "_health_check"),
         (dspy.Predict("a -> b"), "stage"),
         (Cache, "cache_key"),
+        (parallelizer, "tqdm"),
         (UsageTracker, "add_usage"),
     ]
     missing = [
