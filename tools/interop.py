@@ -47,6 +47,7 @@ RAW_CLIENT: Final = "raw frames: grpcio's channel cannot compress some requests 
 FRAMES: Final = 5
 QUICK_FRAMES: Final = 50
 QUICK_ROUNDS: Final = 5
+TOTAL_SECONDS: Final = 170.0
 
 Run = Callable[[], Awaitable[None]]
 
@@ -67,6 +68,8 @@ def described(error: Exception) -> str:
     """An error in one line; of a group, what it is about."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, trio.TooSlowError):
+        return f"not done within {CASE_SECONDS:g} seconds"
     return str(error) if isinstance(error, Miss) else f"{type(error).__name__}: {error}"
 
 
@@ -209,6 +212,13 @@ async def run_all(sections: Sections, *, rounds: int, quick: bool) -> None:
     await sections.run("our channel, grpc-js's server", partial(node_server_cases, node, rounds))
 
 
+async def run_in_time(sections: Sections, *, rounds: int, quick: bool) -> bool:
+    """Run every section; False if that took too long."""
+    with trio.move_on_after(TOTAL_SECONDS) as scope:
+        await run_all(sections, rounds=rounds, quick=quick)
+    return not scope.cancelled_caught
+
+
 @click.command(help=__doc__)
 @click.option("--rounds", default=200, show_default=True, help="Calls of rpc_soak, channels of channel_soak.")
 @click.option("--quick", is_flag=True, help="Short soaks, larger frames, no grpc-js.")
@@ -218,12 +228,14 @@ def main(rounds: int, json_file: Path | None, *, quick: bool) -> None:
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs that UnimplementedCall is not implemented
     sections = Sections()
-    trio.run(partial(run_all, sections, rounds=QUICK_ROUNDS if quick else rounds, quick=quick))
+    in_time = trio.run(partial(run_in_time, sections, rounds=QUICK_ROUNDS if quick else rounds, quick=quick))
     if json_file is not None:
         lines = {name: [asdict(line) for line in lines] for name, lines in sections.lines.items()}
         json_file.write_text(json.dumps(lines))
     if sections.missed:
         sys.exit(f"missed: {', '.join(sections.missed)}")
+    if not in_time:
+        sys.exit(f"stopped after {TOTAL_SECONDS:g} seconds")
 
 
 if __name__ == "__main__":

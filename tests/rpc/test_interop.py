@@ -47,7 +47,9 @@ HTTP2_CASES = [
 def problems(tmp_path_factory):
     """What was amiss in each case of each direction, from one run of the tool in a process of its own."""
     file = tmp_path_factory.mktemp("interop") / "lines.json"
-    subprocess.run([sys.executable, TOOL, "--quick", "--json", file], capture_output=True, timeout=SECONDS, check=False)
+    command = [sys.executable, TOOL, "--quick", "--json", file]
+    done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False, text=True)
+    assert file.exists(), done.stderr
     sections = json.loads(file.read_text())
     return {name: {line["case"]: line["problem"] for line in lines} for name, lines in sections.items()}
 
