@@ -54,7 +54,7 @@ async def serve(
         drain.start(_LAST_REPLIES)
 
 
-async def _serve_calls(
+async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
     runtime: Runtime,
     health: rpc.Health,
     drain: rpc.Drain,

@@ -77,7 +77,7 @@ class _Describer:
     def message(self, error: BaseException) -> str:
         try:
             text = str(error)
-        except Exception as broken:  # noqa: BLE001 - a program's exception may have any __str__
+        except BaseException as broken:  # noqa: ASYNC103, BLE001 - a program's exception may have any __str__, exiting ones too
             text = f"<its text cannot be had: __str__ raised {type_name(broken)}>"
         return _cut(self._redact(text), MAX_MESSAGE_CHARS)
 
@@ -86,7 +86,7 @@ class _Describer:
             return ""
         try:
             lines = traceback.format_exception(type(error), error, error.__traceback__, chain=False)
-        except Exception:  # noqa: BLE001 - format_exception calls the exception's own code too
+        except BaseException:  # noqa: ASYNC103, BLE001 - format_exception calls the exception's own code too
             lines = traceback.format_tb(error.__traceback__)
         return _cut(self._redact("".join(lines)), MAX_TRACEBACK_CHARS)
 

@@ -222,4 +222,4 @@ def contained(interrupt: Interrupt, function: Callable[..., Any], *args: Any) ->
         raise
     except BaseException as error:
         interrupt.check()  # what comes out of an interrupted trial is the interrupt
-        raise ProgramError(type_name(error)) from error
+        raise ProgramError(type_name(error)) from error  # noqa: ASYNC104 - in a thread nothing is Cancelled
