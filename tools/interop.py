@@ -220,7 +220,7 @@ async def run_in_time(sections: Sections, *, rounds: int, quick: bool) -> bool:
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=200, show_default=True, help="Calls of rpc_soak, channels of channel_soak.")
+@click.option("--rounds", default=100, show_default=True, help="Calls of rpc_soak, channels of channel_soak.")
 @click.option("--quick", is_flag=True, help="Short soaks, larger frames, no grpc-js.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all lines to a file as well.")
 def main(rounds: int, json_file: Path | None, *, quick: bool) -> None:
