@@ -1,11 +1,13 @@
 """gRPC's interoperability cases, as `just interop --quick` runs them: against grpcio and against raw frames."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
 
 TOOL = Path(__file__).parents[2] / "tools" / "interop.py"
 SECONDS = 180
@@ -67,6 +69,26 @@ def test_our_channel_passes_a_case_with_other_servers(problems, case):
 @pytest.mark.parametrize("case", HTTP2_CASES)
 def test_our_channel_passes_a_case_of_an_unusual_server(problems, case):
     assert problems["our channel, HTTP/2 cases"][case] is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 300, 10_000])
+def test_flags_are_read_off_the_wire_however_it_is_cut(monkeypatch, size):
+    """Messages do not end where frames do, nor frames where reads do; padding is no part of a message."""
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    wire = importlib.import_module("interop_wire")
+    messages = b"\x00" + (300).to_bytes(4, "big") + bytes(300) + b"\x01" + (2).to_bytes(4, "big") + b"ab" + b"\x00" * 5
+    first, second = HeadersFrame(1), HeadersFrame(3)
+    padded = DataFrame(1, data=messages[:303], flags=["PADDED"], pad_length=9)
+    reset = RstStreamFrame(3, error_code=8)
+    frames = [first, padded, second, DataFrame(1, data=messages[303:]), reset]
+    sent = wire.PREFACE + b"".join(frame.serialize() for frame in frames)
+    direction = wire.Direction(client=True)
+    for at in range(0, len(sent), size):
+        direction.feed(sent[at : at + size])
+    assert direction.calls[1].compressed == [False, True, False]
+    assert direction.calls[1].reset is None
+    assert direction.latest is direction.calls[3]
+    assert direction.latest.reset == 8
 
 
 def test_the_tool_tells_when_a_case_is_missed(tmp_path):
