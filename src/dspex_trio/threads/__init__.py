@@ -2,13 +2,17 @@
 
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
+from dspex_trio.threads.processes import ChildFailed, ChildLost, Processes, open_processes
 from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.slots import Slot, Slots
 
 __all__ = [
+    "ChildFailed",
+    "ChildLost",
     "Job",
     "JobCancelled",
+    "Processes",
     "Slot",
     "Slots",
     "StuckThread",
@@ -18,6 +22,7 @@ __all__ = [
     "carries_programs",
     "current_job",
     "keep_whole",
+    "open_processes",
     "open_threads",
     "run_in_loop",
 ]

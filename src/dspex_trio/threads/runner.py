@@ -17,6 +17,7 @@ import outcome
 import trio
 from sniffio import current_async_library_cvar
 
+from dspex_trio.threads.background import open_background
 from dspex_trio.threads.hop import loop_of_job
 from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, enter_job
 from dspex_trio.threads.raising import POSSIBLE, carries_programs, raise_in, take_back, threads_of
@@ -70,16 +71,9 @@ async def open_threads(
         may_raise: Whether the last rung, an asynchronous exception, may be used.
         on_late_end: Told of each job whose threads ended after its cancelled call had gone on without them.
     """
-    leaving: BaseException | None = None
     with hooks():
-        async with trio.open_nursery() as nursery:
-            try:
-                yield Threads(nursery, patience, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
-            except BaseException as error:  # noqa: BLE001 - raised again below, where the nursery does not wrap it
-                leaving = error
-            nursery.cancel_scope.cancel()
-    if leaving is not None:
-        raise leaving
+        async with open_background() as nursery:
+            yield Threads(nursery, patience, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
 
 
 class Threads:

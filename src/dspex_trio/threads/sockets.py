@@ -11,6 +11,8 @@ from functools import wraps
 from threading import BoundedSemaphore
 from typing import Any, Final
 
+import outcome
+
 from dspex_trio.threads.gate import gated_job
 
 SENDING: Final = ("send", "sendall", "sendto", "sendmsg")
@@ -71,14 +73,11 @@ def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
         job.check()
         if not _lookups.acquire(blocking=False):
             raise socket.gaierror(socket.EAI_AGAIN, f"{_MAX_LOOKUPS} name lookups of this process are hanging")
-        answer: list[tuple[bool, Any]] = []
+        answer: list[outcome.Outcome[Any]] = []
         waiter = job.waiter()
 
         def ask() -> None:
-            try:
-                answer.append((True, original(host, *args, **kwargs)))
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
-                answer.append((False, error))
+            answer.append(outcome.capture(original, host, *args, **kwargs))
             _lookups.release()
             with suppress(RuntimeError):  # the job was woken first
                 waiter.release()
@@ -86,10 +85,7 @@ def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
         start_new_thread(ask, ())
         job.park(waiter)
         job.woken()
-        succeeded, value = answer[0]
-        if succeeded:
-            return value
-        raise value
+        return answer[0].unwrap()
 
     return resolve
 

@@ -1,0 +1,238 @@
+"""Process isolation: whatever runs in a child can be killed, and what became of it is told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from dspex_trio.threads import ChildFailed, ChildLost, Job, open_processes
+from dspex_trio.threads.processes import exit_reason
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests wait for processes by pidfd")
+
+CHILD = """
+import ctypes, json, os, re, signal, subprocess, sys, threading, time
+from dspex_trio.threads.child import report
+
+def answer(request):
+    match json.loads(request):
+        case ["echo", value]:
+            return json.dumps(value).encode()
+        case ["pid"]:
+            return str(os.getpid()).encode()
+        case ["report and hang"]:
+            report(b"one")
+            report(b"two")
+            time.sleep(600)
+        case ["hang in C without letting go of the GIL"]:
+            report(b"begun")
+            re.match("(a+)+b", "a" * 64)
+        case ["have a child of its own and hang"]:
+            report(str(subprocess.Popen(["sleep", "600"]).pid).encode())
+            time.sleep(600)
+        case ["fork and exit"]:
+            if (pid := os.fork()) == 0:
+                time.sleep(600)
+            report(str(pid).encode())
+            os._exit(4)
+        case ["raise"]:
+            raise ValueError("about this")
+        case ["exit"]:
+            sys.exit("please")
+        case ["exit at once"]:
+            os._exit(3)
+        case ["crash"]:
+            ctypes.string_at(0)
+        case ["be killed"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case ["print"]:
+            print("to standard output", flush=True)
+            return sys.stdin.read().encode()
+        case ["many bytes", count]:
+            return b"x" * count
+"""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    (tmp_path / "child_of_test.py").write_text(CHILD)
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+@pytest.fixture
+async def one(environment):
+    async with open_processes("child_of_test:answer", count=1, environment=environment, max_bytes=1_000_000) as one:
+        yield one
+
+
+async def ask(processes, *request, **options):
+    return await processes.run(json.dumps(request).encode(), **options)
+
+
+async def ended(pid):
+    """Wait until the process is gone, for ten seconds at most."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def test_a_child_answers_and_is_used_again(one):
+    assert json.loads(await ask(one, "echo", ["ä", 1, None])) == ["ä", 1, None]
+    assert await ask(one, "pid") == await ask(one, "pid")
+    assert len(await ask(one, "many bytes", 1_000_000)) == 1_000_000
+
+
+async def test_the_function_is_warmed_up_before_the_child_is_used(environment, tmp_path):
+    (tmp_path / "warmed.py").write_text("seen = []\ndef f(b):\n    seen.append(b)\n    return b','.join(seen)\n")
+    async with open_processes("warmed:f", count=1, warm_up=b"warm", environment=environment) as processes:
+        assert await processes.run(b"request") == b"warm,request"
+
+
+async def test_a_cancelled_request_kills_its_child_and_what_it_reported_is_kept(one):
+    pid, reports, job = int(await ask(one, "pid")), [], Job()
+    with trio.CancelScope() as scope:
+
+        def report(data):
+            reports.append(data)
+            if data == b"two":
+                scope.cancel()
+
+        await ask(one, "report and hang", job=job, on_report=report)
+    assert scope.cancelled_caught
+    assert reports == [b"one", b"two"]
+    assert (job.details()["rung"], job.details()["stuck"]) == ("kill", "false")
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert int(await ask(one, "pid")) != pid
+
+
+async def test_code_that_keeps_the_gil_is_killed_too(one):
+    """Nothing inside its process could end it."""
+    with trio.CancelScope() as scope:
+        await ask(one, "hang in C without letting go of the GIL", on_report=lambda _data: scope.cancel())
+    assert scope.cancelled_caught
+    assert json.loads(await ask(one, "echo", 1)) == 1
+
+
+async def test_the_processes_that_a_child_started_are_killed_with_it(one):
+    pids = []
+    with trio.CancelScope() as scope:
+
+        def report(data):
+            pids.append(int(data))
+            scope.cancel()
+
+        await ask(one, "have a child of its own and hang", on_report=report)
+    await ended(pids[0])
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ("exit at once", "exit code 3"),
+        ("crash", "SIGSEGV"),
+        ("be killed", "SIGKILL, most often sent by the kernel when memory runs out"),
+    ],
+)
+async def test_a_child_that_is_lost_tells_how_and_is_replaced(one, request_, reason):
+    with pytest.raises(ChildLost, match=reason):
+        await ask(one, request_)
+    assert json.loads(await ask(one, "echo", 1)) == 1
+
+
+async def test_a_child_is_lost_and_its_processes_ended_though_one_of_them_holds_its_socket(one):
+    """A fork shares every descriptor, so that the end of the socket tells nothing of the end of the child."""
+    pids = []
+    with pytest.raises(ChildLost, match="exit code 4"):
+        await ask(one, "fork and exit", on_report=pids.append)
+    await ended(int(pids[0]))
+
+
+@pytest.mark.parametrize(("request_", "text"), [("raise", "ValueError: about this"), ("exit", "SystemExit: please")])
+async def test_what_the_function_raises_comes_as_text_and_the_child_goes_on(one, request_, text):
+    """SystemExit too: a program that calls sys.exit costs no warm child."""
+    pid = await ask(one, "pid")
+    with pytest.raises(ChildFailed, match=text):
+        await ask(one, request_)
+    assert await ask(one, "pid") == pid
+
+
+async def test_a_child_that_sends_too_much_is_killed(one):
+    with pytest.raises(ChildLost, match="sent 1000001 bytes, more than 1000000"):
+        await ask(one, "many bytes", 1_000_001)
+    assert json.loads(await ask(one, "echo", 1)) == 1
+
+
+async def test_a_request_is_told_when_no_child_can_be_started(environment, tmp_path):
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    async with open_processes("broken:f", count=1, environment=environment) as processes:
+        with pytest.raises(ChildLost, match=r"no child process can be started: .*\n(.*\n)*ZeroDivisionError"):
+            await processes.run(b"")
+
+
+async def test_a_child_that_died_idle_is_not_used(one):
+    pid = int(await ask(one, "pid"))
+    os.kill(pid, signal.SIGKILL)
+    await ended(pid)
+    assert int(await ask(one, "pid")) != pid
+
+
+async def test_children_are_gone_when_they_are_closed(environment):
+    async with open_processes("child_of_test:answer", count=2, environment=environment) as processes:
+        pid = int(await ask(processes, "pid"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(ChildLost, match="closed"):
+        await ask(processes, "pid")
+
+
+async def test_the_childs_standard_output_is_not_the_workers(one, capfd):
+    """Whoever started the worker may read that; what programs print goes to standard error."""
+    assert await ask(one, "print") == b""
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "to standard output\n")
+
+
+PARENT = """
+import json, sys, trio
+from dspex_trio.threads import open_processes
+
+async def main():
+    async with open_processes("child_of_test:answer", count=1) as processes:
+        print(int(await processes.run(b'["pid"]')), flush=True)
+        await processes.run(json.dumps([sys.argv[1]]).encode(), on_report=lambda data: print(data, flush=True))
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("what", ["report and hang", "hang in C without letting go of the GIL"])
+async def test_a_child_ends_with_its_parent(environment, what):
+    """However that ends: SIGKILL leaves it no time to say goodbye."""
+
+    def start_and_kill():
+        command = [sys.executable, "-c", PARENT, what]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
+            pid = int(parent.stdout.readline())
+            assert parent.stdout.readline()  # it is busy
+            parent.kill()
+        return pid
+
+    await ended(await trio.to_thread.run_sync(start_and_kill))
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(0, "exit code 0"), (7, "exit code 7"), (-11, "SIGSEGV"), (-9, "memory"), (-200, "signal 200")]
+)
+def test_an_exit_code_in_words(code, text):
+    assert text in exit_reason(code)
