@@ -1,0 +1,1 @@
+"""Proof on the installed versions that deadlines stop the work: what `dspex-trio check` runs."""

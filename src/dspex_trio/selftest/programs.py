@@ -1,0 +1,178 @@
+"""What the self-test runs, as a user's programs: one way of blocking each, and a note of how each was ended."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import FunctionType
+from typing import ClassVar, Final, TypeVar
+
+import dspy
+import requests
+
+import dspex_trio as dspex
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+# Longer than any trial of the self-test, in seconds.
+_LONG: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a program's code was left.
+
+    Attributes:
+        at: When, on `time.monotonic`.
+        by: The rung that the exception tells; for any other exception, its type's name.
+    """
+
+    at: float
+    by: str
+
+
+def _as_a_users(function: Function) -> Function:
+    """Have the function's code say that it is not this package's, whose own code the last rung leaves alone."""
+    assert isinstance(function, FunctionType)  # noqa: S101 - it decorates what is defined below
+    function.__code__ = function.__code__.replace(co_filename="<a program of the self-test>")
+    return function
+
+
+@dspex.register("dspex_trio.Wait")
+class Wait(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
+    """Blocks in one of the ways of `WAYS`.
+
+    Args:
+        way: Which.
+        url: Where somebody listens who never answers.
+    """
+
+    endings: ClassVar[deque[Ending]] = deque(maxlen=1000)
+
+    def __init__(self, way: str, url: str = "") -> None:
+        super().__init__()
+        self.way = way
+        self.url = url
+        self.ask = dspy.Predict("question -> answer")
+
+    @_as_a_users
+    def forward(self, until: float) -> None:
+        """Block; a program that does so by computing ends at `until`, on `time.monotonic`."""
+        try:
+            WAYS[self.way](self, until)
+        except BaseException as error:
+            self.endings.append(Ending(time.monotonic(), getattr(error, "rung", type(error).__name__)))
+            raise
+
+
+class _Loop(dspy.Module):  # type: ignore[misc] # as above
+    """For dspy.Parallel: keeps whatever is raised in it, as long as that is an Exception."""
+
+    @_as_a_users
+    def forward(self, **_inputs: str) -> None:
+        try:
+            _keep_every_exception()
+        except BaseException as error:
+            Wait.endings.append(Ending(time.monotonic(), getattr(error, "rung", type(error).__name__)))
+            raise
+
+
+@_as_a_users
+def _ask(module: Wait, _until: float) -> None:
+    module.ask(question="?")
+
+
+@_as_a_users
+def _stream(module: Wait, _until: float) -> None:
+    for _chunk in dspy.streamify(module.ask, async_streaming=False)(question="?"):
+        pass
+
+
+@_as_a_users
+def _ask_late(module: Wait, until: float) -> None:
+    while time.monotonic() < until:
+        pass
+    module.ask(question="?")
+
+
+@_as_a_users
+def _requests(module: Wait, _until: float) -> None:
+    requests.get(module.url, timeout=_LONG)
+
+
+@_as_a_users
+def _sleep(_module: Wait, _until: float) -> None:
+    time.sleep(_LONG)
+
+
+@_as_a_users
+def _queue(_module: Wait, _until: float) -> None:
+    queue.Queue[None]().get()
+
+
+@_as_a_users
+def _asyncio(_module: Wait, _until: float) -> None:
+    asyncio.run(asyncio.sleep(_LONG))
+
+
+@_as_a_users
+def _subprocess(_module: Wait, _until: float) -> None:
+    subprocess.run([sys.executable, "-c", f"import time; time.sleep({_LONG})"], check=True)  # noqa: S603 - a constant
+
+
+@_as_a_users
+def _loop(_module: Wait, _until: float) -> None:
+    while True:
+        pass
+
+
+@_as_a_users
+def _keep_every_exception(*_: object) -> None:
+    while True:
+        with suppress(Exception):
+            sum(range(100))
+
+
+@_as_a_users
+def _parallel(module: Wait, _until: float) -> None:
+    _in_parallel(module.ask)
+
+
+@_as_a_users
+def _parallel_loops(_module: Wait, _until: float) -> None:
+    _in_parallel(_Loop())
+
+
+@_as_a_users
+def _in_parallel(branch: dspy.Module) -> None:
+    branches = [(branch, {"question": "?"}), (branch, {"question": "!"})]
+    dspy.Parallel(num_threads=len(branches), disable_progress_bar=True)(branches)
+
+
+@_as_a_users
+def _nothing(_module: Wait, _until: float) -> None:
+    pass
+
+
+WAYS: Final[dict[str, Callable[[Wait, float], None]]] = {
+    "ask": _ask,
+    "stream": _stream,
+    "ask late": _ask_late,
+    "requests": _requests,
+    "sleep": _sleep,
+    "queue": _queue,
+    "asyncio": _asyncio,
+    "subprocess": _subprocess,
+    "loop": _loop,
+    "keep every exception": _keep_every_exception,
+    "parallel": _parallel,
+    "parallel loops": _parallel_loops,
+    "nothing": _nothing,
+}
