@@ -17,6 +17,11 @@ EngineT = TypeVar("EngineT", bound=Engine)
 log: Final = logging.getLogger("dspex_trio.rpc")
 
 _READ_SIZE: Final = 2**16
+# What was read is acted on in slices, so that one connection's flood of small frames holds up no other: a slice that
+# took longer than this many seconds makes the next ones smaller and lets the others have their turn.
+_FAIR_SHARE: Final = 0.001
+_SLICES: Final = (2**8, 2**16)
+_FIRST_SLICE: Final = 2**10
 # Reading stops when answers to what was read (pings, resets) pile up to this many times the output buffer: data of
 # calls stops at one. A peer that reads nothing could make us buffer without end.
 _CONTROL_FACTOR: Final = 4
@@ -42,6 +47,7 @@ class Connection(Generic[EngineT]):
         self._writer = trio.lowlevel.ParkingLot()  # where the writer waits for something to write
         self._room = trio.lowlevel.ParkingLot()  # where senders wait until less is queued
         self._writing = trio.CancelScope(shield=True)
+        self._slice = _FIRST_SLICE
         self._closing = False
         self._broken = False
         self.blocked: set[CallStream] = set()
@@ -98,19 +104,33 @@ class Connection(Generic[EngineT]):
                 return
             if not data:
                 return
-            self.heard_at = now = trio.current_time()
+            self.heard_at = trio.current_time()
             if self._heard is not None:
                 self._heard.set()
                 self._heard = None
-            for event in self.engine.receive(bytes(data), now):
-                self.on_event(event)
-            if self.engine.unsent:
-                self.wake()
+            await self._act_on(bytes(data))
             if self.engine.failed:
                 self._log_failure()
                 return
             if self.engine.unsent > _CONTROL_FACTOR * self._output_buffer:
                 await self.room()
+
+    async def _act_on(self, data: bytes) -> None:
+        """Act on what was read; others have their turn when it takes long."""
+        start = 0
+        while start < len(data) and not self.engine.failed:
+            now = trio.current_time()
+            end = start + self._slice
+            for event in self.engine.receive(data[start:end], now):
+                self.on_event(event)
+            start = end
+            if trio.current_time() - now < _FAIR_SHARE:
+                self._slice = min(2 * self._slice, _SLICES[1])
+            else:
+                self._slice = max(self._slice // 2, _SLICES[0])
+                await trio.lowlevel.checkpoint()
+        if self.engine.unsent:
+            self.wake()
 
     async def hear(self) -> None:
         """Wait until the peer sends something."""
