@@ -199,7 +199,7 @@ def test_a_type_that_pydantic_knows_nothing_of_takes_its_instances():
         inputs_of(Mine(), None).check({"thing": "x"})
 
 
-@pytest.mark.parametrize("name", ["config", "lm", "signature", "new_signature", "demos", "_trace"])
+@pytest.mark.parametrize("name", ["self", "config", "lm", "signature", "new_signature", "demos", "_trace"])
 async def test_what_a_predictor_takes_for_itself_never_comes_from_a_request(trial, name):
     """A program that hands on whatever it is given would let a request set the address of the provider."""
 
