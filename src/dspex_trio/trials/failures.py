@@ -77,7 +77,7 @@ class _Describer:
     def message(self, error: BaseException) -> str:
         try:
             text = str(error)
-        except BaseException as broken:  # noqa: ASYNC103, BLE001 - a program's exception may have any __str__, exiting ones too
+        except BaseException as broken:  # noqa: ASYNC103, BLE001 - any __str__, exiting ones too
             text = f"<its text cannot be had: __str__ raised {type_name(broken)}>"
         return _cut(self._redact(text), MAX_MESSAGE_CHARS)
 

@@ -92,7 +92,7 @@ class Trials:
         """Run one trial to its outcome; never raises but when it is cancelled from outside.
 
         A deadline that passes is a DEADLINE_EXCEEDED outcome. A cancel from outside (the caller is gone) propagates;
-        the trial is then told to `on_outcome` as CANCELLED.
+        the trial is then told to `on_outcome` as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
         """
         trial = _Trial(request, self._executor.job(request.trial_id or request.program.name))
         self._running.add(trial)
@@ -100,8 +100,7 @@ class Trials:
             outcome = await self._end_to_end(trial)
         except BaseException:
             # Cancelled, or Trio's own KeyboardInterrupt: nobody is answered, but the trial did take place.
-            gone = TrialCancelled("the caller went away or the trial was cancelled")
-            self._on_outcome(request, self._failure(trial, gone))
+            self._on_outcome(request, self._failure(trial, trial.unanswered()))
             raise
         finally:
             self._running.discard(trial)
@@ -206,6 +205,12 @@ class _Trial:
         if not self.scope.cancel_called:
             self.ending = error
             self.scope.cancel()
+
+    def unanswered(self) -> TrialError:
+        """Why nobody is answered: the caller went away, or the answer to a deadline came too late for its caller."""
+        if trio.current_time() >= self.request.deadline:
+            return self.deadline_exceeded()
+        return TrialCancelled("the caller went away or the trial was cancelled")
 
     def deadline_exceeded(self) -> DeadlineExceeded:
         spent = self.progress.timings().total_ms
