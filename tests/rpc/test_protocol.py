@@ -189,8 +189,8 @@ class Pair:
         """Pass everything on until nothing is left; returns what the server and the client heard."""
         heard = [], []
         while self.server.unsent or self.client.unsent:
-            heard[0].extend(self.server.receive(self.client.data_to_send(), self.now))
-            heard[1].extend(self.client.receive(self.server.data_to_send(), self.now))
+            heard[0].extend(self.server.receive(bytes(self.client.data_to_send()), self.now))
+            heard[1].extend(self.client.receive(bytes(self.server.data_to_send()), self.now))
         return heard
 
 

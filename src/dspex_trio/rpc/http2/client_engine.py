@@ -10,6 +10,7 @@ from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.http2.engine import Engine, StreamState
 from dspex_trio.rpc.http2.events import ResponseEnded, ResponseStarted
+from dspex_trio.rpc.http2.header_codec import Field
 from dspex_trio.rpc.http2.headers import encode_metadata, format_timeout
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
@@ -65,7 +66,7 @@ class ClientEngine(Engine):
     ) -> int:
         """Queue a request's headers and return its stream's id; `timeout` is in seconds from now."""
         stream_id = self._next_stream_id
-        fields = [
+        fields: tuple[Field, ...] = (
             (b":method", b"POST"),
             (b":scheme", self._scheme),
             (b":path", path.encode()),
@@ -74,12 +75,13 @@ class ClientEngine(Engine):
             (b"content-type", b"application/grpc"),
             (b"user-agent", self._user_agent),
             (b"grpc-accept-encoding", ACCEPT_ENCODING.encode()),
-        ]
+        )
         if encoding != "identity":
-            fields.append((b"grpc-encoding", encoding.encode()))
+            fields = (*fields, (b"grpc-encoding", encoding.encode()))
+        once = encode_metadata(metadata)
         if timeout is not None:
-            fields.append((b"grpc-timeout", format_timeout(timeout).encode()))
-        self._h2.send_headers(stream_id, [*fields, *encode_metadata(metadata)])
+            once.append((b"grpc-timeout", format_timeout(timeout).encode()))
+        self._h2.send_block(stream_id, self._block(fields, once))
         self._next_stream_id += 2
         self._free_ping = True
         self._streams[stream_id] = StreamState(stream_id, headers_sent=True)
@@ -87,8 +89,7 @@ class ClientEngine(Engine):
 
     def end_call(self, stream_id: int) -> None:
         """Queue the end of a request's messages."""
-        self._h2.end_stream(stream_id)
-        self._ended_here(self._streams[stream_id])
+        self.send_data(stream_id, b"", end=True)
 
     def _response_received(self, event: Any) -> None:
         state = self._streams.get(event.stream_id)
@@ -105,6 +106,7 @@ class ClientEngine(Engine):
         if head.encoding != "identity" and head.encoding not in ENCODINGS:
             self._fail_stream(state, Status(StatusCode.INTERNAL, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
             return
+        self._credit_call()
         state.headers_received = True
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
         self._events.append(ResponseStarted(event.stream_id, head))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -22,7 +22,8 @@ from dspex_trio.rpc.http2.events import (
     StreamReset,
     WindowOpened,
 )
-from dspex_trio.rpc.http2.h2_connection import GrpcH2Connection
+from dspex_trio.rpc.http2.h2_frames import FramedH2Connection
+from dspex_trio.rpc.http2.header_codec import Field, literal
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import BadMessage, MessageReader
 from dspex_trio.rpc.status import Status, StatusCode
@@ -50,7 +51,7 @@ class StreamState:
     content_length: int | None = None
     held: int = 0  # bytes of messages that no reader has taken
     owed: int = 0  # bytes released but not yet given back to the peer's window
-    fresh: bool = True  # began within the bytes that are being received
+    batch: int = 0  # the `receive` within which it began
 
 
 class Engine:
@@ -74,8 +75,12 @@ class Engine:
         if client:
             settings[SettingCodes.ENABLE_PUSH] = 0
         self._limits = limits
-        self._h2 = GrpcH2Connection(
-            client=client, settings=settings, max_block=limits.max_header_block, on_frame=self._count_frame
+        self._h2 = FramedH2Connection(
+            client=client,
+            settings=settings,
+            max_block=limits.max_header_block,
+            on_frame=self._count_frame,
+            on_event=self._handle,
         )
         self._streams: dict[int, StreamState] = {}
         self._events: list[Event] = []
@@ -104,9 +109,9 @@ class Engine:
         failure: Exception | None = self._h2.failure
         return failure
 
-    def data_to_send(self) -> bytes:
+    def data_to_send(self) -> bytearray:
         """Everything that is queued; it is the caller's now."""
-        return bytes(self._h2.data_to_send())
+        return self._h2.take_output()
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes from the peer at a time (seconds of any monotonic clock) and report what they mean.
@@ -116,7 +121,7 @@ class Engine:
         self._now = now
         events: list[Event] = []
         self._events = events
-        self._h2.feed(data, self._handle)
+        self._h2.feed(data)
         return events
 
     def _handle(self, event: Any) -> None:
@@ -148,7 +153,7 @@ class Engine:
 
     def send_data(self, stream_id: int, data: bytes | memoryview, *, end: bool = False) -> None:
         """Queue one DATA frame; it must fit `sendable`."""
-        self._h2.send_data(stream_id, bytes(data), end_stream=end)
+        self._h2.send_payload(stream_id, data, end_stream=end)
         self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
         self._free_ping = True
         if end:
@@ -218,6 +223,18 @@ class Engine:
             # A message that may not fit the window has to be let in before it can be taken as a whole.
             self._give_back(state, state.reader.take_flow())
 
+    def _credit_call(self) -> None:
+        """A call explains window updates, and that it may be reset after its end."""
+        self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
+        self._free_resets = min(self._free_resets + 1, _MAX_CREDIT)
+
+    def _block(self, again: tuple[Field, ...], once: Iterable[Field] = ()) -> bytes:
+        """A header block: of fields that come again and again, and of some that will not."""
+        block: bytes = self._h2.encoder.encode_again(again)
+        for name, value in once:
+            block += literal(name, value)
+        return block
+
     def _fail_stream(self, state: StreamState, status: Status) -> None:
         raise NotImplementedError
 
@@ -244,20 +261,16 @@ class Engine:
 
     def _count_frame(self, frame: Any) -> None:
         """Let through what work of ours explains, and a trickle of the rest; end connections that send more."""
-        name = type(frame).__name__
-        if name == "HeadersFrame":
-            self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
-            self._free_resets = min(self._free_resets + 1, _MAX_CREDIT)
-        elif not self._is_explained(name, frame) and not self._control.take(self._now):
+        if not self._is_explained(frame) and not self._control.take(self._now):
             raise calm("too many frames that carry nothing")
 
-    def _is_explained(self, name: str, frame: Any) -> bool:
+    def _is_explained(self, frame: Any) -> bool:
         explained = False
-        match name:
+        match type(frame).__name__:
             case "DataFrame":
                 explained = bool(frame.body_len or "END_STREAM" in frame.flags)
-            case "ContinuationFrame":
-                explained = True  # the size of the block is limited
+            case "HeadersFrame" | "ContinuationFrame":
+                explained = True  # the number of calls is limited, and the size of each block
             case "WindowUpdateFrame" if self._free_updates > 0:
                 self._free_updates -= 1
                 explained = True

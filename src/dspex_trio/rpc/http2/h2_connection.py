@@ -8,7 +8,7 @@ left.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import h2.config
@@ -20,7 +20,6 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamClosedBy
 from hpack.exceptions import HPACKError, OversizedHeaderListError
-from hyperframe.exceptions import InvalidPaddingError
 from hyperframe.frame import (
     ContinuationFrame,
     GoAwayFrame,
@@ -28,6 +27,8 @@ from hyperframe.frame import (
     RstStreamFrame,
     SettingsFrame,
 )
+
+from dspex_trio.rpc.http2.header_codec import BlockDecoder, BlockEncoder, HeaderBlock
 
 # The most that h2 may believe; the real limit is kept by whoever runs the streams, with REFUSED_STREAM for the stream
 # that is one too many. h2 would end the connection.
@@ -63,6 +64,11 @@ class _FrameBuffer(FrameBuffer):  # type: ignore[misc] # h2 is untyped
                 raise FrameDataMissingError("an acknowledgement of SETTINGS with a payload")  # RFC 9113, 6.5
         return super().__next__()
 
+    @property
+    def within_block(self) -> bool:
+        """Whether a header block has begun that has not ended."""
+        return bool(self._headers_buffer)
+
     def _update_header_buffer(self, frame: Any) -> Any:
         if isinstance(frame, HeadersFrame | ContinuationFrame):
             held = sum(len(part.data) for part in self._headers_buffer)
@@ -82,8 +88,6 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         client: Which side this is.
         settings: What to announce.
         max_block: The largest encoded header block and the largest decoded header list, in bytes.
-        on_frame: Called with the class name of each received frame, its stream's id and its length, before the frame is
-            acted on; may raise ProtocolError to end the connection.
     """
 
     # Remembered to tell late frames from wrong ones. h2 keeps 65,536, six megabytes on a connection of long life.
@@ -95,7 +99,6 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         client: bool,
         settings: Mapping[int, int],
         max_block: int,
-        on_frame: Callable[[Any], None],
     ) -> None:
         super().__init__(
             h2.config.H2Configuration(
@@ -107,11 +110,11 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
                 normalize_outbound_headers=False,
             )
         )
-        self.failure: Exception | None = None
-        self._on_frame = on_frame
         self.local_settings = Settings(client=client, initial_values=dict(settings))
         self.max_inbound_frame_size = settings[SettingCodes.MAX_FRAME_SIZE]
-        self.decoder.max_header_list_size = max_block
+        self.encoder = BlockEncoder()
+        self.decoder = BlockDecoder()
+        self.decoder.max_header_list_size = self.max_block = max_block
         self.incoming_buffer = _FrameBuffer(server=not client, max_block=max_block)
         self.clear_outbound_data_buffer()
 
@@ -154,39 +157,9 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
             [GoAwayFrame(0, last_stream_id=last_stream_id, error_code=error_code, additional_data=debug)]
         )
 
-    def feed(self, data: bytes, on_event: Callable[[Any], None]) -> None:
-        """Act on these bytes, passing on the events of each frame before the next one is looked at.
-
-        On an error of the peer's a GOAWAY is queued, `failure` is set and the rest is dropped.
-        """
-        try:
-            self.incoming_buffer.add_data(data)
-            self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
-            for frame in self.incoming_buffer:
-                self._on_frame(frame)
-                for event in self._receive_frame(frame):
-                    on_event(event)
-        except InvalidPaddingError:  # h2 3 lets it through
-            self._fail(ErrorCodes.PROTOCOL_ERROR, ProtocolError("padding longer than its frame"))
-        except ProtocolError as error:
-            self._fail(error.error_code, error)
-        except Exception as error:  # noqa: BLE001 - hostile bytes; some errors of h2 and hyperframe escape them
-            self._fail(ErrorCodes.PROTOCOL_ERROR, error)
-
-    def _fail(self, error_code: int, error: Exception) -> None:
-        self.failure = error
-        self.goaway(self.highest_inbound_stream_id, error_code, str(error)[:100].encode("ascii", "replace"))
-
     def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         """As h2's, without the count of streams, the checks of content-length and the end of all for a late trailer."""
-        try:
-            headers = self.decoder.decode(frame.data, raw=True)
-        except OversizedHeaderListError as error:
-            raise HeaderBlockTooLarge(str(error)) from error
-        except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
-            problem = ProtocolError(f"bad header block: {error}")
-            problem.error_code = ErrorCodes.COMPRESSION_ERROR  # RFC 9113, 4.3
-            raise problem from error
+        block = self.decode(frame.data)
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         stream_id = frame.stream_id
         if self._was_reset_here(stream_id):
@@ -201,10 +174,22 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
             event.stream_id, event.error_code, event.remote_reset = stream_id, ErrorCodes.PROTOCOL_ERROR, False
             return stream.reset_stream(ErrorCodes.PROTOCOL_ERROR), [event]
         # h2 looks into the list for a content-length, over which it would end the connection, and for 1xx responses.
-        shown = [field for field in headers if field[0] == b":status"] if self.config.client_side else []
+        shown = [field for field in block if field[0] == b":status"] if self.config.client_side else []
         frames, events = stream.receive_headers(shown, ended, None)
-        events[0].headers = headers
+        events[0].headers = block
         return frames, events
+
+    def decode(self, data: bytes) -> HeaderBlock:
+        """Decode a header block, whatever becomes of its stream; raises ProtocolError."""
+        try:
+            block: HeaderBlock = self.decoder.decode(data)
+        except OversizedHeaderListError as error:
+            raise HeaderBlockTooLarge(str(error)) from error
+        except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
+            problem = ProtocolError(f"bad header block: {error}")
+            problem.error_code = ErrorCodes.COMPRESSION_ERROR  # RFC 9113, 4.3
+            raise problem from error
+        return block
 
     def _stream_for_headers(self, stream_id: int) -> Any:
         if self.config.client_side:

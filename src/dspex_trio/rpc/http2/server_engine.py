@@ -12,10 +12,12 @@ from h2.errors import ErrorCodes
 from dspex_trio.rpc.http2.buckets import TokenBucket
 from dspex_trio.rpc.http2.engine import Engine, StreamState, calm
 from dspex_trio.rpc.http2.events import (
+    Event,
     RequestEnded,
     RequestStarted,
     StreamFailed,
 )
+from dspex_trio.rpc.http2.header_codec import ENTRY_OVERHEAD, Field, HeaderBlock
 from dspex_trio.rpc.http2.headers import (
     MalformedHeaders,
     RawHeaders,
@@ -34,6 +36,7 @@ from dspex_trio.rpc.status import Status, StatusCode
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _ACCEPT_ENCODING: Final = (b"grpc-accept-encoding", ACCEPT_ENCODING.encode())
+_INITIAL: Final = ((b":status", b"200"), _CONTENT_TYPE, _ACCEPT_ENCODING)
 
 
 class ServerEngine(Engine):
@@ -42,24 +45,20 @@ class ServerEngine(Engine):
     def __init__(self, limits: Limits) -> None:
         super().__init__(client=False, limits=limits)
         self._resets = TokenBucket(limits.reset_burst, limits.reset_rate)
+        self._batch = 0
 
-    def receive(self, data: bytes, now: float) -> list[Any]:
+    def receive(self, data: bytes, now: float) -> list[Event]:
         """As Engine.receive; a call that was begun and reset within these bytes is not reported at all."""
-        events = super().receive(data, now)
-        for event in events:
-            if type(event) is RequestStarted:
-                state = self._streams.get(event.stream_id)
-                if state is not None:
-                    state.fresh = False
-        return events
+        self._batch += 1
+        return super().receive(data, now)
 
     def send_initial(self, stream_id: int, metadata: Metadata = NO_METADATA, encoding: str = "identity") -> None:
         """Queue the response's headers."""
         state = self._streams[stream_id]
-        fields = [(b":status", b"200"), _CONTENT_TYPE, _ACCEPT_ENCODING]
+        fields: tuple[Field, ...] = _INITIAL
         if encoding != "identity":
-            fields.append((b"grpc-encoding", encoding.encode()))
-        self._h2.send_headers(stream_id, [*fields, *encode_metadata(metadata)])
+            fields = (*fields, (b"grpc-encoding", encoding.encode()))
+        self._h2.send_block(stream_id, self._block(fields, encode_metadata(metadata)))
         state.headers_sent = True
 
     def send_status(self, stream_id: int, status: Status, metadata: Metadata = NO_METADATA) -> None:
@@ -69,14 +68,14 @@ class ServerEngine(Engine):
     def _send_status(
         self, state: StreamState, status: Status, metadata: Metadata = NO_METADATA, http_status: int = 200
     ) -> None:
-        fields: list[tuple[bytes, bytes]] = []
+        fields: tuple[Field, ...] = ()
         if not state.headers_sent:
-            fields = [(b":status", str(http_status).encode()), _CONTENT_TYPE]
+            fields = ((b":status", str(http_status).encode()), _CONTENT_TYPE)
             if status.code is StatusCode.UNIMPLEMENTED:
-                fields.append(_ACCEPT_ENCODING)  # it may have been the encoding
-        self._h2.send_headers(
-            state.stream_id, [*fields, *encode_status(status), *encode_metadata(metadata)], end_stream=True
-        )
+                fields = (*fields, _ACCEPT_ENCODING)  # it may have been the encoding
+        code, *details = encode_status(status)
+        block = self._block((*fields, code), [*details, *encode_metadata(metadata)])
+        self._h2.send_block(state.stream_id, block, end_stream=True)
         self._free_ping = True
         # The response is complete: if the client has not ended its request, the rest is of no use (RFC 9113, 8.1).
         self.reset(state.stream_id, ErrorCodes.NO_ERROR)
@@ -86,12 +85,11 @@ class ServerEngine(Engine):
         self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
 
     def _request_received(self, event: Any) -> None:
-        state = StreamState(event.stream_id)
+        state = StreamState(event.stream_id, batch=self._batch)
         self._streams[event.stream_id] = state
+        self._credit_call()
         try:
-            state.content_length = _content_length(event.headers)
-            head = parse_request(event.headers)
-            self._check_limits(event.headers, head)
+            head, state.content_length = event.headers.parsed or self._parse(event.headers)
         except MalformedHeaders:
             self.reset(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
             return
@@ -100,6 +98,13 @@ class ServerEngine(Engine):
             return
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
         self._events.append(RequestStarted(event.stream_id, head))
+
+    def _parse(self, headers: HeaderBlock) -> tuple[RequestHead, int | None]:
+        content_length = _content_length(headers)
+        head = parse_request(headers)
+        self._check_limits(headers, head)
+        headers.parsed = head, content_length
+        return head, content_length
 
     def _check_limits(self, headers: RawHeaders, head: RequestHead) -> None:
         limit = self._limits.max_header_list_size
@@ -140,7 +145,7 @@ class ServerEngine(Engine):
 
     def _stream_reset(self, event: Any) -> None:
         state = self._streams.get(event.stream_id)
-        if state is not None and state.fresh:
+        if state is not None and state.batch == self._batch:
             # Begun and given up in one breath: the cheapest way to keep a server busy. No handler is started for it.
             self._forget(state)
             stream_id = event.stream_id
@@ -171,4 +176,4 @@ def _content_length(headers: RawHeaders) -> int | None:
 
 def _header_list_size(headers: RawHeaders) -> int:
     """As RFC 9113, 6.5.2 counts."""
-    return sum(len(name) + len(value) + 32 for name, value in headers)
+    return sum(len(name) + len(value) + ENTRY_OVERHEAD for name, value in headers)

@@ -1,0 +1,202 @@
+"""How an h2 connection reads and writes what calls consist of without an object for every frame.
+
+Whole HEADERS and DATA frames without padding are cut out of the bytes and put together here; h2's state machines and
+windows see every one of them. All other frames go the way that h2 has for them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from h2.connection import AllowedStreamIDs, ConnectionInputs
+from h2.errors import ErrorCodes
+from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.stream import StreamInputs, StreamState
+from hyperframe.exceptions import InvalidPaddingError
+
+from dspex_trio.rpc.http2.h2_connection import GrpcH2Connection, HeaderBlockTooLarge
+
+OnEvent: TypeAlias = Callable[[Any], None]
+
+_PREFACE_SIZE: Final = 24
+_FRAME_HEADER: Final = struct.Struct(">HBBBI")
+_HEADER_SIZE: Final = 9
+_STREAM_ID_BITS: Final = 2**31 - 1
+_DATA, _HEADERS, _CONTINUATION = 0, 1, 9
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x01, 0x04, 0x08, 0x20
+# The states in which a stream takes data, and a response its headers.
+_RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
+
+
+class FramedH2Connection(GrpcH2Connection):
+    """A connection that takes bytes and events, and gives bytes.
+
+    Args:
+        client: Which side this is.
+        settings: What to announce.
+        max_block: The largest encoded header block and the largest decoded header list, in bytes.
+        on_frame: Called with each frame that h2 has made an object of, before it is acted on; may raise ProtocolError
+            to end the connection.
+        on_event: Called with h2's events, those of each frame before the next one is looked at.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        settings: Mapping[int, int],
+        max_block: int,
+        on_frame: Callable[[Any], None],
+        on_event: OnEvent,
+    ) -> None:
+        super().__init__(client=client, settings=settings, max_block=max_block)
+        self.failure: Exception | None = None
+        self._data_to_send: bytearray
+        self._on_frame = on_frame
+        self._on_event = on_event
+        self._preface_left = 0 if client else _PREFACE_SIZE
+        self._unread = bytearray()  # the beginning of a frame whose rest has not come
+
+    def take_output(self) -> bytearray:
+        """All bytes to send; they are the caller's now."""
+        output = self._data_to_send
+        self._data_to_send = bytearray()
+        return output
+
+    def send_block(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> None:
+        """Queue an encoded header block; a client opens the stream with it."""
+        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            stream = self._begin_new_stream(stream_id, AllowedStreamIDs(int(self.config.client_side)))
+        stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
+        if end_stream:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        flags, kind, limit = (_END_STREAM if end_stream else 0), _HEADERS, self.max_outbound_frame_size
+        while len(block) > limit:
+            self._queue(kind, flags, stream_id, block[:limit])
+            block, flags, kind = block[limit:], 0, _CONTINUATION
+        self._queue(kind, flags | _END_HEADERS, stream_id, block)
+
+    def send_payload(self, stream_id: int, payload: bytes | memoryview, *, end_stream: bool = False) -> None:
+        """Queue a DATA frame; the peer's windows and its frame size must have room for it."""
+        stream = self.streams[stream_id]
+        stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        if end_stream:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        stream.outbound_flow_control_window -= len(payload)
+        self.outbound_flow_control_window -= len(payload)
+        self._queue(_DATA, _END_STREAM if end_stream else 0, stream_id, payload)
+
+    def _queue(self, kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> None:
+        size = len(payload)
+        output = self._data_to_send
+        output += _FRAME_HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream_id)
+        output += payload
+
+    def feed(self, data: bytes) -> None:
+        """Act on bytes from the peer; on an error of its, a GOAWAY is queued, `failure` set and the rest dropped."""
+        try:
+            if self._preface_left:
+                data = self._check_preface(data)
+            self._cut(data)
+        except InvalidPaddingError:  # h2 3 lets it through
+            self._fail(ErrorCodes.PROTOCOL_ERROR, ProtocolError("padding longer than its frame"))
+        except ProtocolError as error:
+            self._fail(error.error_code, error)
+        except Exception as error:  # noqa: BLE001 - hostile bytes; some errors of h2 and hyperframe escape them
+            self._fail(ErrorCodes.PROTOCOL_ERROR, error)
+
+    def _fail(self, error_code: int, error: Exception) -> None:
+        self.failure = error
+        self.goaway(self.highest_inbound_stream_id, error_code, str(error)[:100].encode("ascii", "replace"))
+
+    def _check_preface(self, data: bytes) -> bytes:
+        """Have h2 look at the client's first words; returns what comes after them."""
+        words, rest = data[: self._preface_left], data[self._preface_left :]
+        self._preface_left -= len(words)
+        self.incoming_buffer.add_data(words)
+        return rest
+
+    def _cut(self, data: bytes) -> None:
+        source: bytes | bytearray = data
+        if self._unread:
+            self._unread += data
+            source = self._unread
+        position, end = 0, len(source)
+        while end - position >= _HEADER_SIZE:
+            high, low, kind, flags, stream_id = _FRAME_HEADER.unpack_from(source, position)
+            size = high << 8 | low
+            if size > self.max_inbound_frame_size:
+                raise FrameTooLargeError(f"a frame of {size} bytes, more than {self.max_inbound_frame_size}")
+            body, after = position + _HEADER_SIZE, position + _HEADER_SIZE + size
+            if after > end:
+                break
+            # Anything within a header block but its continuation is an error, which is h2's to tell.
+            plain = kind <= _HEADERS and not self.incoming_buffer.within_block
+            if not plain or not self._take(kind, flags, stream_id & _STREAM_ID_BITS, bytes(source[body:after])):
+                self._leave_to_h2(bytes(source[position:after]))
+            position = after
+        if source is data:
+            self._unread += data[position:]
+        else:
+            del self._unread[:position]
+
+    def _leave_to_h2(self, frame: bytes) -> None:
+        self.incoming_buffer.add_data(frame)
+        self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
+        for parsed in self.incoming_buffer:
+            self._on_frame(parsed)
+            for event in self._receive_frame(parsed):
+                self._on_event(event)
+
+    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> bool:
+        """Act on one frame if it is an ordinary one; False if it is not, and nothing was done."""
+        stream = self.streams.get(stream_id)
+        receiving = stream is not None and stream.state_machine.state in _RECEIVING
+        if kind == _DATA:
+            if not payload or flags & _PADDED or not receiving:
+                return False
+            self._take_data(stream, payload, ended=bool(flags & _END_STREAM))
+            return True
+        begins = not self.config.client_side and stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
+        answers = self.config.client_side and receiving and not stream.state_machine.headers_received
+        if flags & (_PADDED | _PRIORITY) or not flags & _END_HEADERS or not (begins or answers):
+            return False
+        self._take_headers(stream_id, stream, payload, ended=bool(flags & _END_STREAM))
+        return True
+
+    def _take_data(self, stream: Any, payload: bytes, *, ended: bool) -> None:
+        size = len(payload)
+        # The connection's own state machine has nothing to add: where there is a stream, it is open.
+        self._inbound_flow_control_window_manager.window_consumed(size)
+        stream._inbound_window_manager.window_consumed(size)  # noqa: SLF001 - see h2_connection
+        events = stream.state_machine.process_input(StreamInputs.RECV_DATA)
+        events[0].data, events[0].flow_controlled_length = payload, size
+        if ended:
+            events += stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+            events[0].stream_ended = events[-1]
+        for event in events:
+            self._on_event(event)
+
+    def _take_headers(self, stream_id: int, stream: Any, block: bytes, *, ended: bool) -> None:
+        if len(block) > self.max_block:
+            raise HeaderBlockTooLarge("header block too large")
+        fields = self.decode(block)
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        if stream is None:
+            stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+        informational = self.config.client_side and any(n == b":status" and v[:1] == b"1" for n, v in fields)
+        if informational and ended:
+            raise ProtocolError("an informational response ends the stream")
+        events = stream.state_machine.process_input(
+            StreamInputs.RECV_INFORMATIONAL_HEADERS if informational else StreamInputs.RECV_HEADERS
+        )
+        events[0].headers = fields
+        if ended:
+            events += stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+            events[0].stream_ended = events[-1]
+        for event in events:
+            self._on_event(event)

@@ -1,0 +1,230 @@
+"""HPACK (RFC 7541) for connections that say the same thing over and over.
+
+A block is encoded or decoded once and remembered for as long as that is the same as doing it afresh: what a block means
+depends on nothing but its bytes and the dynamic table, so a block that left the table as it was can be reused until the
+table changes. The tables count their changes; every one of them empties the memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import hpack
+from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
+from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable
+
+_MAX_REMEMBERED: Final = 256
+_MAX_BLOCK: Final = 1024
+# An integer of HPACK that needs more bytes than this is larger than anything that may be sent (RFC 7541, 5.1).
+_MAX_INTEGER_BYTES: Final = 5
+# What each field counts besides its bytes, in tables and in lists (RFC 7541, 4.1; RFC 9113, 6.5.2).
+ENTRY_OVERHEAD: Final = 32
+# The first bits of a field (RFC 7541, 6) and of a string (5.2), and the prefixes of integers that follow them.
+_INDEXED, _ADDED, _RESIZE, _KIND = 0x80, 0x40, 0x20, 0x60
+_HUFFMAN, _MORE = 0x80, 0x80
+_BITS_7, _BITS_6, _BITS_5, _BITS_4 = 0x7F, 0x3F, 0x1F, 0x0F
+
+Field = tuple[bytes, bytes]
+
+
+class CountingTable(HeaderTable):  # type: ignore[misc] # hpack is untyped
+    """A header table that counts its changes."""
+
+    resized: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add an entry, which may evict others."""
+        self.changes += 1
+        super().add(name, value)
+
+    @property
+    def maxsize(self) -> int:
+        """The most that the entries may take up."""
+        return int(self._maxsize)
+
+    @maxsize.setter
+    def maxsize(self, size: int) -> None:
+        self.changes += 1
+        # hpack forgets a change that was not announced yet when the same size is set again.
+        resized = self.resized
+        HeaderTable.maxsize.fset(self, size)
+        self.resized = self.resized or resized
+
+
+class HeaderBlock(list[Field]):
+    """The fields of a decoded block; the same object each time that the same block is decoded.
+
+    Attributes:
+        parsed: For whoever makes something of the fields and wants to do it once.
+    """
+
+    __slots__ = ("parsed",)
+
+    def __init__(self, fields: list[Field]) -> None:
+        super().__init__(fields)
+        self.parsed: Any = None
+
+
+class BlockEncoder(hpack.Encoder):  # type: ignore[misc] # hpack is untyped
+    """Encodes tuples of fields that come again and again."""
+
+    table_size_changes: list[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.header_table = CountingTable()
+        self._known: dict[tuple[Field, ...], bytes] = {}
+        self._known_at = 0
+
+    @property
+    def header_table_size(self) -> int:
+        """What the peer allows the table to hold."""
+        return int(self.header_table.maxsize)
+
+    @header_table_size.setter
+    def header_table_size(self, size: int) -> None:
+        self.header_table.maxsize = size
+        if self.header_table.resized:
+            # The smallest size in between and the last one, however many there were (RFC 7541, 4.2).
+            smallest = min([size, *self.table_size_changes])
+            self.table_size_changes = [smallest, size] if smallest < size else [size]
+
+    def encode_again(self, fields: tuple[Field, ...]) -> bytes:
+        """The block of these fields."""
+        table = self.header_table
+        if self._known_at == table.changes and not table.resized:
+            known = self._known.get(fields)
+            if known is not None:
+                return known
+        else:
+            self._known.clear()
+        # A block with a table size update in front of it is not to be said again.
+        before, once = table.changes, table.resized
+        block = bytes(self.encode(fields))
+        self._known_at = table.changes
+        if table.changes != before:
+            self._known.clear()
+        elif not once and len(self._known) < _MAX_REMEMBERED:
+            self._known[fields] = block
+        return block
+
+
+class BlockDecoder(hpack.Decoder):  # type: ignore[misc] # hpack is untyped
+    """Decodes as hpack's does, with less work for each field and with a limit on integers.
+
+    hpack 3 reads an integer of any length, which takes seconds for one that fills a block.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.header_table = CountingTable()
+        self._known: dict[bytes, HeaderBlock] = {}
+        self._known_at = 0
+
+    def decode(self, data: bytes, raw: bool = True) -> HeaderBlock:  # noqa: ARG002, FBT001, FBT002 - hpack's signature
+        """The fields of a block, as bytes.
+
+        Raises:
+            HPACKDecodingError: It is none.
+            OversizedHeaderListError: They are more than `max_header_list_size`.
+        """
+        table = self.header_table
+        if self._known_at == table.changes:
+            known = self._known.get(data)
+            if known is not None:
+                return known
+        before = table.changes
+        block = HeaderBlock(self._fields(data))
+        self._known_at = table.changes
+        if table.changes != before or len(self._known) >= _MAX_REMEMBERED:
+            self._known.clear()
+        if table.changes == before and len(data) <= _MAX_BLOCK:
+            self._known[bytes(data)] = block
+        return block
+
+    def _fields(self, data: bytes) -> list[Field]:
+        table = self.header_table
+        fields: list[Field] = []
+        size, position, end = 0, 0, len(data)
+        while position < end:
+            first = data[position]
+            if first & _INDEXED:
+                index, position = _integer(data, position, _BITS_7)
+                field = table.get_by_index(index)
+            elif first & _KIND == _RESIZE:
+                if fields:
+                    raise HPACKDecodingError("a table size update after the first field")
+                new_size, position = _integer(data, position, _BITS_5)
+                if new_size > self.max_allowed_table_size:
+                    raise InvalidTableSizeError("the table would be larger than allowed")
+                table.maxsize = new_size
+                continue
+            else:
+                index, position = _integer(data, position, _BITS_6 if first & _ADDED else _BITS_4)
+                if index:
+                    name = table.get_by_index(index)[0]
+                else:
+                    name, position = _string(data, position)
+                value, position = _string(data, position)
+                field = (name, value)
+                if first & _ADDED:
+                    table.add(name, value)
+            fields.append(field)
+            size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
+            if size > self.max_header_list_size:
+                raise OversizedHeaderListError(f"the header list is larger than {self.max_header_list_size} bytes")
+        self._assert_valid_table_size()
+        return fields
+
+
+def _integer(data: bytes, position: int, mask: int) -> tuple[int, int]:
+    """An integer whose first bits are those of `mask`, and the position after it (RFC 7541, 5.1)."""
+    try:
+        number = data[position] & mask
+        position += 1
+        if number < mask:
+            return number, position
+        for shift in range(0, 7 * _MAX_INTEGER_BYTES, 7):
+            part = data[position]
+            position += 1
+            number += (part & _BITS_7) << shift
+            if not part & _MORE:
+                return number, position
+    except IndexError:
+        raise HPACKDecodingError("the block ends within an integer") from None
+    raise HPACKDecodingError("an integer is too large")
+
+
+def _string(data: bytes, position: int) -> tuple[bytes, int]:
+    """A string, and the position after it (RFC 7541, 5.2)."""
+    start = position
+    length, position = _integer(data, position, _BITS_7)
+    text = data[position : position + length]
+    if len(text) != length:
+        raise HPACKDecodingError("the block ends within a string")
+    if data[start] & _HUFFMAN:
+        text = decode_huffman(text)
+    return text, position + length
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A field that neither uses nor changes the table (RFC 7541, 6.2.2): for values that will not come again."""
+    return b"\x00" + _prefixed(name) + _prefixed(value)
+
+
+def _prefixed(text: bytes) -> bytes:
+    length = len(text)
+    if length < _BITS_7:
+        return bytes((length,)) + text
+    prefix = bytearray((_BITS_7,))
+    length -= _BITS_7
+    while length > _BITS_7:
+        prefix.append(length & _BITS_7 | _MORE)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + text
