@@ -39,6 +39,7 @@ def test_every_setting_is_an_option_of_serve():
         (["serve", "--lm-arg", "temperature"], "'temperature' is not KEY=VALUE"),
         (["serve", "--config", "nowhere.toml"], "nowhere.toml: there is no such file"),
         (["serve", "--loaf", "x"], "No such option"),
+        (["store", "--port", "99999"], "99999 is not in the range 0<=x<=65535"),
         (["sevre"], "No such command"),
     ],
 )
@@ -71,6 +72,15 @@ def test_a_port_that_is_taken_is_named_in_one_line():
         done = run("store", "--port", port)
     assert done.returncode == 1
     assert f"Error: cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_ready_file_that_cannot_be_written_is_named_in_one_line(tmp_path):
+    """Not as a port that cannot be listened on, which is what an OSError at that point looks like."""
+    ready = tmp_path / "nowhere" / "ready"
+    done = run("store", "--port", "0", "--ready-file", ready)
+    assert done.returncode == 1
+    assert f"Error: cannot write the ready file {ready}: No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -199,7 +199,7 @@ def test_a_type_that_pydantic_knows_nothing_of_takes_its_instances():
         inputs_of(Mine(), None).check({"thing": "x"})
 
 
-@pytest.mark.parametrize("name", ["self", "config", "lm", "signature", "new_signature", "demos", "_trace"])
+@pytest.mark.parametrize("name", ["config", "lm", "signature", "new_signature", "demos", "_trace"])
 async def test_what_a_predictor_takes_for_itself_never_comes_from_a_request(trial, name):
     """A program that hands on whatever it is given would let a request set the address of the provider."""
 
@@ -216,6 +216,17 @@ async def test_what_a_predictor_takes_for_itself_never_comes_from_a_request(tria
     t = await trial(python_class="HandsOn").ready()
     with pytest.raises(InvalidInput, match=f"input '{name}' is unexpected; the program takes any others"):
         t.call(question="?", **{name: {"api_base": "http://evil"}})
+
+
+def test_an_input_named_self_is_refused_where_any_others_are_taken():
+    """Passed on as a keyword it would collide with the module itself, which looks like the program's own error."""
+
+    class Takes(dspy.Module):
+        def forward(self, **inputs):
+            return inputs
+
+    with pytest.raises(InvalidInput, match="input 'self' is unexpected"):
+        inputs_of(Takes(), None).check({"self": 1})
 
 
 async def test_inputs_are_checked_before_the_program_starts(trial):

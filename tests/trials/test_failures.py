@@ -93,15 +93,18 @@ def test_a_cycle_and_an_endless_chain_of_causes_come_to_an_end():
     assert depth(failure_of(wrapper, Stage.EXECUTE, redact=str).causes) == failures.MAX_CAUSES
 
 
-def test_an_exception_whose_text_cannot_be_had_is_still_told():
+@pytest.mark.parametrize("broken", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_an_exception_whose_text_cannot_be_had_is_still_told(broken):
+    """A `__str__` that exits would otherwise end the worker: failures are described on its own thread."""
+
     class Hostile(Exception):
         def __str__(self):
-            raise RuntimeError("no")
+            raise broken("no")
 
     wrapper = ProgramError("x")
     wrapper.__cause__ = raised(Hostile())
     failure = failure_of(wrapper, Stage.EXECUTE, redact=str)
-    assert failure.error_message == "<its text cannot be had: __str__ raised RuntimeError>"
+    assert failure.error_message == f"<its text cannot be had: __str__ raised {broken.__name__}>"
     assert "Hostile" in failure.traceback
 
 

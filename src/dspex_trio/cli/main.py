@@ -96,7 +96,13 @@ def serve(config_file: Path | None, log_level: str, **options: Any) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=50052, show_default=True, help="Port to listen on; 0 takes any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=50052,
+    show_default=True,
+    help="Port to listen on; 0 takes any free one.",
+)
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
 )

@@ -55,15 +55,22 @@ def run_until_signalled(serve: Callable[[trio.Event], Awaitable[None]]) -> None:
 
 
 def announce(ready_file: Path | None, port: int) -> None:
-    """Write the decimal port to `ready_file` so that nobody can read half of it: written aside, synced, renamed."""
+    """Write the decimal port to `ready_file` so that nobody can read half of it: written aside, synced, renamed.
+
+    Raises:
+        StartupError: It cannot be written.
+    """
     if ready_file is None:
         return
     aside = ready_file.with_name(ready_file.name + ".tmp")
-    with aside.open("w") as file:
-        file.write(str(port))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(ready_file)
+    try:
+        with aside.open("w") as file:
+            file.write(str(port))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(ready_file)
+    except OSError as error:
+        raise StartupError(f"cannot write the ready file {ready_file}: {error.strerror or error}") from error
 
 
 def json_or_text(text: str) -> object:

@@ -15,7 +15,7 @@ from dspex_trio.programs.fields import FieldType, Misfit, field_types
 
 # A predictor takes these keywords of its call for itself (predict/predict.py, `_forward_preprocess`): a program that
 # hands on whatever it is given would let a request set the address of the provider.
-RESERVED: Final = frozenset({"signature", "new_signature", "demos", "config", "lm", "_trace"})
+RESERVED: Final = frozenset({"self", "signature", "new_signature", "demos", "config", "lm", "_trace"})
 
 
 class Inputs:
