@@ -173,7 +173,7 @@ def warm_up(servers: Sequence[Server], clients: Sequence[str], calls: int) -> No
 
 def run_batch(server: Server, case: Case, share: float) -> Batch:
     """One batch on a new connection, whose making does not count."""
-    calls = max(int(case.shape.batch(case.at_once) * share), 1)
+    calls = case.shape.batch(case.at_once, share)
     try:
         with closing(CLIENTS[case.client](server.port, case.shape)) as client:
             client.batch(WARM_UP, case.at_once)

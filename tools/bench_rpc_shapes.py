@@ -40,14 +40,14 @@ class Shape:
         message: bytes = BytesValue(value=bytes(i % 251 for i in range(self.size))).SerializeToString()
         return message
 
-    def batch(self, at_once: int) -> int:
-        """How many calls a batch makes."""
-        return max(self.calls, at_once)
+    def batch(self, at_once: int, share: float = 1.0) -> int:
+        """How many calls a batch makes; `share` is a share of `calls`."""
+        return max(int(self.calls * share), at_once)
 
 
 SHAPES: Final = (
-    Shape("small unary", "Small", 16, None, 256),
-    Shape("64 KiB unary", "Large", 64 * _KIB, None, 128),
-    Shape("32 small replies", "SmallStream", 16, 32, 48),
-    Shape("4 replies of 64 KiB", "LargeStream", 64 * _KIB, 4, 48),
+    Shape("small unary", "Small", 16, None, 128),
+    Shape("64 KiB unary", "Large", 64 * _KIB, None, 64),
+    Shape("32 small replies", "SmallStream", 16, 32, 32),
+    Shape("4 replies of 64 KiB", "LargeStream", 64 * _KIB, 4, 32),
 )
