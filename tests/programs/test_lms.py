@@ -1,3 +1,6 @@
+import sys
+from typing import ClassVar
+
 import dspy
 import pytest
 from hypothesis import given
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
+from dspex_trio.programs import CannotLoad, open_programs
 from dspex_trio.programs.lm_arguments import SAMPLING, Refused, is_forbidden, refusal
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.settings import ProgramSettings
@@ -114,6 +118,40 @@ def test_a_checked_value_is_the_same_value(name, value):
         return
     assert taken == value
     assert isinstance(taken, bool) is isinstance(value, bool)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "imported"),
+    [
+        ("openai/gpt-4o", {}, []),
+        ("openai/gpt-4o", {"engine": "litellm"}, ["litellm"]),
+        ("fireworks_ai/some-model", {}, ["litellm"]),
+        ("no-such-provider/some-model", {"engine": "lm15"}, []),
+    ],
+)
+def test_litellm_is_imported_at_the_start_where_the_operators_model_needs_it(monkeypatch, model, arguments, imported):
+    """Its import takes seconds, which would be the first trial's."""
+
+    class Finder:
+        seen: ClassVar = []
+
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            if name == "litellm":
+                cls.seen.append(name)
+                raise ImportError("only looked for")
+
+    monkeypatch.delitem(sys.modules, "litellm", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    with open_programs(ProgramSettings(lm=LanguageModel(model, arguments))):
+        pass
+    assert Finder.seen == imported
+
+
+def test_an_operators_model_that_dspy_refuses_stops_the_start():
+    refused = ProgramSettings(lm=LanguageModel("openai/"))
+    with pytest.raises(CannotLoad, match="--lm: DSPy refuses the language model 'openai/'"), open_programs(refused):
+        pass
 
 
 def test_a_ready_model_stands_in_for_the_operators():

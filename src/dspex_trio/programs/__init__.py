@@ -8,6 +8,7 @@ from typing import Final
 
 import dspy
 
+from dspex_trio.errors import InvalidSpec
 from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.hydrated import Hydrated
@@ -52,11 +53,16 @@ def open_programs(
         redact: Takes secrets out of what is recorded.
 
     Raises:
-        CannotLoad: A module of the operator cannot be imported.
+        CannotLoad: A module of the operator cannot be imported, or DSPy refuses the operator's language model.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
     """
     with (
         dspy_prepared(memory_cache=settings.memory_cache, disk_cache=settings.disk_cache),
         operators_modules(settings.load) as loaded,
     ):
-        yield Loader(settings, LanguageModels(settings, lm), loaded, redact)
+        models = LanguageModels(settings, lm)
+        try:
+            models.preload()
+        except InvalidSpec as error:
+            raise CannotLoad(f"--lm: {error}") from error
+        yield Loader(settings, models, loaded, redact)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import dspy
@@ -12,6 +14,7 @@ import dspy
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
 from dspex_trio.programs.lm_arguments import SAMPLING, Refused, model_name, refusal
+from dspex_trio.programs.private import LM15Error, select_backend
 from dspex_trio.programs.settings import ProgramSettings
 
 
@@ -39,6 +42,14 @@ class LanguageModels:
         """
         model = self._base(wanted)
         return None if model is None else copied(model, no_cache=no_cache)
+
+    def preload(self) -> None:
+        """Import what the operator's model needs: for many providers litellm, which takes seconds, once a process."""
+        model = self._base(None)
+        if isinstance(model, dspy.LM) and isinstance(model.engine, str):
+            with suppress(ImportError, dspy.LMError, LM15Error):  # the first trial will say what is wrong
+                if not select_backend(model).native:
+                    importlib.import_module("litellm")
 
     def _base(self, wanted: LanguageModel | None) -> dspy.BaseLM | None:
         if wanted is None:

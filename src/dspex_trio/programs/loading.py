@@ -14,7 +14,7 @@ ENTRY_POINTS: Final = "dspex_trio.programs"
 
 
 class CannotLoad(ImportError):
-    """A module of the operator cannot be imported; the text says which one and why."""
+    """A module of the operator cannot be imported, or the language model cannot be had; the text says what and why."""
 
 
 @contextmanager

@@ -21,9 +21,10 @@ try:
     from dspy._vendor.lm15.serde import response_to_dict
     from dspy.adapters.types import tool as tool_module
     from dspy.clients import base_lm
+    from dspy.clients.backend_selection import select_backend
     from dspy.clients.cache import Cache
     from dspy.dsp.utils.settings import thread_local_overrides
-    from dspy.lm15 import Response
+    from dspy.lm15 import LM15Error, Response
     from dspy.utils import parallelizer
     from dspy.utils.constants import IS_TYPE_UNDEFINED
     from dspy.utils.usage_tracker import UsageTracker
@@ -33,6 +34,7 @@ except ImportError as error:
 __all__ = [
     "IS_TYPE_UNDEFINED",
     "Cache",
+    "LM15Error",
     "Response",
     "UnsupportedDspy",
     "UsageTracker",
@@ -41,6 +43,7 @@ __all__ = [
     "is_parallel_worker",
     "parallelizer",
     "response_to_dict",
+    "select_backend",
     "thread_local_overrides",
     "tool_module",
 ]
