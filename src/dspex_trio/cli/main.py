@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(metadata.version("dspex-trio"), prog_name="dspex-trio")
+@click.version_option(package_name="dspex-trio", prog_name="dspex-trio")
 def main() -> None:
     """Run DSPy trials over gRPC, with deadlines that stop the work."""
 
