@@ -12,13 +12,13 @@ import logging
 import socket
 import sys
 import threading
-import time
 from _thread import allocate_lock, get_ident
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from time import monotonic  # the real one, also where a test makes time virtual
 from typing import Final, NoReturn, Protocol
 
 logger: Final = logging.getLogger(__name__)
@@ -51,12 +51,20 @@ class ThreadClock(ABC):
     """A Trio clock that also keeps the time of worker threads, so that their waits take virtual time too."""
 
     @abstractmethod
-    def began(self, ident: int) -> None:
-        """That thread runs from now on; time stands still until it waits or ends."""
+    def began(self) -> None:
+        """A thread is being started; time stands still until it waits or ends."""
 
     @abstractmethod
-    def ended(self, ident: int) -> None:
-        """It does not any more."""
+    def entered(self) -> None:
+        """The calling thread is one that was started."""
+
+    @abstractmethod
+    def left(self) -> None:
+        """It is not any more."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """The loop knows that a thread has ended."""
 
     @abstractmethod
     def waiter(self) -> Waiter:
@@ -168,7 +176,7 @@ class Job:
             self._stop("wake")
 
     def _stop(self, rung: str) -> NoReturn:
-        self._told_at = time.monotonic()
+        self._told_at = monotonic()
         if isinstance(on_its_way := sys.exception(), JobCancelled):
             raise on_its_way
         stop = JobCancelled()
@@ -187,7 +195,7 @@ class Job:
             if self.cancelled:
                 return
             self.cancelled = True
-            self._cancelled_at = time.monotonic()
+            self._cancelled_at = monotonic()
             callbacks, self._callbacks = list(self._callbacks.values()), {}
         for callback in callbacks:
             try:
@@ -214,24 +222,24 @@ class Job:
     def ended(self, error: BaseException | None, rung: str | None = None) -> None:
         """A function of the job has ended, with `error`; by `rung`, if that is known."""
         if self._cancelled_at is not None:
-            self._ended_at = time.monotonic()
+            self._ended_at = monotonic()
             self._rung = rung or (error.rung if isinstance(error, JobCancelled) else "returned")
 
     def seconds_since_cancel(self) -> float:
         """From the cancel to the thread's end, or until now; 0 when the job is not cancelled."""
         if self._cancelled_at is None:
             return 0.0
-        return (self._ended_at if self._ended_at is not None else time.monotonic()) - self._cancelled_at
+        return (self._ended_at if self._ended_at is not None else monotonic()) - self._cancelled_at
 
     def ignoring_for(self) -> float:
         """Seconds since the cancel, whatever has ended meanwhile."""
-        return 0.0 if self._cancelled_at is None else time.monotonic() - self._cancelled_at
+        return 0.0 if self._cancelled_at is None else monotonic() - self._cancelled_at
 
     def quiet_for(self) -> float:
         """Seconds since the cancel, or since JobCancelled was last raised by a check or a wake."""
         if self._cancelled_at is None:
             return 0.0
-        return time.monotonic() - (self._told_at if self._told_at is not None else self._cancelled_at)
+        return monotonic() - (self._told_at if self._told_at is not None else self._cancelled_at)
 
     @property
     def was_told(self) -> bool:

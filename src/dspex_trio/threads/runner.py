@@ -137,6 +137,8 @@ class Threads:
 
         def deliver(result: outcome.Outcome[Any]) -> None:
             def finish() -> None:
+                if self._clock is not None:
+                    self._clock.ended()
                 self._running.discard(run)
                 slot.release()
                 run.finished(result)
@@ -145,6 +147,8 @@ class Threads:
                 token.run_sync_soon(finish)
 
         trio.lowlevel.start_thread_soon(partial(run.body, context, function, args), deliver, name=run.job.name or None)
+        if self._clock is not None:
+            self._clock.began()
         slot.hold()
         self._running.add(run)
 
@@ -215,7 +219,7 @@ class _Run:
         clock = self.job.clock
         try:
             if clock is not None:
-                clock.began(ident)
+                clock.entered()
             self.ident = ident
             self.job.check()
             return context.run(_in_job, self.job, function, args)
@@ -226,7 +230,7 @@ class _Run:
                         self.ident = None
                     take_back(ident)
                     if clock is not None:
-                        clock.ended(ident)
+                        clock.left()
                     break
                 except JobCancelled:  # it was on its way already; no other one can be
                     continue

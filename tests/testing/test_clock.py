@@ -1,0 +1,184 @@
+"""Time stands still while anybody runs, and jumps when everybody waits. Each test takes hours of it, and no time."""
+
+import queue
+import threading
+import time
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dspex_trio.testing import VirtualClock
+from dspex_trio.threads import Job, Slots, open_threads, run_in_loop
+
+HOUR = 3600.0
+MONOTONIC = time.monotonic
+
+
+@pytest.fixture
+def clock():
+    return VirtualClock()
+
+
+@pytest.fixture
+async def threads(clock):
+    async with open_threads(patience=lambda: 10) as threads:
+        yield threads
+
+
+async def run(threads, function, job=None):
+    return await threads.run(function, job=job or Job(), slot=Slots(1).acquire_nowait())
+
+
+def take_from_an_empty_queue(timeout):
+    with pytest.raises(queue.Empty):
+        queue.Queue().get(timeout=timeout)
+
+
+async def test_tasks_sleep_in_virtual_time(clock):
+    began = trio.current_time()
+    await trio.sleep(HOUR)
+    assert trio.current_time() - began == HOUR
+
+
+async def test_deadlines_come_in_order(clock):
+    order = []
+
+    async def sleep(hours):
+        await trio.sleep(hours * HOUR)
+        order.append((hours, trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        for hours in (3, 1, 2):
+            nursery.start_soon(sleep, hours)
+    assert order == [(1, HOUR), (2, 2 * HOUR), (3, 3 * HOUR)]
+
+
+async def test_time_stands_still_while_a_thread_runs(clock, threads):
+    """Trio's own autojump clock would let the deadline pass here."""
+    with trio.move_on_after(HOUR) as scope:
+        await run(threads, lambda: sum(range(1_000_000)))
+    assert not scope.cancelled_caught
+    assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: time.sleep(HOUR),
+        lambda: threading.Event().wait(HOUR),
+        lambda: take_from_an_empty_queue(HOUR),
+        lambda: threading.Semaphore(0).acquire(timeout=HOUR),
+        lambda: run_in_loop(trio.sleep, HOUR),
+    ],
+)
+async def test_a_threads_waits_take_virtual_time(clock, threads, wait):
+    await run(threads, wait)
+    assert trio.current_time() == HOUR
+
+
+async def test_a_thread_and_a_task_take_turns(clock, threads):
+    seen = []
+
+    def work():
+        for _ in range(3):
+            time.sleep(2 * HOUR)
+            seen.append("thread")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, threads, work)
+        await trio.sleep(HOUR)
+        for _ in range(3):
+            seen.append("task")
+            await trio.sleep(2 * HOUR)
+    assert seen == ["task", "thread"] * 3
+
+
+async def test_the_deadline_wakes_a_thread_that_sleeps(clock, threads):
+    job = Job()
+    with trio.move_on_after(HOUR) as scope:
+        await run(threads, lambda: time.sleep(2 * HOUR), job)
+    assert scope.cancelled_caught
+    assert (trio.current_time(), job.details()["rung"]) == (HOUR, "wake")
+
+
+async def test_one_thread_wakes_another(clock, threads):
+    """The one that was notified runs again at once, whenever it gets to it: time must not jump before."""
+    event, slots = threading.Event(), Slots(2)
+    times = []
+
+    def waiter():
+        assert event.wait(10 * HOUR)
+        times.append(trio.from_thread.run_sync(trio.current_time, trio_token=token))
+
+    def setter():
+        time.sleep(HOUR)
+        event.set()
+
+    token = trio.lowlevel.current_trio_token()
+    async with trio.open_nursery() as nursery:
+        for function in (waiter, setter):
+
+            @nursery.start_soon
+            async def _(function=function):
+                await threads.run(function, job=Job(), slot=slots.acquire_nowait())
+
+    assert times == [HOUR]
+
+
+async def test_a_wait_that_the_clock_cannot_see_can_be_declared(clock, threads):
+    """Here a bare lock, which no cancel ends: the thread is abandoned when the patience is over."""
+    lock, job = threading.Lock(), Job()
+    lock.acquire()
+
+    def work():
+        with clock.blocked():
+            lock.acquire()
+
+    with trio.move_on_after(HOUR) as scope:
+        await run(threads, work, job)
+    assert scope.cancelled_caught
+    assert (trio.current_time(), job.details()["rung"]) == (HOUR + 10, "abandon")
+    lock.release()
+
+
+async def test_whoever_waits_for_idleness_goes_first(clock):
+    seen = []
+
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def sleeper():
+            await trio.sleep(HOUR)
+            seen.append("slept")
+
+        await wait_all_tasks_blocked()
+        seen.append("idle")
+    assert seen == ["idle", "slept"]
+
+
+async def test_the_same_thing_happens_every_time(clock, threads):
+    """Two hundred rounds of threads and tasks that time each other; one jump too early would show."""
+    slots = Slots(4)
+    seen = []
+
+    def work(n):
+        for _ in range(50):
+            time.sleep(4)
+            seen.append((n, trio.from_thread.run_sync(trio.current_time, trio_token=token) % 4))
+
+    token = trio.lowlevel.current_trio_token()
+    async with trio.open_nursery() as nursery:
+        for n in range(4):
+            slot = slots.acquire_nowait()
+
+            @nursery.start_soon
+            async def _(n=n, slot=slot):
+                await threads.run(work, n, job=Job(), slot=slot)
+
+            await trio.sleep(1)
+    assert sorted(seen) == [(n, n) for n in range(4) for _ in range(50)]
+
+
+async def test_the_real_monotonic_clock_is_back_after_the_run():
+    assert (time.monotonic, queue.time, threading._time) == (MONOTONIC,) * 3
