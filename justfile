@@ -73,6 +73,10 @@ protos: (_venv "dev")
 bench *arguments: (_venv "dev")
     @{{bin}}/python tools/bench.py "$@"
 
+# Measure what timed-out trials leave running, and how late their failures are, beside stock DSPy with a timeout
+bench-deadlines *arguments: (_venv "dev")
+    @{{bin}}/python tools/bench_deadlines.py "$@"
+
 # Measure CPU per call, throughput and latency of the RPC layer against purerpc, grpclib and grpcio
 bench-rpc *arguments: (_venv "bench")
     @{{bin}}/python tools/bench_rpc.py "$@"
