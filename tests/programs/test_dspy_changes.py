@@ -8,8 +8,10 @@ import threading
 
 import dspy
 import pytest
+import trio
 from dspy.utils import DummyLM
 
+import dspex_trio as dspex
 from dspex_trio.programs import (
     ProgramSettings,
     UnsupportedDspy,
@@ -244,3 +246,35 @@ def test_a_ready_model_is_not_changed_by_a_runtime():
     with open_programs(ProgramSettings(), lm=lm) as loader:
         assert Trial(loader, python_class="dspy.Predict").loader is loader
     assert vars(lm) == before
+
+
+async def test_a_program_cannot_configure_dspy_for_the_trials_after_it(monkeypatch, trial):
+    """DSPy's settings are the process's: what one trial sets, the next one, of somebody else, would run under."""
+    monkeypatch.setattr(private.dspy_settings, "config_owner_thread_id", None)
+
+    @dspex.register("Configures")
+    class Configures(dspy.Module):
+        def forward(self, q: str):
+            dspy.configure(lm=answers(a="mine for all"))
+
+    t = await trial(python_class="Configures").ready()
+    failed = []
+
+    def in_a_thread():
+        with pytest.raises(RuntimeError, match=r"dspy.settings can only be changed by the thread that") as caught:
+            t.call(q="?")
+        failed.append(caught.value)
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    await trio.to_thread.run_sync(thread.join)
+    assert len(failed) == 1
+    assert dspy.settings.lm is None
+
+
+def test_whoever_opened_a_runtime_may_configure_dspy_and_anybody_may_afterwards(monkeypatch):
+    """A module that the operator loads does so when it is imported."""
+    monkeypatch.setattr(private.dspy_settings, "config_owner_thread_id", None)
+    with open_programs(ProgramSettings()):
+        dspy.configure(warn_on_type_mismatch=dspy.settings.warn_on_type_mismatch)
+    assert private.dspy_settings.config_owner_thread_id is None

@@ -21,6 +21,7 @@ from dspex_trio.programs.private import (
     UnsupportedDspy,
     base_lm,
     check_names,
+    dspy_settings,
     is_parallel_worker,
     parallelizer,
 )
@@ -32,6 +33,9 @@ _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
 # What DSPy leaves out of a cache key although the answer may depend on it (clients/execution.py, IGNORED_CACHE_KEYS).
 _NOT_IN_KEY: Final = ("api_key", "api_base", "base_url")
 _MEMORY_CACHE_ENTRIES: Final = 100_000
+
+# The only thread that may call dspy.configure (dsp/utils/settings.py).
+_OWNER: Final = "config_owner_thread_id"
 
 _lock = threading.Lock()
 _open = 0
@@ -193,6 +197,9 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             os.environ[_LOCAL_PRICES] = "True"
             stack.callback(os.environ.pop, _LOCAL_PRICES, None)
         _replace(stack, base_lm, "GLOBAL_HISTORY", _NoHistory())
+        if vars(dspy_settings)[_OWNER] is None:
+            # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
+            _replace(stack, dspy_settings, _OWNER, threading.get_ident())
         _replace(stack, parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm))
         for owner, name, watched in _WATCHED:
             _replace(stack, owner, name, watched(vars(owner)[name]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import dspy
@@ -31,6 +32,9 @@ try:
 except ImportError as error:
     raise UnsupportedDspy.because(f"lacks a name: {error}") from error
 
+dspy_settings = sys.modules[type(dspy.settings).__module__]
+"""The module `dspy.dsp.utils.settings`, whose name inside its package may mean the object."""
+
 __all__ = [
     "IS_TYPE_UNDEFINED",
     "Cache",
@@ -40,6 +44,7 @@ __all__ = [
     "UsageTracker",
     "base_lm",
     "check_names",
+    "dspy_settings",
     "is_parallel_worker",
     "parallelizer",
     "response_to_dict",
@@ -53,6 +58,7 @@ def check_names() -> None:
     """Raise UnsupportedDspy, naming it, if an attribute that is changed or read here is gone."""
     relied_on: list[tuple[object, str]] = [
         (base_lm, "GLOBAL_HISTORY"),
+        (dspy_settings, "config_owner_thread_id"),
         (dspy, "_cache_lock"),
         (dspy.clients, "DISK_CACHE_DIR"),
         (dspy.clients, "DISK_CACHE_LIMIT"),
