@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from dspex_trio import rpc
 
 from .generated.greeter_grpc import GreeterStub
-from .generated.greeter_pb2 import HelloRequest
+from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, serving
 from .raw import RawClient, fields, raw_client
 
@@ -153,6 +153,20 @@ async def test_data_that_arrives_after_the_deadline_is_not_answered(autojump_clo
         await client.send(*(client.data(1, bytes(100)) for _ in range(20)))
         assert await client.works(3)
         assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["HeadersFrame", "RstStreamFrame"]
+
+
+async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could_notice(mock_clock):
+    """A handler that keeps the whole process busy keeps the task from running that would have reset the stream."""
+
+    class Busy(Greeter):
+        async def SayHello(self, request, call):
+            mock_clock.jump(2)
+            return HelloReply(text="late")
+
+    async with serving(Busy()) as connect, raw_client(connect) as client:
+        await client.send(*client.call(1, grpc_timeout="1S"))
+        assert await client.reset_of(1) == 8
+        assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["RstStreamFrame"]
 
 
 async def test_a_timeout_of_nothing_is_already_past(autojump_clock):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 from h2.errors import ErrorCodes
 
+from dspex_trio.rpc.call_stream import CallStream
 from dspex_trio.rpc.details import received_error
 from dspex_trio.rpc.http2.messages import compressor, frame
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.settings import Compression
 from dspex_trio.rpc.status import RpcError, Status, StatusCode
-from dspex_trio.rpc.transport import CallStream
 
 if TYPE_CHECKING:
     from dspex_trio.rpc.client_connection import ClientConnection

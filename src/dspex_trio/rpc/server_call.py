@@ -14,13 +14,14 @@ from h2.errors import ErrorCodes
 
 from dspex_trio.rpc._purerpc import RpcFailedError
 from dspex_trio.rpc.call import Call
+from dspex_trio.rpc.call_stream import CallStream
 from dspex_trio.rpc.details import pack_details
 from dspex_trio.rpc.http2.messages import compressor, frame
 from dspex_trio.rpc.http2.server_engine import ServerEngine
 from dspex_trio.rpc.interceptors import Interceptor, chain
 from dspex_trio.rpc.service import Route
 from dspex_trio.rpc.status import OK, RpcError, Status, StatusCode
-from dspex_trio.rpc.transport import CallStream, Connection
+from dspex_trio.rpc.transport import Connection
 
 log: Final = logging.getLogger("dspex_trio.rpc")
 
@@ -37,10 +38,17 @@ class ServerCall(CallStream):
         stream_id: Its HTTP/2 stream.
         call: What its handler sees.
         max_response_size: The largest reply in bytes.
+        streaming: Whether there may be several.
     """
 
     def __init__(
-        self, connection: Connection[ServerEngine], stream_id: int, call: Call, max_response_size: int
+        self,
+        connection: Connection[ServerEngine],
+        stream_id: int,
+        call: Call,
+        max_response_size: int,
+        *,
+        streaming: bool,
     ) -> None:
         super().__init__(connection, stream_id)
         self.engine = connection.engine
@@ -48,6 +56,7 @@ class ServerCall(CallStream):
         self.scope = trio.CancelScope()
         self.gone = False
         self._max_response_size = max_response_size
+        self._streaming = streaming
         self._compress: Callable[[bytes], bytes] | None = None
         self._headers_sent = False
 
@@ -64,8 +73,8 @@ class ServerCall(CallStream):
             self.connection.wake()
         self.abandon()
 
-    def finish(self, status: Status) -> None:
-        """Answer with a status, if there is anybody to answer."""
+    def finish(self, status: Status, *, alone: bool = False) -> None:
+        """Answer with a status, if there is anybody to answer; `alone` when no other call is running."""
         if self.gone or not self.engine.is_open(self.stream_id):
             return
         if trio.current_time() >= self.call.deadline:
@@ -74,7 +83,10 @@ class ServerCall(CallStream):
             if not self._headers_sent and self.call.initial_metadata:
                 self._start()
             self.engine.send_status(self.stream_id, status, self.call.trailing_metadata)
-        self.connection.wake()
+        if alone:
+            self.connection.push()
+        else:
+            self.connection.wake()
 
     def cancelled_status(self) -> Status:
         """Why the handler's scope was cancelled, if not by the caller: its deadline, or the end of a drain."""
@@ -103,17 +115,28 @@ class ServerCall(CallStream):
                 StatusCode.RESOURCE_EXHAUSTED,
                 f"the reply has {len(data)} bytes, more than the limit of {self._max_response_size}",
             )
+        if trio.current_time() >= self.call.deadline < math.inf and not self.gone:
+            self.expire()  # the handler has kept the whole process from noticing
         if self.gone:
             await trio.sleep_forever()  # until the cancellation, which is under way, arrives
         if not self._headers_sent:
             self._start()
+        framed = frame(data, self._compress if self.call.compress else None)
+        if self.send_now(framed):
+            # A single reply goes out together with the status; one of several should not wait for the next one.
+            if self._streaming:
+                self.connection.wake()
+            return
         try:
-            await self.send(frame(data, self._compress if self.call.compress else None))
+            await self.send(framed)
         except trio.ClosedResourceError:
             await trio.sleep_forever()  # as above
 
     async def only_request(self, parse: Callable[[bytes], Any]) -> Any:
         """The request of a method that takes exactly one."""
+        data = self.take_only()
+        if data is not None:
+            return _parsed(parse, data)
         data = await self.receive()
         if data is None or await self.receive() is not None:
             if self.gone:

@@ -186,6 +186,9 @@ class ServerConnection(Connection[ServerEngine]):
             self.engine.send_status(stream_id, Status(StatusCode.UNIMPLEMENTED, text))
             return
         deadline = math.inf if head.timeout is None else trio.current_time() + head.timeout
+        if head.timeout == 0:
+            self.engine.reset(stream_id, ErrorCodes.CANCEL)  # already past
+            return
         context = Call(
             head.path,
             metadata=head.metadata,
@@ -195,7 +198,8 @@ class ServerConnection(Connection[ServerEngine]):
             accepts=head.accept_encoding,
         )
         context.compression = self._settings.compression
-        call = ServerCall(self, stream_id, context, self._settings.max_response_size)
+        limit = self._settings.max_response_size
+        call = ServerCall(self, stream_id, context, limit, streaming=route.stream_out)
         context.respond_with(call)
         if head.timeout is not None:
             call.scope.deadline = deadline - min(self._settings.deadline_margin, head.timeout * _MARGIN_SHARE)
@@ -218,7 +222,7 @@ class ServerConnection(Connection[ServerEngine]):
             if expiry is not None:
                 expiry.cancel()
             del self._live[call.stream_id]
-            call.finish(status)
+            call.finish(status, alone=not self._live)
             if not self._live:
                 self._idle_or_busy.unpark_all()
 

@@ -147,12 +147,21 @@ class Engine:
         state = self._streams.get(stream_id)
         return state is not None and not state.local_ended
 
+    def put_back(self, data: bytearray) -> None:
+        """Take back what came out of `data_to_send` and could not be sent."""
+        self._h2.put_back(data)
+
     def sendable(self, stream_id: int) -> int:
-        """How many bytes of data may be sent on a stream now, in one frame."""
-        return int(min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size))
+        """How many bytes of data the peer's windows allow on a stream now."""
+        return int(self._h2.local_flow_control_window(stream_id))
+
+    def fits(self, stream_id: int, size: int) -> bool:
+        """Whether a stream is open for so much data."""
+        state = self._streams.get(stream_id)
+        return state is not None and not state.local_ended and size <= self.sendable(stream_id)
 
     def send_data(self, stream_id: int, data: bytes | memoryview, *, end: bool = False) -> None:
-        """Queue one DATA frame; it must fit `sendable`."""
+        """Queue data, in as many frames as it takes; it must be `sendable`."""
         self._h2.send_payload(stream_id, data, end_stream=end)
         self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
         self._free_ping = True

@@ -65,6 +65,10 @@ class FramedH2Connection(GrpcH2Connection):
         self._data_to_send = bytearray()
         return output
 
+    def put_back(self, data: bytearray) -> None:
+        """Take back what `take_output` gave and could not be sent; it goes out first."""
+        self._data_to_send[:0] = data
+
     def send_block(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> None:
         """Queue an encoded header block; a client opens the stream with it."""
         self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
@@ -81,13 +85,17 @@ class FramedH2Connection(GrpcH2Connection):
         self._queue(kind, flags | _END_HEADERS, stream_id, block)
 
     def send_payload(self, stream_id: int, payload: bytes | memoryview, *, end_stream: bool = False) -> None:
-        """Queue a DATA frame; the peer's windows and its frame size must have room for it."""
+        """Queue data, in as many frames as it takes; the peer's windows must have room for it."""
         stream = self.streams[stream_id]
         stream.state_machine.process_input(StreamInputs.SEND_DATA)
         if end_stream:
             stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
         stream.outbound_flow_control_window -= len(payload)
         self.outbound_flow_control_window -= len(payload)
+        limit = self.max_outbound_frame_size
+        while len(payload) > limit:
+            self._queue(_DATA, 0, stream_id, payload[:limit])
+            payload = payload[limit:]
         self._queue(_DATA, _END_STREAM if end_stream else 0, stream_id, payload)
 
     def _queue(self, kind: int, flags: int, stream_id: int, payload: bytes | memoryview) -> None:
