@@ -148,7 +148,7 @@ async def client(port: int, soak: Soak) -> None:
                 streams: list[trio.SocketStream] = streams,
             ) -> None:
                 for number, kind in todo:
-                    if number == cut_at:
+                    if number == cut_at and streams:
                         await _cut(streams[-1])
                     await one_call(good, kind, soak, alarms)
 
