@@ -211,7 +211,7 @@ def _ended(margin: ReplyMargin, request: TrialRequest, outcome: TrialOutcome) ->
     if logger.isEnabledFor(logging.INFO):
         told = "OK" if isinstance(outcome, TrialSuccess) else f"{outcome.kind.name} in {outcome.stage.name}"
         logger.info(
-            "trial %r of %s: %s after %.0f ms",
+            "trial %.200r of %.200r: %s after %.0f ms",  # both are the caller's: as long as they like, newlines too
             request.trial_id,
             request.program.name or request.program.python_class,
             told,
