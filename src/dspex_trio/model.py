@@ -311,10 +311,17 @@ class TraceEntry:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What was seen of a program while it ran; whole after success, partial after failure."""
+    """What was seen of a program while it ran; whole after success, partial after failure.
+
+    Attributes:
+        trace: The predictors' calls, in the order in which they ended.
+        cost: What it cost.
+        truncated: Whether something was left out of the trace because there was too much of it.
+    """
 
     trace: tuple[TraceEntry, ...] = ()
     cost: Cost = Cost()
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +372,7 @@ class TrialSuccess:
         variables: Parameter path → the value it had.
         trial_id: As requested.
         warnings: What could not be expressed as it was.
-        trace_truncated: Whether entries were left out of the trace because of a byte limit.
+        trace_truncated: Whether something was left out of the trace because of a limit.
     """
 
     prediction: Mapping[str, Any]

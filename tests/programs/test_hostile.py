@@ -111,7 +111,7 @@ def no_network(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(program=programs, value=values, inputs=st.dictionaries(names, values, max_size=2))
 def test_any_specification_runs_or_fails_with_a_known_kind(loader, no_network, program, value, inputs):

@@ -257,6 +257,52 @@ async def test_secrets_are_taken_out_of_prompts_replies_inputs_and_outputs():
     assert prediction == {"answer": f"the key is {secret}"}, "what the program answers is its own affair"
 
 
+async def test_a_program_that_goes_on_and_on_is_kept_up_to_a_limit_and_counted_in_full(trial, monkeypatch):
+    """Until its deadline it could fill the worker's memory with prompts."""
+    monkeypatch.setattr("dspex_trio.programs.recorder.MAX_ENTRIES", 5)
+
+    @dspex.register("GoesOn")
+    class GoesOn(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.generate = dspy.Predict("q -> answer")
+
+        def forward(self, n: int):
+            for _ in range(n):
+                self.generate(q="?")
+            return {}
+
+    for n, truncated in ((5, False), (9, True)):
+        t = trial(python_class="GoesOn", model=Scripted(lambda _: chat(answer="a")))
+        await t.run(n=n)
+        recording = t.recording
+        assert (len(recording.trace), recording.truncated) == (5, truncated)
+        assert (recording.cost.lm_calls, recording.cost.usage.total_tokens) == (n, 5 * n)
+
+
+async def test_prompts_are_kept_up_to_a_limit(trial, monkeypatch):
+    monkeypatch.setattr("dspex_trio.programs.recorder.MAX_PROMPT_CHARS", 3_000)
+
+    @dspex.register("Talks")
+    class Talks(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.generate = dspy.Predict("q -> answer")
+
+        def forward(self):
+            for _ in range(6):
+                self.generate(q="?")
+            return {}
+
+    t = trial(python_class="Talks")
+    await t.run()
+    lengths = [len(entry.lm_calls[0].messages_json + entry.lm_calls[0].response_json) for entry in t.recording.trace]
+    assert lengths[0] > 0
+    assert lengths[-1] == 0
+    assert sum(lengths) <= 3_000
+    assert t.recording.truncated
+
+
 # ---- while it runs, and when it is ended ----------------------------------------------------------------------------
 
 

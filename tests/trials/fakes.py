@@ -71,6 +71,7 @@ class FakeProgram:
     run: Callable[[Mapping[str, Any]], Any]
     variables: Any = field(default_factory=dict)
     trace: tuple[TraceEntry, ...] = ()
+    truncated: bool = False
 
     async def sync_variables(self):
         found = self.variables() if callable(self.variables) else self.variables
@@ -80,7 +81,7 @@ class FakeProgram:
         return self.run(inputs)
 
     def recording(self):
-        return Recording(trace=self.trace)
+        return Recording(trace=self.trace, truncated=self.truncated)
 
 
 class FakeLoader:

@@ -176,3 +176,12 @@ async def test_a_trial_that_answers_at_once_holds_no_slot_afterwards():
     runner = trials(answers(a=1))
     for _ in range(5):
         assert isinstance(await runner.run(request()), TrialSuccess)
+
+
+async def test_a_trace_that_was_cut_while_it_was_recorded_says_so_after_success_and_failure():
+    outcome = await trials(FakeProgram(lambda _: Prediction({}), truncated=True)).run(request())
+    assert outcome.trace_truncated
+    failing = raises(ValueError("no"))
+    failing.truncated = True
+    outcome = await trials(failing).run(request())
+    assert outcome.details == {"trace_truncated": "true"}

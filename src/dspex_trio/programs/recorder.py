@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import dspy
@@ -21,6 +22,12 @@ from dspex_trio.model import Cost, Interrupt, LmCall, Recording, TraceEntry, Tri
 from dspex_trio.programs.entries import lm_call, plain_fields, usage_of
 from dspex_trio.programs.mixin import program_class
 from dspex_trio.programs.private import UsageTracker, thread_local_overrides
+
+MAX_ENTRIES: Final = 10_000
+"""The most entries and LM calls that are kept of one trial; the cost counts all of them."""
+MAX_PROMPT_CHARS: Final = 64 * 1024 * 1024
+"""The most characters of messages and responses that are kept of one trial; later calls are kept without."""
+_MAX_HISTORY: Final = 1_000
 
 # A key of DSPy's own settings: it reaches dspy.Parallel's threads, where a ContextVar of ours does not.
 RECORDER: Final = "_dspex_recorder"
@@ -80,13 +87,14 @@ class Recorder:
         self._options = options
         self._redact = redact
         self._keep_prompts = not (options.omit_prompts or options.omit_trace)
+        self._prompt_chars = self._kept = 0
+        self._truncated = False
         self._names: dict[Any, str] | None = None
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._trace: list[TraceEntry] = []
         self._open: dict[int, _Invocation] = {}
-        self._calls: list[LmCall] = []
-        self._lost: list[Usage] = []
+        self._cost = Cost()
         self._trace_hook = _Trace(self)
         self.history = _History(self)
         self._usage_hook = _Usage(self)
@@ -102,29 +110,18 @@ class Recorder:
             "caller_modules": [self],
             "usage_tracker": self._usage_hook,
             "disable_history": False,
-            "max_history_size": 10_000,
-            "max_trace_size": 10_000,
+            "max_history_size": min(max(dspy.settings.max_history_size, 1), _MAX_HISTORY),
+            "max_trace_size": MAX_ENTRIES,
         }
 
     def recording(self) -> Recording:
         """What was seen until now."""
         with self._lock:
-            calls, trace, lost = list(self._calls), list(self._trace), list(self._lost)
+            trace, cost, truncated = list(self._trace), self._cost, self._truncated
             # Made by what did not end, or ended in failure; or by a module that asks its LM itself.
-            loose = [(invocation.module, list(invocation.calls)) for invocation in self._open.values()]
-        if not self._options.omit_trace:
-            trace += [self._unfinished(module, made) for module, made in loose]
-        billed = [call.usage for call in calls if not call.cache_hit] + lost
-        return Recording(
-            trace=tuple(trace),
-            cost=Cost(
-                total_usd=sum(call.cost_usd for call in calls),
-                known=not lost and all(call.cost_known for call in calls),
-                usage=Usage(*(sum(getattr(usage, name) for usage in billed) for name in Usage.__slots__)),
-                lm_calls=len(calls),
-                cache_hits=sum(call.cache_hit for call in calls),
-            ),
-        )
+            loose = [(invocation.module, tuple(invocation.calls)) for invocation in self._open.values()]
+        trace += [self._unfinished(module, made) for module, made in loose]
+        return Recording(tuple(trace), cost, truncated)
 
     # What follows is called by the hooks, in whatever thread of the program.
 
@@ -140,7 +137,8 @@ class Recorder:
             _asked.reset(token)
             if asked.billed and not asked.recorded:  # it failed after the provider had answered
                 with self._lock:
-                    self._lost += asked.billed
+                    for usage in asked.billed:
+                        self._cost = _plus(self._cost, LmCall("", usage=usage), ended=False)
 
     def billed(self, usage: Mapping[str, Any]) -> None:
         """A provider's answer was billed; DSPy says so right before it records the call, or when the call fails."""
@@ -161,12 +159,10 @@ class Recorder:
         )
         if asked is not None:
             asked.recorded = True
-        key = dspy.settings.caller_modules
         with self._lock:
-            self._calls.append(call)
-            if (invocation := self._open.get(id(key))) is None:
-                invocation = self._open[id(key)] = _Invocation(key, key[-1] if len(key) > 1 else None)
-            invocation.calls.append(call)
+            self._cost = _plus(self._cost, call)
+            if not self._options.omit_trace:
+                self._keep(call, dspy.settings.caller_modules)
         self.interrupt.check()
 
     def predictor_ended(
@@ -193,8 +189,25 @@ class Recorder:
                 latency_ms=now - began,
             )
             with self._lock:
-                self._trace.append(entry)
+                if len(self._trace) < MAX_ENTRIES:
+                    self._trace.append(entry)
+                else:
+                    self._truncated = True
         self.interrupt.check()
+
+    def _keep(self, call: LmCall, key: list[Any]) -> None:
+        """Keep the call with the invocation that `key` stands for, within the limits."""
+        if self._kept == MAX_ENTRIES:
+            self._truncated = True
+            return
+        self._kept += 1
+        self._prompt_chars += len(call.messages_json) + len(call.response_json)
+        if self._prompt_chars > MAX_PROMPT_CHARS:
+            self._keep_prompts, self._truncated = False, True
+            call = replace(call, messages_json="", response_json="")
+        if (invocation := self._open.get(id(key))) is None:
+            invocation = self._open[id(key)] = _Invocation(key, key[-1] if len(key) > 1 else None)
+        invocation.calls.append(call)
 
     def _take(self, predictor: Any) -> _Invocation | None:
         """The oldest invocation of that very predictor that has not been told of."""
@@ -219,7 +232,7 @@ class Recorder:
             name = self._names.setdefault(stage, "")
         return name or ""
 
-    def _unfinished(self, module: Any, made: list[LmCall]) -> TraceEntry:
+    def _unfinished(self, module: Any, made: tuple[LmCall, ...]) -> TraceEntry:
         began = min(call.started_ms for call in made)
         return TraceEntry(
             predictor=self._name(module),
@@ -227,7 +240,7 @@ class Recorder:
             signature=_notation(module),
             inputs={},
             outputs={},
-            lm_calls=tuple(made),
+            lm_calls=made,
             started_ms=began,
             latency_ms=max(call.started_ms + call.latency_ms for call in made) - began,
         )
@@ -276,6 +289,17 @@ class _Usage(UsageTracker):  # type: ignore[misc]
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         super().add_usage(lm, usage_entry)
         self._recorder.billed(usage_entry)
+
+
+def _plus(cost: Cost, call: LmCall, *, ended: bool = True) -> Cost:
+    """The cost with one more call; one that did not end is in the tokens alone, and makes the price a lower bound."""
+    return Cost(
+        total_usd=cost.total_usd + call.cost_usd,
+        known=cost.known and call.cost_known,
+        usage=Usage(*(getattr(cost.usage, name) + getattr(call.usage, name) for name in Usage.__slots__)),
+        lm_calls=cost.lm_calls + ended,
+        cache_hits=cost.cache_hits + call.cache_hit,
+    )
 
 
 def _notation(module: Any) -> str:

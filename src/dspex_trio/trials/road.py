@@ -171,6 +171,7 @@ class Trials:
                 variables=trial.variables,
                 trial_id=request.trial_id,
                 warnings=prediction.warnings,
+                trace_truncated=recording.truncated,
             )
 
     def _failure(self, trial: _Trial, error: BaseException) -> TrialFailure:
@@ -181,7 +182,11 @@ class Trials:
             timings=trial.progress.timings(),
             partial_trace=recording.trace,
             cost=recording.cost,
-            details={**failure.details, **trial.job.details()},
+            details={
+                **failure.details,
+                **trial.job.details(),
+                **({"trace_truncated": "true"} if recording.truncated else {}),
+            },
             variables=trial.variables,
         )
 
