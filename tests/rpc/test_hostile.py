@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.status import Status, StatusCode
+
 from .greeter import Greeter, serving
 from .raw import fields, message, raw_client
 
@@ -41,6 +44,14 @@ async def test_a_frame_that_is_too_long_is_refused_by_its_header(autojump_clock)
             await client.send(client.headers(1, fields()), b"\xff\xff\xff\0\0\0\0\0\x01")
             await client.until_closed()
     assert client.goaways[-1][1] == 6  # FRAME_SIZE_ERROR
+
+
+@pytest.mark.parametrize(("ahead", "code"), [(0.0, StatusCode.DEADLINE_EXCEEDED), (1.0, StatusCode.CANCELLED)])
+async def test_a_reset_at_the_deadline_is_the_deadline(ahead, code, mock_clock):
+    """A server that keeps deadlines resets the stream; a client that is busy hears of it with its own deadline."""
+    call = ClientCall(None, 1, None, 1000, trio.current_time() + ahead)
+    call.ended(Status(StatusCode.CANCELLED, "the server reset the stream with HTTP/2 error 8"))
+    assert call.error().status is code
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the tools look into /proc")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dspex_trio.rpc.client_connection import ClientConnection
 
 _CANCELLED: Final = Status(StatusCode.CANCELLED, "the call was given up")
+_TOO_LATE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline was exceeded")
 
 
 class ClientCall(CallStream):
@@ -29,6 +30,7 @@ class ClientCall(CallStream):
         stream_id: Its HTTP/2 stream.
         compression: What requests are compressed with.
         max_request_size: The largest request in bytes.
+        deadline: When the caller stops waiting, on Trio's clock.
 
     Attributes:
         initial_metadata: What the server sent first; None as long as it has not.
@@ -39,7 +41,12 @@ class ClientCall(CallStream):
     """
 
     def __init__(
-        self, connection: ClientConnection, stream_id: int, compression: Compression | None, max_request_size: int
+        self,
+        connection: ClientConnection,
+        stream_id: int,
+        compression: Compression | None,
+        max_request_size: int,
+        deadline: float,
     ) -> None:
         super().__init__(connection, stream_id)
         self.initial_metadata: Metadata | None = None
@@ -50,6 +57,7 @@ class ClientCall(CallStream):
         self._client = connection
         self._compress = compressor(compression) if compression else None
         self._max_request_size = max_request_size
+        self._deadline = deadline
 
     def started(self, metadata: Metadata) -> None:
         """The response's headers came."""
@@ -68,6 +76,9 @@ class ClientCall(CallStream):
         """What the call ended with, if it did and not with OK."""
         if self.status is None or self.status.code is StatusCode.OK:
             return None
+        if self.status.code is StatusCode.CANCELLED and trio.current_time() >= self._deadline:
+            # The server resets a stream at its deadline. Whose clock was faster is of no interest to the caller.
+            return received_error(_TOO_LATE, self.trailing_metadata)
         return received_error(self.status, self.trailing_metadata)
 
     async def headers(self) -> Metadata:
@@ -91,8 +102,15 @@ class ClientCall(CallStream):
         if len(data) > self._max_request_size:
             text = f"the request has {len(data)} bytes, more than the limit of {self._max_request_size}"
             raise RpcError(StatusCode.RESOURCE_EXHAUSTED, text)
+        framed = frame(data, self._compress if compress else None)
+        if self.send_now(framed, end=end):
+            if end and self._client.engine.streams == 1:
+                self._client.push()
+            else:
+                self._client.wake()
+            return
         try:
-            await self.send(frame(data, self._compress if compress else None), end=end)
+            await self.send(framed, end=end)
         except trio.ClosedResourceError:
             raise self.error() or RpcError(StatusCode.FAILED_PRECONDITION, "the call is over") from None
 

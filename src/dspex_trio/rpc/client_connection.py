@@ -124,7 +124,7 @@ class ClientConnection(Connection[ClientEngine]):
             return None
         timeout = None if deadline == math.inf else deadline - trio.current_time()
         stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")
-        call = ClientCall(self, stream_id, compression, self._settings.max_request_size)
+        call = ClientCall(self, stream_id, compression, self._settings.max_request_size, deadline)
         self._calls[stream_id] = call
         self.wake()
         if self.engine.exhausted:
