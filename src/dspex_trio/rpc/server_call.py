@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import trio
 from google.protobuf.message import DecodeError
-from h2.errors import ErrorCodes
 
 from dspex_trio.rpc._purerpc import RpcFailedError
 from dspex_trio.rpc.call import Call
@@ -39,6 +38,7 @@ class ServerCall(CallStream):
         call: What its handler sees.
         max_response_size: The largest reply in bytes.
         streaming: Whether there may be several.
+        reset_late: Called with this call to have its stream reset, its deadline being past.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ServerCall(CallStream):
         max_response_size: int,
         *,
         streaming: bool,
+        reset_late: Callable[[ServerCall], None],
     ) -> None:
         super().__init__(connection, stream_id)
         self.engine = connection.engine
@@ -57,6 +58,7 @@ class ServerCall(CallStream):
         self.gone = False
         self._max_response_size = max_response_size
         self._streaming = streaming
+        self._reset_late = reset_late
         self._compress: Callable[[bytes], bytes] | None = None
         self._headers_sent = False
 
@@ -67,10 +69,8 @@ class ServerCall(CallStream):
         self.scope.cancel()
 
     def expire(self) -> None:
-        """The caller's deadline has come and no status was sent: one RST_STREAM, nothing else, and all is forgotten."""
-        if self.engine.is_open(self.stream_id):
-            self.engine.reset(self.stream_id, ErrorCodes.CANCEL)
-            self.connection.wake()
+        """The caller's deadline has come and no status was sent: the call is forgotten; one RST_STREAM follows."""
+        self._reset_late(self)
         self.abandon()
 
     def finish(self, status: Status, *, alone: bool = False) -> None:
@@ -78,7 +78,7 @@ class ServerCall(CallStream):
         if self.gone or not self.engine.is_open(self.stream_id):
             return
         if trio.current_time() >= self.call.deadline:
-            self.engine.reset(self.stream_id, ErrorCodes.CANCEL)
+            self._reset_late(self)
         else:
             if not self._headers_sent and self.call.initial_metadata:
                 self._start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -38,6 +39,10 @@ from dspex_trio.rpc.upkeep import end_when_idle, end_when_old, keep_alive
 
 _SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
 _MARGIN_SHARE: Final = 0.1
+_LEAST_MARGIN: Final = 0.001  # unless that is more than half of the call's time
+# How long after a deadline its stream is reset. Callers whose own timer fires a moment later than ours would take an
+# earlier reset for a cancellation by us; most of them have reset the stream themselves by then.
+_RESET_DELAY: Final = 0.005
 _MAX_PING_STRIKES: Final = 3
 _DRAIN_PING: Final = b"draining"
 # How long a client may take to answer the ping between the two GOAWAYs before the second is sent regardless.
@@ -187,7 +192,7 @@ class ServerConnection(Connection[ServerEngine]):
             return
         deadline = math.inf if head.timeout is None else trio.current_time() + head.timeout
         if head.timeout == 0:
-            self.engine.reset(stream_id, ErrorCodes.CANCEL)  # already past
+            self._watch.add(deadline + _RESET_DELAY, partial(self._reset, stream_id))  # it is past already
             return
         context = Call(
             head.path,
@@ -199,14 +204,23 @@ class ServerConnection(Connection[ServerEngine]):
         )
         context.compression = self._settings.compression
         limit = self._settings.max_response_size
-        call = ServerCall(self, stream_id, context, limit, streaming=route.stream_out)
+        call = ServerCall(self, stream_id, context, limit, streaming=route.stream_out, reset_late=self._reset_late)
         context.respond_with(call)
         if head.timeout is not None:
-            call.scope.deadline = deadline - min(self._settings.deadline_margin, head.timeout * _MARGIN_SHARE)
+            least = min(head.timeout / 2, _LEAST_MARGIN)
+            margin = min(self._settings.deadline_margin, max(head.timeout * _MARGIN_SHARE, least))
+            call.scope.deadline = deadline - margin
         if not self._live:
             self._idle_or_busy.unpark_all()
         self._live[stream_id] = call
         self._calls.start_soon(self._serve_call, call, route)
+
+    def _reset_late(self, call: ServerCall) -> None:
+        self._watch.add(call.call.deadline + _RESET_DELAY, partial(self._reset, call.stream_id))
+
+    def _reset(self, stream_id: int) -> None:
+        self.engine.reset(stream_id, ErrorCodes.CANCEL)
+        self.wake()
 
     async def _serve_call(self, call: ServerCall, route: Route) -> None:
         expiry = None
