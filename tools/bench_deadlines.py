@@ -90,13 +90,13 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def scenario_row(found: dict[str, Any]) -> tuple[str, ...]:
-    """A scenario; closes that are missing show as so many of so many."""
+    """A scenario. Connections that stayed open show as so many closed of so many."""
     samples = found["samples"]
     late, slot = ([each[name] for each in samples] for name in ("late_ms", "slot_ms"))
     closes = [each["close_ms"] for each in samples if each["close_ms"] is not None]
-    seen, wanted = (sum(each[name] for each in samples) for name in ("closes", "closes_wanted"))
-    missing = f"{seen} of {wanted}" if seen != wanted else "-"
-    whole = bool(closes) and seen == wanted
+    closed, asked = (sum(each[name] for each in samples) for name in ("closes", "asked"))
+    missing = f"{closed} of {asked}" if closed != asked else "-"
+    whole = bool(closes) and closed == asked
     rungs = sorted({each["details"].get("rung", each["kind"]) for each in samples})
     return (
         found["what"],

@@ -28,7 +28,7 @@ import dspex_trio as dspex
 
 HANGING: Final = 8
 # How long a next call of 10 ms may take, in seconds; with a provider that never answers it could take for ever.
-NEXT_CALL_WITHIN: Final = 3.0
+NEXT_CALL_WITHIN: Final = 2.0
 
 
 def census() -> dict[str, Any]:

@@ -18,14 +18,14 @@ def tools_importable():
     sys.path.remove(str(TOOLS))
 
 
-def sample(late, close, *, closes=1, wanted=1, rung="wake"):
+def sample(late, close, *, closes=1, asked=1, rung="wake"):
     return {
         "kind": "DEADLINE_EXCEEDED",
         "details": {"rung": rung},
         "late_ms": late,
         "close_ms": close,
         "closes": closes,
-        "closes_wanted": wanted,
+        "asked": asked,
         "slot_ms": late + 1.0,
     }
 
@@ -42,7 +42,7 @@ def sample(late, close, *, closes=1, wanted=1, rung="wake"):
             ("x", "2", "+0.0", "+0.0", "+0.0", "1 of 2", "1 of 2", "+1.0", "+1.0", "wake", "1"),
         ),
         (
-            [sample(0.0, None, closes=0, wanted=0)],
+            [sample(0.0, None, closes=0, asked=0)],
             ("x", "1", "+0.0", "+0.0", "+0.0", "-", "-", "+1.0", "+1.0", "wake", "1"),
         ),
     ],
@@ -65,7 +65,9 @@ def test_the_whole_benchmark_runs(tmp_path):
     assert finished.returncode == 0, finished.stderr[-4000:]
     found = json.loads(file.read_text())
     [scenario] = found["scenarios"]
-    assert [(each["kind"], each["closes"]) for each in scenario["samples"]] == [("DEADLINE_EXCEEDED", 1)]
+    assert [(each["kind"], each["closes"] == each["asked"]) for each in scenario["samples"]] == [
+        ("DEADLINE_EXCEEDED", True)
+    ]
     assert scenario["left"]["busy_threads"] == 0
     many = found["many"]
     assert many["kinds"] == {"DEADLINE_EXCEEDED": 16}
