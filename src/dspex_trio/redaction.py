@@ -7,8 +7,8 @@ whose names say so), and shapes that providers give their keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
 
@@ -40,6 +40,15 @@ _SHAPES: Final = (
 def is_secret_name(name: str) -> bool:
     """Whether a keyword, header or environment variable of that name holds a secret."""
     return _SECRET_NAME.search(name) is not None
+
+
+def secrets_in(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """The texts among `arguments`, nested ones too, whose names say that they are secret."""
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            yield from secrets_in(value)
+        elif isinstance(value, str) and is_secret_name(name):
+            yield value
 
 
 class Redactor:

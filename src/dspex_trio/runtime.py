@@ -16,7 +16,7 @@ from dspex_trio.config import Settings
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess
 from dspex_trio.programs import CARRIERS, ProgramSettings, current_interrupt, interrupt_of_frame, open_programs
-from dspex_trio.redaction import Redactor, is_secret_name
+from dspex_trio.redaction import Redactor, secrets_in
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.store import SessionStore, in_process_stub
 from dspex_trio.sessions import STORE_CHANNEL, MemoryStore, SessionContext, Sessions
@@ -113,7 +113,7 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
     """
     settings = settings or Settings()
-    redact = Redactor([*_secrets(settings.lm_args), settings.token or ""], os.environ)
+    redact = Redactor([*secrets_in(settings.lm_args), settings.token or ""], os.environ)
     margin = ReplyMargin(settings.reply_margin_ms / 1e3)
     with open_programs(_program_settings(settings), lm=lm, redact=redact) as loader, _dspy_known_to_threads():
         async with (
@@ -196,14 +196,6 @@ def _program_settings(settings: Settings) -> ProgramSettings:
         memory_cache=settings.memory_cache,
         disk_cache=settings.disk_cache,
     )
-
-
-def _secrets(arguments: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in arguments.items():
-        if isinstance(value, Mapping):
-            yield from _secrets(value)
-        elif isinstance(value, str) and is_secret_name(name):
-            yield value
 
 
 def _ended(margin: ReplyMargin, request: TrialRequest, outcome: TrialOutcome) -> None:

@@ -1,5 +1,6 @@
 """The commands, as a newcomer meets them."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dspex_trio.cli import main
-from dspex_trio.cli.process import announce, json_or_text
+from dspex_trio.cli.process import RedactingFormatter, announce, json_or_text
 from dspex_trio.config import Settings
 
 
@@ -107,6 +108,21 @@ def test_the_ready_file_appears_whole(tmp_path):
 )
 def test_language_model_arguments_are_json_where_they_parse_as_json(text, value):
     assert json_or_text(text) == value
+
+
+def test_secrets_stay_out_of_the_log_whoever_logs_them(monkeypatch):
+    """A library that logs its request, or a traceback with an argument in it, would tell the log's readers the key."""
+    monkeypatch.setenv("SOME_API_KEY", "from-the-environment")
+    formatter = RedactingFormatter(["from-the-settings"])
+    try:
+        raise ValueError("refused from-the-settings")
+    except ValueError:
+        record = logging.LogRecord(
+            "a.library", logging.WARNING, __file__, 1, "key %s", ("from-the-environment",), sys.exc_info()
+        )
+    told = formatter.format(record)
+    assert "key [redacted]\n" in told
+    assert "ValueError: refused [redacted]" in told
 
 
 def test_version_and_help_do_not_wait_for_dspy():

@@ -19,6 +19,7 @@ from dspex_trio.cli.process import (
     set_up_logging,
 )
 from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.redaction import secrets_in
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -83,11 +84,11 @@ def serve(config_file: Path | None, log_level: str, **options: Any) -> None:
     Every option can also be set in the environment (DSPEX_TRIO_MAX_TRIALS=4) or in the TOML file (max_trials = 4).
     SIGTERM and SIGINT let running trials end for the grace period; a second one ends at once.
     """
-    set_up_logging(log_level)
     try:
         settings = Settings.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
     except InvalidSettings as error:
         raise click.UsageError(str(error)) from None
+    set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""])
     from dspex_trio.cli.serve import serve_worker
 
     _run(partial(serve_worker, settings))

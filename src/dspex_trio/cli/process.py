@@ -8,10 +8,12 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import trio
+
+from dspex_trio.redaction import Redactor
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +24,27 @@ class StartupError(Exception):
     """The server cannot start; the text is what the operator sees."""
 
 
-def set_up_logging(level: str) -> None:
-    """Log to standard error, a line each."""
-    logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
-    )
+class RedactingFormatter(logging.Formatter):
+    """Takes secrets out of whole entries: of libraries' messages and of tracebacks too.
+
+    Args:
+        secrets: Values that are secret, beside those of the environment.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        self._redact = Redactor(secrets, os.environ)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The entry's text."""
+        return self._redact(super().format(record))
+
+
+def set_up_logging(level: str, secrets: Iterable[str] = ()) -> None:
+    """Log to standard error, a line each, without `secrets`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter(secrets))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
 def run_until_signalled(serve: Callable[[trio.Event], Awaitable[None]]) -> None:
