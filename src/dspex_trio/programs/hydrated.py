@@ -27,6 +27,7 @@ class Hydrated:
         module: The program instance, variable-aware.
         model: Its language models.
         inputs: Checks its inputs.
+        names: Its predictors' stages → their names.
         options: What to leave out of the recording.
         chosen: The variable that picked its class, if one did.
         redact: Takes secrets out of what is recorded.
@@ -39,6 +40,7 @@ class Hydrated:
         module: dspy.Module,
         model: TrialModel,
         inputs: Inputs,
+        names: Mapping[str, str],
         options: TrialOptions,
         chosen: Mapping[str, BoundVariable],
         redact: Callable[[str], str],
@@ -47,6 +49,7 @@ class Hydrated:
         self.module = module
         self._model = model
         self._inputs = inputs
+        self._names = names
         self._options = options
         self._chosen = chosen
         self._redact = redact
@@ -61,7 +64,7 @@ class Hydrated:
     def call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
         """Run the program; as `HydratedProgram.call` says. Errors of LMs and tools have the original as their cause."""
         arguments = self._inputs.check(inputs)
-        recorder = self._recorder = Recorder(self.module, self._options, interrupt, self._redact)
+        recorder = self._recorder = Recorder(self.module, self._names, self._options, interrupt, self._redact)
         with dspy.context(lm=self._model.lm, warn_on_type_mismatch=False, **recorder.settings()):
             try:
                 result = self.module(**arguments)

@@ -40,11 +40,25 @@ from dspex_trio.variables import show
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """A constructed program before anything of a trial is on it."""
+    """A constructed program before anything of a trial is on it.
+
+    Attributes:
+        module: The instance.
+        signature: The specification's signature.
+        asked: Predictor's name → the language model that a loaded state asked for.
+        own: Language models that the program gave its predictors.
+        names: Predictors' stages → their names; copies keep the stage.
+    """
 
     module: dspy.Module
     signature: type[dspy.Signature] | None
-    models: Mapping[str, LanguageModel]
+    asked: Mapping[str, LanguageModel]
+    own: tuple[dspy.BaseLM, ...]
+    names: Mapping[str, str]
+
+    def clone(self) -> dspy.Module:
+        """A deep copy, but for language models: their copies share connections, deep copies would open their own."""
+        return copy.deepcopy(self.module, {id(model): model.copy() for model in self.own})
 
 
 class Loader:
@@ -91,11 +105,12 @@ class Loader:
         model = TrialModel(self._models, program.lm, no_cache=request.options.no_cache)
         key = self._prototypes.key(program)
         if (built := self._prototypes.get(key)) is not None:
-            module = _clone(built.module)
+            module = built.clone()
         else:
             built, module = await run_in_thread(self.build, program, key)
 
-        model.adopt(module, built.models)
+        if built.asked or built.own:
+            model.adopt(module, built.asked)
         parameters = Parameters(module, self._settings, model)
         bindings = Bindings(source, parameters.find, request.arrived)
         bindings.known = dict(known)
@@ -110,6 +125,7 @@ class Loader:
             module=module,
             model=model,
             inputs=inputs_of(module, built.signature),
+            names=built.names,
             options=request.options,
             chosen=chosen,
             redact=self._redact,
@@ -121,13 +137,20 @@ class Loader:
         cls = resolve_class(program.python_class, self._policy)
         signature = None if program.signature is None else self._signature(cast("Any", program.signature))
         module = construct(cls, program, signature, self._settings)
-        models = load_state(module, program.state, self._settings) if program.state is not None else {}
-        built = _Built(module, signature, models)
+        asked = load_state(module, program.state, self._settings) if program.state is not None else {}
+        predictors = module.named_predictors()
+        built = _Built(
+            module=module,
+            signature=signature,
+            asked=asked,
+            own=tuple(p.lm for _, p in predictors if isinstance(p.lm, dspy.BaseLM)),
+            names={p.stage: name for name, p in predictors},
+        )
         variable_aware(cast("Any", type(module)))
         if key is None or not is_reusable(type(module)):
             return built, module
         try:
-            clone = _clone(module)
+            clone = built.clone()
         except Exception:  # noqa: BLE001 - what was given as a dependency may not be copied: then it is made anew
             return built, module
         self._prototypes.keep(key, built)
@@ -159,9 +182,3 @@ def _set_parameters(parameters: Parameters, values: Mapping[str, Any]) -> None:
             parameter.apply(parameter.check(value))
         except Refused as refused:
             raise InvalidSpec(f"parameter {path!r} {refused}; got {show(value)}") from None
-
-
-def _clone(module: dspy.Module) -> dspy.Module:
-    """A deep copy, but for language models: a copy of one shares its connections, a deep copy would open its own."""
-    models = [p.lm for p in module.predictors() if isinstance(p.lm, dspy.BaseLM)]
-    return copy.deepcopy(module, {id(model): model.copy() for model in models})

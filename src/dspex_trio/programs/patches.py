@@ -238,7 +238,7 @@ def _replace(stack: ExitStack, owner: Any, name: str, ours: Any) -> None:
 def _check_recording() -> None:
     """Run a predictor and look at the recording: names may stay where what they do has changed."""
     predictor = dspy.Predict("question -> answer")
-    recorder = Recorder(predictor, TrialOptions(), _Never())
+    recorder = Recorder(predictor, {predictor.stage: "self"}, TrialOptions(), _Never())
     with dspy.context(lm=DummyLM([{"answer": "yes"}]), adapter=dspy.ChatAdapter(), callbacks=[], **recorder.settings()):
         predictor(question="recorded?")
     seen = [(entry.predictor, entry.outputs, len(entry.lm_calls)) for entry in recorder.recording().trace]

@@ -73,14 +73,20 @@ class Recorder:
     """Records one trial; readable from any thread while the program runs.
 
     Args:
-        program: The program instance, for the predictors' names.
+        program: The program instance.
+        names: Its predictors' stages → their names; another predictor is looked for in `program`.
         options: What to leave out.
         interrupt: Checked at every LM call, tool call and predictor end.
         redact: Takes secrets out of what is recorded.
     """
 
     def __init__(
-        self, program: dspy.Module, options: TrialOptions, interrupt: Interrupt, redact: Callable[[str], str] = str
+        self,
+        program: dspy.Module,
+        names: Mapping[str, str],
+        options: TrialOptions,
+        interrupt: Interrupt,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self.interrupt = interrupt
         self._program = program
@@ -89,7 +95,7 @@ class Recorder:
         self._keep_prompts = not (options.omit_prompts or options.omit_trace)
         self._prompt_chars = self._kept = 0
         self._truncated = False
-        self._names: dict[Any, str] | None = None
+        self._names = names
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._trace: list[TraceEntry] = []
@@ -221,16 +227,15 @@ class Recorder:
 
     def _name(self, predictor: Any) -> str:
         # Copies keep a predictor's `stage` (BestOfN, Refine), so it names them where identity does not.
-        stage = getattr(predictor, "stage", None)
-        if self._names is None:
-            self._names = {p.stage: name for name, p in self._program.named_predictors()}
-        if (name := self._names.get(stage)) is None and isinstance(stage, str):
+        if not isinstance(stage := getattr(predictor, "stage", None), str):
+            return ""
+        if (name := self._names.get(stage)) is None:
             # It is in a compiled submodule, which DSPy's list leaves out, or was made while the program runs.
             found = self._program.named_sub_modules(dspy.Predict)
             names = {p.stage: name.removeprefix("self.") for name, p in found}
-            self._names = {**names, **self._names}
-            name = self._names.setdefault(stage, "")
-        return name or ""
+            name = names.get(stage, "")
+            self._names = {**names, **self._names, stage: name}
+        return name
 
     def _unfinished(self, module: Any, made: tuple[LmCall, ...]) -> TraceEntry:
         began = min(call.started_ms for call in made)
