@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import resource
 import socket
@@ -62,8 +63,10 @@ def run_ours() -> None:
 def run_purerpc() -> None:
     """Stock purerpc on Trio. Its own Server binds all interfaces, so its handler gets a listener of ours."""
     import anyio
-    import purerpc
-    from purerpc.server import ConnectionHandler
+
+    from dspex_trio.rpc._purerpc import purerpc  # which makes it importable beside h2 4
+
+    logging.getLogger("purerpc").setLevel(logging.CRITICAL)  # what it loses is counted by the client
 
     async def unary(request: BytesValue) -> BytesValue:  # noqa: ASYNC124 - a servicer
         return BytesValue(value=request.value)
@@ -87,7 +90,7 @@ def run_purerpc() -> None:
     async def main() -> None:
         listener = await anyio.create_tcp_listener(local_host=HOST)
         listening_on(listener.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - no Django
-        await listener.serve(ConnectionHandler({SERVICE: service}, purerpc.Server()))
+        await listener.serve(purerpc.server.ConnectionHandler({SERVICE: service}, purerpc.Server()))
 
     anyio.run(main, backend="trio")
 
