@@ -118,6 +118,12 @@ class Settings(BaseSettings):
         description="The least that is taken off the caller's time so that the failure arrives before its own timer; "
         "it adapts upwards, to 50 ms at the most, to how late answers leave.",
     )
+    switch_interval_ms: float = Field(
+        default=0.5,
+        ge=0.05,
+        le=5,
+        description="How long a computing thread keeps the interpreter when another one wants it; Python's own is 5.",
+    )
     raise_in_threads: bool = Field(
         default=True,
         description="Whether a program that neither asks nor waits is ended by an exception raised into its thread.",

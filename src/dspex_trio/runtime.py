@@ -115,7 +115,7 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
     settings = settings or Settings()
     redact = Redactor([*secrets_in(settings.lm_args), settings.token or ""], os.environ)
     margin = ReplyMargin(settings.reply_margin_ms / 1e3)
-    with open_programs(_program_settings(settings), lm=lm, redact=redact) as loader, _dspy_known_to_threads():
+    with open_programs(_program_settings(settings), lm=lm, redact=redact) as loader, _threads_prepared(settings):
         async with (
             threads.open_threads(patience=margin.patience, may_raise=settings.raise_in_threads) as workers,
             _open_sessions(settings) as (sessions, stores),
@@ -166,11 +166,12 @@ def _too_many_stuck(workers: threads.Threads, settings: Settings) -> str | None:
 
 
 @contextmanager
-def _dspy_known_to_threads() -> Iterator[None]:
+def _threads_prepared(settings: Settings) -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
     for carrier in (*CARRIERS, contained):
         threads.carries_programs(carrier)
     with ExitStack() as stack:
+        stack.enter_context(threads.switch_interval(settings.switch_interval_ms / 1e3))
         stack.callback(threads.add_lookup(current_interrupt))
         stack.callback(threads.add_frame_lookup(interrupt_of_frame))
         yield

@@ -1,5 +1,6 @@
 """Worker threads: slots, jobs that can be told to end, and threads that are waited for only so long. Knows no DSPy."""
 
+from dspex_trio.threads.fairness import switch_interval
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, add_lookup, current_job
 from dspex_trio.threads.processes import ChildFailed, ChildLost, Processes, open_processes
@@ -26,4 +27,5 @@ __all__ = [
     "open_processes",
     "open_threads",
     "run_in_loop",
+    "switch_interval",
 ]
