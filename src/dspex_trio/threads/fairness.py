@@ -17,8 +17,8 @@ _before: float = 0.0
 def switch_interval(seconds: float) -> Iterator[None]:
     """Have a thread that wants the GIL ask for it after `seconds`; the shortest wish of those open holds.
 
-    Python's own 5 ms are for each thread in the queue: with eight that compute, the loop waits for 40 ms each time that it
-    has something to do. Taken back when the last wish is closed.
+    Python's own 5 ms are for each thread in the queue: with eight that compute, the loop waits for 40 ms each time that
+    it has something to do. Taken back when the last wish is closed.
     """
     global _before  # noqa: PLW0603 - the interval is the process's, and so is the memory of what it was
     with _lock:
