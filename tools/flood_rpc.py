@@ -30,7 +30,8 @@ WITHIN: Final = 3.0
 FLOOR_MS: Final = 5.0
 PAUSE: Final = 0.005  # between two calls of the well-behaved client
 PATIENCE: Final = 30.0
-MAX_GROWTH: Final = 32 * 2**20
+# A thousand connections are some 30 KiB each, and the allocator keeps the room.
+MAX_GROWTH: Final = 48 * 2**20
 _ATTACKER: Final = Path(__file__).with_name("flood_attacks.py")
 
 
