@@ -7,7 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 from dspex_trio import rpc
 
 from .generated.greeter_grpc import GreeterStub
-from .generated.greeter_pb2 import HelloRequest
+from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, greeting, serving
 from .raw import fields, message, raw_client
 
@@ -205,3 +205,45 @@ async def test_metadata_that_cannot_be_sent_is_refused(metadata, complaint):
 async def test_a_stub_needs_nothing_but_a_channel():
     async with serving(Greeter()) as target, rpc.open_channel(target) as channel:
         assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
+
+
+async def test_a_call_with_many_messages_lets_the_others_have_their_turn():
+    """Neither a handler that never waits nor one that finds thousands of messages waiting may hold up everybody."""
+    turns, most = 0, 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    class Endless(Greeter):
+        async def Watch(self, request, call):
+            nonlocal most
+            before, run = turns, 0
+            for _ in range(2000):
+                yield HelloReply()
+                run = run + 1 if turns == before else 0
+                before, most = turns, max(most, run)
+
+        async def Collect(self, requests, call):
+            nonlocal most
+            await self.release.wait()
+            before, run = turns, 0
+            async for _ in requests:
+                run = run + 1 if turns == before else 0
+                before, most = turns, max(most, run)
+            return HelloReply()
+
+    greeter = Endless()
+    async with greeting(greeter) as stub, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        async with stub.Watch(HelloRequest()) as replies:
+            assert len([reply async for reply in replies]) == 2000
+        async with stub.Collect() as call:
+            for _ in range(2000):
+                await call.send(HelloRequest())
+            greeter.release.set()
+            await call.reply()
+        nursery.cancel_scope.cancel()
+    assert most < 40

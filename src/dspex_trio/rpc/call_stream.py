@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 import trio
 
 from dspex_trio.rpc.transport import Connection, EngineT
+
+_MESSAGES_PER_TURN: Final = 16
 
 
 class CallStream:
@@ -21,6 +24,7 @@ class CallStream:
         self.connection = connection
         self.stream_id = stream_id
         self.input_ended = False
+        self._turns = 0
         self._inbox: deque[tuple[bytes, int]] = deque()
         self._arrived: trio.Event | None = None
         self._window: trio.Event | None = None
@@ -46,10 +50,22 @@ class CallStream:
             if self.input_ended:
                 return None
             await self.arrival()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.yield_now_and_then()
         data, size = self._inbox.popleft()
         self._release(data, size)
         return data
+
+    async def yield_now_and_then(self) -> None:
+        """Let a cancellation arrive; and, every few messages, let the others have their turn.
+
+        A full turn for each message would be most of what a small one costs; none at all, and a call with thousands of
+        messages waiting would hold up everybody else.
+        """
+        self._turns += 1
+        if self._turns % _MESSAGES_PER_TURN:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
 
     def take_only(self) -> bytes | None:
         """The message, if exactly one has come and no more will; else None, and nothing was taken."""

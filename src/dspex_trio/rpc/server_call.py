@@ -126,6 +126,7 @@ class ServerCall(CallStream):
             # A single reply goes out together with the status; one of several should not wait for the next one.
             if self._streaming:
                 self.connection.wake()
+                await self.yield_now_and_then()
             return
         try:
             await self.send(framed)
