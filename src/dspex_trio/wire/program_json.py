@@ -10,6 +10,9 @@ from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import MISSING, Binding, Field, LanguageModel, Program, Signature
 from dspex_trio.variables import show
 
+# Each is found, checked and applied on the loop, where other trials wait their turn.
+MAX_PARAMETERS: Final = 1_000
+
 _PROGRAM_KEYS: Final = (
     "name",
     "python_class",
@@ -59,6 +62,9 @@ def check_program(program: Program) -> None:
     Raises:
         InvalidSpec: The text names the offending part.
     """
+    for name, entries in (("config_space", program.config_space), ("parameters", program.parameters)):
+        if len(entries) > MAX_PARAMETERS:
+            raise InvalidSpec(f"{name} has {len(entries)} entries; a program may have {MAX_PARAMETERS}")
     parameters = [binding.parameter for binding in program.config_space]
     if not program.python_class and "python_class" not in parameters:
         raise InvalidSpec("python_class is empty; it takes a registered name or a dotted path such as dspy.Predict")
