@@ -56,6 +56,40 @@ async def test_react_with_a_registered_tool(trial):
     assert t.tree() == [("react", 1), ("react", 1), ("extract.predict", 1)]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # DSPy's own, of its own classes
+@pytest.mark.parametrize(
+    ("name", "tools", "predictors"),
+    [
+        ("Predict", False, ["self"]),
+        ("ChainOfThought", False, ["predict"]),
+        ("MultiChainComparison", False, ["predict"]),
+        ("ProgramOfThought", False, ["code_generate.predict", "code_regenerate.predict", "generate_output.predict"]),
+        ("RLM", True, ["generate_action", "extract"]),
+        ("ReAct", True, ["react", "extract.predict"]),
+        ("ReActV2", True, ["react"]),
+        ("CodeAct", True, ["codeact", "extractor.predict"]),
+    ],
+)
+async def test_every_class_of_dspys_that_data_can_describe_is_built_once_and_copied(trial, name, tools, predictors):
+    @dspex.tool
+    def lookup(topic: str) -> str:
+        """Look a topic up."""
+        return topic
+
+    given = {"tools": [{"tool": "lookup"}]} if tools else {}
+    runs, modules = 0, []
+    for _ in range(2):
+        t = trial(python_class=f"dspy.{name}", signature="question -> answer", dependencies=given)
+        await t.ready()
+        runs += len(t.threads.runs)
+        modules.append(t.module)
+        assert [n for n, _ in t.module.named_predictors()] == predictors
+        assert "question" in t.hydrated._inputs._fields
+        assert "interpreter_factory" not in t.hydrated._inputs._fields
+    assert runs == 1
+    assert not {id(p) for p in modules[0].predictors()} & {id(p) for p in modules[1].predictors()}
+
+
 async def test_a_registered_class_is_constructed_exactly_once_for_each_trial(trial):
     """The mixin comes by exchanging the instance's class; calling `__init__` again would run the user's code twice."""
     constructed = []

@@ -12,10 +12,13 @@ import dspy
 from dspex_trio.errors import InvalidInput
 from dspex_trio.model import MISSING
 from dspex_trio.programs.fields import FieldType, Misfit, field_types
+from dspex_trio.programs.registry import is_dspys
 
 # A predictor takes these keywords of its call for itself (predict/predict.py, `_forward_preprocess`): a program that
 # hands on whatever it is given would let a request set the address of the provider.
-RESERVED: Final = frozenset({"self", "signature", "new_signature", "demos", "config", "lm", "_trace"})
+RESERVED: Final = frozenset(
+    {"self", "signature", "new_signature", "demos", "config", "lm", "_trace", "interpreter_factory"}
+)
 
 
 class Inputs:
@@ -79,7 +82,8 @@ def _inputs(cls: Any, signature: Any) -> Inputs:
     fields = dict(known) if takes_keywords else {}
     hints = _hints(cls.forward)
     for p in parameters:
-        if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}:
+        dspys_own = p.name in RESERVED and is_dspys(cls)  # RLM's interpreter_factory
+        if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY} and not dspys_own:
             default = MISSING if p.default is p.empty else p.default
             if p.name in known and p.name not in hints:
                 fields[p.name] = known[p.name] if default is MISSING else known[p.name].with_default(default)
