@@ -20,5 +20,6 @@ exempt: Final = _Exempt()
 
 def gated_job() -> Job | None:
     """The job of which the calling thread's next wait is a part; None if the wait is not to be touched."""
-    job = current_job()
-    return None if job is None or exempt.waits else job
+    if (job := current_job()) is None or exempt.waits:
+        return None
+    return job

@@ -272,8 +272,7 @@ def shut_down(sock: socket.socket) -> None:
 
 def current_job() -> Job | None:
     """The job whose code the calling thread runs; None outside of jobs."""
-    job = _current.get()
-    if job is None:
+    if (job := _current.get()) is None:
         for lookup in _lookups:
             if isinstance(found := lookup(), Job):
                 job = found

@@ -31,14 +31,13 @@ _timeout: Final = _socket.socket.gettimeout
 _kind: Final = _socket.socket.type.__get__
 
 
-def blocking(original: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation on a socket, from which the job's cancel wakes the thread."""
+def blocking(original: Callable[..., Any], *, left_alone: int | None = None) -> Callable[..., Any]:
+    """An operation on a socket, from which the job's cancel wakes the thread; but for sockets of one kind."""
 
     @wraps(original)
     def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
-        job = gated_job()
         # A non-blocking socket never waits, and is often shared: Trio's own wakeup pair is one.
-        if job is None or _timeout(self) == 0.0:
+        if _timeout(self) == 0.0 or (job := gated_job()) is None or _kind(self) == left_alone:
             return original(self, *args, **kwargs)
         job.enter(self)
         try:
@@ -51,15 +50,7 @@ def blocking(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def sending(original: Callable[..., Any]) -> Callable[..., Any]:
     """As `blocking`, but for datagrams: they do not wait, and their sockets (metrics, logs) are often the process's."""
-    gated = blocking(original)
-
-    @wraps(original)
-    def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
-        if _kind(self) == socket.SOCK_DGRAM:
-            return original(self, *args, **kwargs)
-        return gated(self, *args, **kwargs)
-
-    return call
+    return blocking(original, left_alone=socket.SOCK_DGRAM)
 
 
 def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
