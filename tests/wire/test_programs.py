@@ -116,10 +116,13 @@ def spec(**fields):
         ),
         (spec(config_space=[{"parameter": "t"}]), "a binding without variable"),
         (
-            spec(config_space={f"p{n}": "v" for n in range(1001)}),
+            spec(config_space=[{"parameter": f"p{n}", "variable": "v"} for n in range(1001)]),
             "config_space has 1001 entries; a program may have 1000",
         ),
-        (spec(parameters={f"p{n}": 1 for n in range(1001)}), "parameters has 1001 entries; a program may have 1000"),
+        (
+            spec(parameters={f"p{n}": any_of("type.googleapis.com/snakepit.integer", b"1") for n in range(1001)}),
+            "parameters has 1001 entries; a program may have 1000",
+        ),
         (spec(config_space=[{"variable": "t"}]), "a binding without parameter"),
         (spec(config_space=[{"parameter": "t", "variable": "a"}] * 2), "binds the parameter 't' more than once"),
         (
