@@ -36,7 +36,7 @@ class ServerSettings:
         max_connections: Connections at once; one more is closed as soon as it is accepted.
         handshake_timeout: For TLS, and then again for the first bytes of HTTP/2.
         deadline_margin: How long before a caller's deadline its handler is cancelled, so that DEADLINE_EXCEEDED still
-            arrives in time; never more than a tenth of the call's time.
+            arrives in time; never more than a tenth of the call's time (but a millisecond, if the call has two).
         close_timeout: For the last bytes of a connection that is being closed.
         keepalive_time: Idle time after which a client is pinged, and
         keepalive_timeout: the time it has to answer, or else the connection is closed (gRPC A9).

@@ -19,6 +19,7 @@ log: Final = logging.getLogger("dspex_trio.rpc")
 # Elsewhere a socket's number is none for os.write.
 _SOCKETS_ARE_FILES: Final = os.name == "posix"
 _READ_SIZE: Final = 2**16
+_LARGE_READ_SIZE: Final = 2**18
 # What was read is acted on in slices, so that one connection's flood of small frames holds up no other: a slice that
 # took longer than this many seconds makes the next ones smaller and lets the others have their turn.
 _FAIR_SHARE: Final = 0.001
@@ -140,13 +141,16 @@ class Connection(Generic[EngineT]):
 
     async def read(self) -> None:
         """Read and act until the peer ends the connection or breaks its rules."""
+        size = _READ_SIZE
         while True:
             try:
-                data = await self.stream.receive_some(_READ_SIZE)
+                data = await self.stream.receive_some(size)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             if not data:
                 return
+            # A read that came back full is likely to be part of a large message.
+            size = _LARGE_READ_SIZE if len(data) == size else _READ_SIZE
             self.heard_at = trio.current_time()
             if self._heard is not None:
                 self._heard.set()
