@@ -1,0 +1,69 @@
+"""The nouns: what a trial is made of and what becomes of it, and the Protocols that join the rooms.
+
+Everything here is plain data. Values of inputs, variables and predictions are ordinary Python values; the wire's forms
+of them belong to `wire`. Times that end in `_ms` are milliseconds; a deadline is an absolute time of Trio's clock.
+"""
+
+from dspex_trio.model.joints import (
+    HydratedProgram,
+    Interrupt,
+    ProgramLoader,
+    RunInThread,
+    VariableSource,
+)
+from dspex_trio.model.outcomes import (
+    Cause,
+    Cost,
+    LmCall,
+    Prediction,
+    Recording,
+    Timings,
+    TraceEntry,
+    TrialFailure,
+    TrialOutcome,
+    TrialSuccess,
+    Usage,
+)
+from dspex_trio.model.specification import (
+    MISSING,
+    Binding,
+    Field,
+    LanguageModel,
+    Program,
+    Signature,
+    TrialOptions,
+    TrialRequest,
+)
+from dspex_trio.model.variables import (
+    BoundVariable,
+    Variable,
+)
+
+__all__ = [
+    "MISSING",
+    "Binding",
+    "BoundVariable",
+    "Cause",
+    "Cost",
+    "Field",
+    "HydratedProgram",
+    "Interrupt",
+    "LanguageModel",
+    "LmCall",
+    "Prediction",
+    "Program",
+    "ProgramLoader",
+    "Recording",
+    "RunInThread",
+    "Signature",
+    "Timings",
+    "TraceEntry",
+    "TrialFailure",
+    "TrialOptions",
+    "TrialOutcome",
+    "TrialRequest",
+    "TrialSuccess",
+    "Usage",
+    "Variable",
+    "VariableSource",
+]

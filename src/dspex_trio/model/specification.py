@@ -1,0 +1,156 @@
+"""What to run: a trial's program, inputs and options, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+
+@final
+class _Missing:
+    """The type of MISSING."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = _Missing()
+"""Says that there is no value, where None is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input or output of a signature.
+
+    Attributes:
+        name: The field's name.
+        type: A Python or JSON type name, such as `str`, `integer`, `list[str]` or `dspy.Image`.
+        description: What the field means, for the prompt.
+    """
+
+    name: str
+    type: str = "str"
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a program takes and gives: either `text` (`"question -> answer"`) or fields.
+
+    Attributes:
+        text: DSPy's signature notation; empty when fields are given.
+        inputs: Input fields, in order.
+        outputs: Output fields, in order.
+        instructions: The task's description for the prompt; empty means DSPy's default.
+        name: The signature's name; empty means DSPy's default.
+    """
+
+    text: str = ""
+    inputs: tuple[Field, ...] = ()
+    outputs: tuple[Field, ...] = ()
+    instructions: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A parameter of the program that takes its value from a session variable.
+
+    Attributes:
+        parameter: A path on the module, such as `temperature` or `generate.instructions`.
+        variable: The variable's name or id in the session.
+        optional: Whether the parameter keeps its own value when the variable is missing.
+        default: The value when the variable is missing; MISSING for none.
+    """
+
+    parameter: str
+    variable: str
+    optional: bool = False
+    default: Any = MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """The language model a program asks for.
+
+    Attributes:
+        model: The model's name, as `dspy.LM` takes it.
+        params: Sampling keywords, such as `temperature`.
+    """
+
+    model: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A declarative DSPy program (the spec's `DSPex.Program`).
+
+    Attributes:
+        python_class: A registered name, or a dotted path under an allowed prefix.
+        signature: The signature to construct with; None for a class that needs none.
+        config_space: Parameters bound to session variables.
+        dependencies: Constructor keywords; `{"tool": "name"}` inside them is a registered tool.
+        parameters: Fixed values, by the same paths as bindings.
+        state: A DSPy `dump_state` document, loaded after construction; None for none.
+        lm: The language model; None for the worker's own.
+        name: What to call the program in logs and records.
+        description: What it is for.
+    """
+
+    python_class: str
+    signature: Signature | None = None
+    config_space: tuple[Binding, ...] = ()
+    dependencies: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] | None = None
+    lm: LanguageModel | None = None
+    name: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOptions:
+    """What the answer leaves out, and whether DSPy's cache may serve it.
+
+    Attributes:
+        omit_trace: Leave the trace out.
+        omit_prompts: Leave messages and responses of LM calls out of the trace.
+        max_trace_bytes: The most bytes of trace in the answer; 0 for the message limit alone.
+        no_cache: Ask the provider even where DSPy's cache has an answer.
+    """
+
+    omit_trace: bool = False
+    omit_prompts: bool = False
+    max_trace_bytes: int = 0
+    no_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRequest:
+    """One trial: a program, its inputs, the session it reads, and the time it has.
+
+    Attributes:
+        program: What to run.
+        inputs: Input field → value.
+        session_id: The session whose variables the program is bound to; empty for none.
+        trial_id: The caller's name for the trial, echoed in the outcome.
+        arrived: When the request arrived, on Trio's clock.
+        deadline: When the outcome must be on its way, on Trio's clock; the reply margin is already taken off.
+        metadata: What the caller wants to see again in logs and records.
+        options: What the answer leaves out.
+    """
+
+    program: Program
+    inputs: Mapping[str, Any]
+    session_id: str = ""
+    trial_id: str = ""
+    arrived: float = -math.inf
+    deadline: float = math.inf
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    options: TrialOptions = TrialOptions()
