@@ -136,17 +136,14 @@ async def test_the_processes_that_a_child_started_are_killed_with_it(one):
     await ended(pids[0])
 
 
-@pytest.mark.parametrize(
-    ("request_", "reason"),
-    [
-        ("exit at once", "exit code 3"),
-        ("crash", "SIGSEGV"),
-        ("be killed", "SIGKILL, most often sent by the kernel when memory runs out"),
-    ],
-)
-async def test_a_child_that_is_lost_tells_how_and_is_replaced(one, request_, reason):
-    with pytest.raises(ChildLost, match=reason):
-        await ask(one, request_)
+async def test_a_child_that_is_lost_tells_how_and_is_replaced(one):
+    for request, reason in {
+        "exit at once": "exit code 3",
+        "crash": "SIGSEGV",
+        "be killed": "SIGKILL, most often sent by the kernel when memory runs out",
+    }.items():
+        with pytest.raises(ChildLost, match=reason):
+            await ask(one, request)
     assert json.loads(await ask(one, "echo", 1)) == 1
 
 
@@ -158,12 +155,12 @@ async def test_a_child_is_lost_and_its_processes_ended_though_one_of_them_holds_
     await ended(int(pids[0]))
 
 
-@pytest.mark.parametrize(("request_", "text"), [("raise", "ValueError: about this"), ("exit", "SystemExit: please")])
-async def test_what_the_function_raises_comes_as_text_and_the_child_goes_on(one, request_, text):
+async def test_what_the_function_raises_comes_as_text_and_the_child_goes_on(one):
     """SystemExit too: a program that calls sys.exit costs no warm child."""
     pid = await ask(one, "pid")
-    with pytest.raises(ChildFailed, match=text):
-        await ask(one, request_)
+    for request, text in {"raise": "ValueError: about this", "exit": "SystemExit: please"}.items():
+        with pytest.raises(ChildFailed, match=text):
+            await ask(one, request)
     assert await ask(one, "pid") == pid
 
 

@@ -1,12 +1,21 @@
 """The last rung: pure Python that never asks is ended, its thread's next job never."""
 
+import asyncio
+import concurrent.futures.thread
+import contextvars
+import importlib
 import logging
+import queue
+import socket
+import ssl
+import sys
 import threading
 
+import pytest
 import trio
 
-from dspex_trio.threads import Job, Slots, add_frame_lookup, open_threads
-from dspex_trio.threads.raising import raise_in
+from dspex_trio.threads import Job, Slots, add_frame_lookup, keep_whole, open_threads, runner
+from dspex_trio.threads.raising import bears_an_exception, raise_in
 
 
 async def end_when(started, scope):
@@ -110,6 +119,62 @@ async def test_nothing_is_raised_into_logging(threads):
     thread.join(10)
 
 
+async def test_a_loop_inside_asyncio_is_ended(threads):
+    """Its task cannot be cancelled while it never awaits; asyncio below it bears the exception."""
+
+    def work(started):
+        async def main():
+            started()
+            while True:
+                pass
+
+        asyncio.run(main())
+
+    job = Job()
+    await run_and_cancel(threads, work, job)
+    assert job.details()["rung"] in {"raise", "wake"}  # asyncio passes it on to whoever waits for the task
+
+
+def stack_of(source, name):
+    """The innermost frame of a function that is stopped inside of `source`, a file called `name`."""
+    frames = []
+    exec(compile(source, name, "exec"), {"stop": lambda: frames.append(sys._getframe(1))})  # noqa: S102 - a file of ours
+    return frames[0]
+
+
+def test_files_that_keep_shared_state_can_be_named():
+    """A connection pool that an exception leaves halfway would cost every later trial."""
+    assert bears_an_exception(stack_of("stop()", "/lib/program.py"))
+    assert bears_an_exception(stack_of("stop()", "/lib/test_pool/connections.py"))
+    keep_whole("/lib/test_pool/")
+    assert not bears_an_exception(stack_of("stop()", "/lib/test_pool/connections.py"))
+
+
+@pytest.mark.parametrize("module", [importlib, logging, threading, queue, socket, ssl, concurrent.futures.thread])
+def test_what_the_standard_library_keeps_is_kept_whole(module):
+    assert not bears_an_exception(stack_of("def acquire():\n    stop()\nacquire()", module.__file__))
+
+
+async def test_code_that_was_told_is_unwinding_and_gets_longer(threads, monkeypatch):
+    raised = []
+    monkeypatch.setattr(runner, "raise_in", lambda ident: raised.append(ident) or True)
+    job = Job()
+    run = runner._Run(job)
+    run.ident = 1
+    job.cancel()
+    run.interrupt()
+    assert raised == []  # the first two rungs have had no time yet
+    job._cancelled_at -= 0.1
+    job._told_at = job._cancelled_at
+    run.interrupt()
+    assert raised == []
+    job._told_at -= 1
+    run.interrupt()
+    assert raised == [1]
+    run.interrupt()
+    assert raised == [1]  # and longer still between two times
+
+
 async def test_no_exception_is_left_over_for_the_threads_next_job(threads):
     """Many short jobs cancelled at their very end, on few threads; then jobs that must not be hit."""
     stray = []
@@ -129,3 +194,25 @@ async def test_no_exception_is_left_over_for_the_threads_next_job(threads):
         await run_and_cancel(threads, short, Job())
         await threads.run(innocent, job=Job(), slot=Slots(1).acquire_nowait())
     assert stray == []
+
+
+async def test_the_carriers_own_code_is_not_interrupted(threads):
+    """Where it calls the program it may be left at any point; its own clean-up is never cut."""
+    at_home, on_top = [], []
+
+    class Observing:
+        def __enter__(self):
+            at_home.append(bears_an_exception(sys._getframe().f_back))
+
+        def __exit__(self, *error):
+            pass
+
+    def program():
+        on_top.append(bears_an_exception(sys._getframe()))
+
+    job = Job()
+    await threads.run(program, job=job, slot=Slots(1).acquire_nowait())
+    run = runner._Run(job)
+    run._mine = Observing()
+    await trio.to_thread.run_sync(run.body, contextvars.copy_context(), program, ())
+    assert (on_top, at_home) == ([True, True], [False])

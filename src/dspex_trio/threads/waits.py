@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dspex_trio.threads.gate import exempt, gated_job
 from dspex_trio.threads.job import Job
+from dspex_trio.threads.raising import carries_programs
 
 # How often a wait that cannot be woken looks whether its job is to end, in seconds. Shorter waits are left alone.
 STEP: Final = 0.02
@@ -236,6 +237,7 @@ def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
         if not winding_up:
             job.woken()
 
+    carries_programs(run_forever)
     return run_forever
 
 
