@@ -3,7 +3,7 @@
 import hpack
 import pytest
 from hpack.exceptions import HPACKError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_trio.rpc.http2.header_codec import BlockDecoder, BlockEncoder, literal
@@ -17,7 +17,11 @@ blocks = st.lists(fields, max_size=5).map(tuple)
 resizes = st.sampled_from((0, 40, 100, 300, 4096))
 steps = st.lists(st.one_of(blocks, blocks, resizes), max_size=40)
 
+# The same examples each time, and no limit on the time that a busy machine takes for one.
+unhurried = settings(derandomize=True, deadline=None)
 
+
+@unhurried
 @given(steps)
 def test_a_block_from_memory_is_the_block_that_encoding_afresh_gives(steps):
     """The claim that the memory rests on: the same history, once with it and once without."""
@@ -32,6 +36,7 @@ def test_a_block_from_memory_is_the_block_that_encoding_afresh_gives(steps):
             assert peer.decode(block, raw=True) == list(step)
 
 
+@unhurried
 @given(st.lists(st.one_of(blocks, blocks), max_size=40))
 def test_without_resizes_the_blocks_are_those_of_hpack(steps):
     ours, theirs = BlockEncoder(), hpack.Encoder()
@@ -39,6 +44,7 @@ def test_without_resizes_the_blocks_are_those_of_hpack(steps):
         assert ours.encode_again(step) == theirs.encode(step)
 
 
+@unhurried
 @given(steps, st.booleans())
 def test_fields_from_memory_are_the_fields_that_decoding_afresh_gives(steps, huffman):
     """Whatever a peer does to the table."""
@@ -61,6 +67,7 @@ def outcome(decoder, data):
         return "refused"
 
 
+@unhurried
 @given(st.lists(st.one_of(st.binary(max_size=30), st.just(b"\x82\x86\x84\x40\x01a\x01b\xbe\x3f\xe1\x1f")), max_size=4))
 def test_any_bytes_are_decoded_or_refused_as_hpack_does(pieces):
     """With the exception of integers that no peer can mean; what follows a refusal does not matter."""
@@ -82,6 +89,7 @@ def test_an_integer_without_end_is_refused_at_once(start):
         BlockDecoder().decode(bytes((start,)) + b"\xff" * 60_000)
 
 
+@unhurried
 @given(st.binary(min_size=1, max_size=300), st.binary(max_size=20_000))
 def test_a_literal_is_read_as_what_was_meant_and_leaves_the_table_alone(name, value):
     decoder = hpack.Decoder()

@@ -4,7 +4,7 @@ import gzip
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex_trio import rpc
@@ -19,6 +19,9 @@ from dspex_trio.rpc.http2.server_engine import ServerEngine
 from dspex_trio.rpc.metadata import Metadata, outgoing
 from dspex_trio.rpc.status import OK, Status
 
+# The same examples each time, and no limit on the time that a busy machine takes for one.
+unhurried = settings(derandomize=True, deadline=None)
+
 
 def in_pieces(data, cuts):
     """The data, cut at some places."""
@@ -26,6 +29,7 @@ def in_pieces(data, cuts):
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
+@unhurried
 @given(
     messages=st.lists(st.binary(max_size=300), max_size=8),
     cuts=st.lists(st.integers(min_value=0, max_value=3000), max_size=12),
@@ -45,6 +49,7 @@ def test_messages_are_the_same_however_they_are_cut_and_every_byte_is_given_back
     assert reader.buffered == 0
 
 
+@unhurried
 @given(cuts=st.lists(st.integers(min_value=0, max_value=3000), max_size=12))
 def test_bytes_given_back_early_are_not_given_back_twice(cuts):
     reader = MessageReader("identity", 3000)
@@ -83,6 +88,7 @@ def test_only_what_was_announced_is_decompressed():
         MessageReader("deflate", 100).feed(b"\1\0\0\0\x16" + gzip.compress(b"ab", mtime=0), 27)
 
 
+@unhurried
 @given(st.floats(min_value=0, max_value=1e12))
 def test_a_formatted_timeout_never_promises_more_than_there_is_and_loses_little(seconds):
     text = format_timeout(seconds)
@@ -98,6 +104,7 @@ def test_a_malformed_timeout_is_refused(text):
         parse_timeout(text)
 
 
+@unhurried
 @given(st.text())
 def test_any_status_message_survives(text):
     headers = encode_status(Status(rpc.StatusCode.ABORTED, text))
@@ -108,6 +115,7 @@ def test_any_status_message_survives(text):
     assert value == value.strip()
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=50), max_size=5))
 def test_binary_metadata_survives(values):
     metadata = outgoing([("x-bin", value) for value in values])
@@ -239,6 +247,7 @@ def test_nothing_is_kept_of_calls_that_are_over():
         assert len(engine._h2._closed_streams) <= 1024
 
 
+@unhurried
 @given(
     sizes=st.lists(st.integers(min_value=0, max_value=3000), min_size=1, max_size=20),
     take=st.lists(st.booleans(), min_size=1, max_size=10),
