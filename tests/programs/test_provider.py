@@ -96,7 +96,7 @@ async def test_the_cache_does_not_answer_for_another_endpoint_or_key(served):
     assert len(one.served) == 2
 
 
-async def test_a_call_that_was_billed_and_failed_is_in_the_usage_though_it_has_no_entry(served):
+async def test_what_was_billed_for_a_call_that_failed_is_in_the_usage(served):
     """Of two replies, asked for one after the other, the second fails: the first one's tokens are paid for."""
     provider, loader = served(lambda body: "")
 
@@ -127,22 +127,32 @@ async def test_a_call_that_was_billed_and_failed_is_in_the_usage_though_it_has_n
     ],
 )
 async def test_what_the_provider_answers_instead(served, reply, error_type, retryable, retry_after):
-    _, loader = served(lambda body: reply)
+    provider, loader = served(lambda body: reply)
+    t = predict(loader)
     with pytest.raises(LmError) as caught:
-        await predict(loader).run(question="?")
+        await t.run(question="?")
     assert (caught.value.retryable, caught.value.retry_after) == (retryable, retry_after)
     if error_type is not None:
         assert type(caught.value.__cause__).__name__ == error_type
     assert "sk-of-the-operator" not in str(caught.value)
+    [entry] = t.recording.trace
+    assert [json.loads(call.messages_json) for call in entry.lm_calls] == [body["messages"] for body in provider.bodies]
+    refused = isinstance(reply, tuple) and reply[0] != 200
+    assert all(call.response_json == "" for call in entry.lm_calls) is refused
+    assert t.recording.cost.lm_calls == (0 if refused else len(entry.lm_calls))
+    if refused:
+        assert t.recording.cost.known, "a refusal costs nothing"
 
 
 async def test_a_provider_that_is_not_there_may_be_there_later(served):
     provider, loader = served(lambda body: chat(answer="a"))
     provider._server.server_close()
     provider._server.shutdown()
+    t = predict(loader)
     with pytest.raises(LmError) as caught:
-        await predict(loader).run(question="?")
+        await t.run(question="?")
     assert caught.value.retryable
+    assert not t.recording.cost.known
     assert isinstance(caught.value.__cause__, dspy.LMTransportError)
 
 

@@ -332,12 +332,18 @@ async def test_the_recording_can_be_read_while_the_program_runs(trial):
     thread.start()
     try:
         assert waiting.wait(10)
-        assert t.tree() == [("generate", 1)]
-        assert t.recording.cost.lm_calls == 1
+        ended, running = t.recording.trace
+        assert (ended.outputs, len(ended.lm_calls)) == ({"answer": "yes"}, 1)
+        assert (running.predictor, running.outputs) == ("generate", {})
+        [call] = running.lm_calls
+        assert "[[ ## q ## ]]\\nsecond" in call.messages_json
+        assert (call.response_json, call.cost_known, call.cache_hit) == ("", False, False)
+        assert (t.recording.cost.lm_calls, t.recording.cost.known) == (1, False), "it may be billed all the same"
     finally:
         go_on.set()
         thread.join()
     assert t.tree() == [("generate", 1), ("generate", 1)]
+    assert t.recording.cost.lm_calls == 2
 
 
 KINDS = {
@@ -382,6 +388,21 @@ async def test_an_interrupt_ends_any_program_at_its_next_model_call_or_predictor
     with pytest.raises(Ended):
         t.call(q="?")
     assert t.interrupt.checks <= at + 1, "nothing goes on after it"
+
+
+async def test_a_call_that_the_interrupt_ended_stays_in_the_recording(trial):
+    """It is what the trial died in, and the provider may bill it."""
+
+    def say(request):
+        raise Ended
+
+    t = await trial(python_class="dspy.Predict", signature="q -> answer", model=Scripted(say)).ready()
+    with pytest.raises(Ended):
+        t.call(q="what now?")
+    [entry] = t.recording.trace
+    assert (entry.predictor, entry.outputs) == ("self", {})
+    assert "what now?" in entry.lm_calls[0].messages_json
+    assert (t.recording.cost.lm_calls, t.recording.cost.known) == (0, False)
 
 
 async def test_an_interrupt_ends_dspys_parallel_too(trial, caplog):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dspex_trio.model import LmCall, Usage
+from dspex_trio.model import Cost, LmCall, Usage
 from dspex_trio.programs.private import Response, response_to_dict
 from dspex_trio.values import plain
 
@@ -37,6 +37,37 @@ def lm_call(
     )
 
 
+def unanswered(
+    question: Mapping[str, Any],
+    *,
+    model: str,
+    usage: Usage,
+    free: bool,
+    began: float,
+    ended: float,
+    redact: Callable[[str], str] | None,
+) -> LmCall:
+    """An LM call without an answer.
+
+    Args:
+        question: `prompt` or `messages`.
+        model: The model that was asked.
+        usage: What is known to be billed for it.
+        free: Whether it is known to cost nothing.
+        began: When it began, in milliseconds after the program.
+        ended: When it ended, or was last seen.
+        redact: Takes secrets out of the messages; None leaves them out.
+    """
+    return LmCall(
+        model=model,
+        messages_json="" if redact is None else redact(_json(_messages(question))),
+        usage=usage,
+        cost_known=free,
+        started_ms=began,
+        latency_ms=ended - began,
+    )
+
+
 def usage_of(usage: Any) -> Usage:
     """A provider's token counts; what it does not count is zero."""
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
@@ -47,6 +78,22 @@ def usage_of(usage: Any) -> Usage:
         cached_tokens=_count(_part(usage, "prompt_tokens_details"), "cached_tokens"),
         reasoning_tokens=_count(_part(usage, "completion_tokens_details"), "reasoning_tokens"),
     )
+
+
+def plus(cost: Cost, call: LmCall, *, answered: bool = True) -> Cost:
+    """The cost with one more call."""
+    return Cost(
+        total_usd=cost.total_usd + call.cost_usd,
+        known=cost.known and call.cost_known,
+        usage=total([cost.usage, call.usage]),
+        lm_calls=cost.lm_calls + answered,
+        cache_hits=cost.cache_hits + call.cache_hit,
+    )
+
+
+def total(usages: list[Usage]) -> Usage:
+    """All of them together."""
+    return Usage(*(sum(getattr(usage, name) for usage in usages) for name in Usage.__slots__))
 
 
 def plain_fields(fields: Mapping[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:

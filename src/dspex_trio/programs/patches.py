@@ -115,10 +115,15 @@ def _watched_lm(original: Callable[..., Any] | None) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if (recorder := current_recorder()) is None:
             return original(self, *args, **kwargs)  # type: ignore[misc]
-        with recorder.asking(self):
+        with recorder.asking(self, _question(args, kwargs)):
             return original(self, *args, **kwargs)  # type: ignore[misc]
 
     return call
+
+
+def _question(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What an LM is called with: a prompt first or by name, messages by name, or one of DSPy's requests."""
+    return {"prompt": args[0], **kwargs} if args else kwargs
 
 
 def _watched_lm_async(original: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -126,7 +131,7 @@ def _watched_lm_async(original: Callable[..., Any] | None) -> Callable[..., Any]
     async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
         if (recorder := current_recorder()) is None:
             return await original(self, *args, **kwargs)  # type: ignore[misc]
-        with recorder.asking(self):
+        with recorder.asking(self, _question(args, kwargs)):
             return await original(self, *args, **kwargs)  # type: ignore[misc]
 
     return acall
@@ -241,8 +246,9 @@ def _check_recording() -> None:
     recorder = Recorder(predictor, {predictor.stage: "self"}, TrialOptions(), _Never())
     with dspy.context(lm=DummyLM([{"answer": "yes"}]), adapter=dspy.ChatAdapter(), callbacks=[], **recorder.settings()):
         predictor(question="recorded?")
-    seen = [(entry.predictor, entry.outputs, len(entry.lm_calls)) for entry in recorder.recording().trace]
-    if seen != [("self", {"answer": "yes"}, 1)]:
+    recording = recorder.recording()
+    seen = [(entry.predictor, entry.outputs, len(entry.lm_calls)) for entry in recording.trace]
+    if seen != [("self", {"answer": "yes"}, 1)] or recording.cost.lm_calls != 1:
         raise UnsupportedDspy.because(f"is not recorded as expected: {seen}")
 
 

@@ -19,9 +19,10 @@ from typing import Any, Final, cast
 import dspy
 
 from dspex_trio.model import Cost, Interrupt, LmCall, Recording, TraceEntry, TrialOptions, Usage
-from dspex_trio.programs.entries import lm_call, plain_fields, usage_of
+from dspex_trio.programs.entries import lm_call, plain_fields, plus, total, unanswered, usage_of
+from dspex_trio.programs.hooks import History, Trace, Usages
 from dspex_trio.programs.mixin import program_class
-from dspex_trio.programs.private import UsageTracker, thread_local_overrides
+from dspex_trio.programs.private import thread_local_overrides
 
 MAX_ENTRIES: Final = 10_000
 """The most entries and LM calls that are kept of one trial; the cost counts all of them."""
@@ -39,12 +40,14 @@ def current_recorder() -> Recorder | None:
 
 
 class _Asked:
-    """An LM call under way: when it began, and what was billed for it."""
+    """An LM call under way: what was asked, by whom, when it began, and what was billed for it."""
 
-    __slots__ = ("began", "billed", "lm", "recorded")
+    __slots__ = ("began", "billed", "key", "lm", "question", "recorded")
 
-    def __init__(self, lm: dspy.BaseLM, began: float) -> None:
+    def __init__(self, lm: dspy.BaseLM, question: Mapping[str, Any], key: list[Any], began: float) -> None:
         self.lm = lm
+        self.question = question
+        self.key = key
         self.began = began
         self.billed: list[Usage] = []
         self.recorded = False
@@ -101,9 +104,10 @@ class Recorder:
         self._trace: list[TraceEntry] = []
         self._open: dict[int, _Invocation] = {}
         self._cost = Cost()
-        self._trace_hook = _Trace(self)
-        self.history = _History(self)
-        self._usage_hook = _Usage(self)
+        self._asking: dict[int, _Asked] = {}
+        self._trace_hook = Trace(self)
+        self.history = History(self)
+        self._usage_hook = Usages(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
         return self
@@ -125,34 +129,45 @@ class Recorder:
         with self._lock:
             trace, cost, truncated = list(self._trace), self._cost, self._truncated
             # Made by what did not end, or ended in failure; or by a module that asks its LM itself.
-            loose = [(invocation.module, tuple(invocation.calls)) for invocation in self._open.values()]
-        trace += [self._unfinished(module, made) for module, made in loose]
+            loose = {key: (found.module, list(found.calls)) for key, found in self._open.items()}
+            asking = list(self._asking.values())
+        for asked in asking:
+            call = self._unanswered(asked, free=False)
+            cost = plus(cost, call, answered=False)
+            loose.setdefault(id(asked.key), (_module(asked.key), []))[1].append(call)
+        if not self._options.omit_trace:
+            trace += [self._unfinished(module, made) for module, made in loose.values()]
         return Recording(tuple(trace), cost, truncated)
 
-    # What follows is called by the hooks, in whatever thread of the program.
+    # What follows is called by the hooks, in whatever thread of the program, as `Hears` says.
 
     @contextmanager
-    def asking(self, lm: dspy.BaseLM) -> Iterator[None]:
-        """An LM is called; raises what the interrupt raises before the call begins."""
+    def asking(self, lm: dspy.BaseLM, question: Mapping[str, Any]) -> Iterator[None]:
+        """An LM is called with `prompt` or `messages`; raises what the interrupt raises before the call begins."""
         self.interrupt.check()
-        asked = _Asked(lm, self._now())
+        asked = _Asked(lm, question, dspy.settings.caller_modules, self._now())
         token = _asked.set(asked)
+        self._asking[id(asked)] = asked
+        free = False
         try:
             yield
+        except dspy.LMProviderError as error:
+            free = not isinstance(error, dspy.LMTimeoutError) and not asked.billed  # the provider refused
+            raise
         finally:
             _asked.reset(token)
-            if asked.billed and not asked.recorded:  # it failed after the provider had answered
-                with self._lock:
-                    for usage in asked.billed:
-                        self._cost = _plus(self._cost, LmCall("", usage=usage), ended=False)
+            call = None if asked.recorded else self._unanswered(asked, free=free)
+            with self._lock:
+                del self._asking[id(asked)]
+                if call is not None:
+                    self._cost = plus(self._cost, call, answered=False)
+                    self._keep(call, asked.key)
 
     def billed(self, usage: Mapping[str, Any]) -> None:
-        """A provider's answer was billed; DSPy says so right before it records the call, or when the call fails."""
         if (asked := _asked.get()) is not None:
             asked.billed.append(usage_of(usage))
 
     def lm_ended(self, entry: Mapping[str, Any]) -> None:
-        """An LM call ended; `entry` is what DSPy keeps in histories."""
         now = self._now()
         asked = _asked.get()
         billed = bool(entry.get("usage")) or (asked is not None and bool(asked.billed))
@@ -166,15 +181,13 @@ class Recorder:
         if asked is not None:
             asked.recorded = True
         with self._lock:
-            self._cost = _plus(self._cost, call)
-            if not self._options.omit_trace:
-                self._keep(call, dspy.settings.caller_modules)
+            self._cost = plus(self._cost, call)
+            self._keep(call, dspy.settings.caller_modules)
         self.interrupt.check()
 
     def predictor_ended(
         self, predictor: Any, inputs: Mapping[str, Any], prediction: Mapping[str, Any], *, late: bool
     ) -> None:
-        """A predictor ended well; `late` when BestOfN or Refine tell of it afterwards, as part of the best attempt."""
         now = self._now()
         key = dspy.settings.caller_modules
         with self._lock:
@@ -203,6 +216,8 @@ class Recorder:
 
     def _keep(self, call: LmCall, key: list[Any]) -> None:
         """Keep the call with the invocation that `key` stands for, within the limits."""
+        if self._options.omit_trace:
+            return
         if self._kept == MAX_ENTRIES:
             self._truncated = True
             return
@@ -212,8 +227,20 @@ class Recorder:
             self._keep_prompts, self._truncated = False, True
             call = replace(call, messages_json="", response_json="")
         if (invocation := self._open.get(id(key))) is None:
-            invocation = self._open[id(key)] = _Invocation(key, key[-1] if len(key) > 1 else None)
+            invocation = self._open[id(key)] = _Invocation(key, _module(key))
         invocation.calls.append(call)
+
+    def _unanswered(self, asked: _Asked, *, free: bool) -> LmCall:
+        """A call without an answer: under way, ended by the interrupt, or failed. It may be billed all the same."""
+        return unanswered(
+            asked.question,
+            model=asked.lm.model,
+            usage=total(asked.billed),
+            free=free,
+            began=asked.began,
+            ended=self._now(),
+            redact=self._redact if self._keep_prompts else None,
+        )
 
     def _take(self, predictor: Any) -> _Invocation | None:
         """The oldest invocation of that very predictor that has not been told of."""
@@ -237,7 +264,7 @@ class Recorder:
             self._names = {**names, **self._names, stage: name}
         return name
 
-    def _unfinished(self, module: Any, made: tuple[LmCall, ...]) -> TraceEntry:
+    def _unfinished(self, module: Any, made: list[LmCall]) -> TraceEntry:
         began = min(call.started_ms for call in made)
         return TraceEntry(
             predictor=self._name(module),
@@ -245,66 +272,15 @@ class Recorder:
             signature=_notation(module),
             inputs={},
             outputs={},
-            lm_calls=made,
+            lm_calls=tuple(made),
             started_ms=began,
             latency_ms=max(call.started_ms + call.latency_ms for call in made) - began,
         )
 
 
-class _Trace(list[Any]):
-    """DSPy's `trace` setting. A real list too: BestOfN and Refine read theirs back and extend this one with it."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def append(self, entry: Any) -> None:
-        super().append(entry)
-        predictor, inputs, prediction = entry
-        self._recorder.predictor_ended(predictor, inputs, prediction, late=False)
-
-    def extend(self, entries: Any) -> None:
-        for entry in entries:
-            super().append(entry)
-            predictor, inputs, prediction = entry
-            self._recorder.predictor_ended(predictor, inputs, prediction, late=True)
-
-
-class _History(list[Any]):
-    """Stands in `caller_modules` as a module's history. Stays empty, so that DSPy never makes room in it."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def append(self, entry: Any) -> None:
-        self._recorder.lm_ended(entry)
-
-
-class _Usage(UsageTracker):  # type: ignore[misc]
-    """DSPy's usage tracker for one trial. Parallel deep-copies the tracker into its threads: one must serve all."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Usage:
-        return self
-
-    def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
-        super().add_usage(lm, usage_entry)
-        self._recorder.billed(usage_entry)
-
-
-def _plus(cost: Cost, call: LmCall, *, ended: bool = True) -> Cost:
-    """The cost with one more call; one that did not end is in the tokens alone, and makes the price a lower bound."""
-    return Cost(
-        total_usd=cost.total_usd + call.cost_usd,
-        known=cost.known and call.cost_known,
-        usage=Usage(*(getattr(cost.usage, name) + getattr(call.usage, name) for name in Usage.__slots__)),
-        lm_calls=cost.lm_calls + ended,
-        cache_hits=cost.cache_hits + call.cache_hit,
-    )
+def _module(key: list[Any]) -> Any:
+    """The module that DSPy made this list of callers for; the first one is the recorder."""
+    return key[-1] if len(key) > 1 else None
 
 
 def _notation(module: Any) -> str:
