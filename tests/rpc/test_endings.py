@@ -1,5 +1,7 @@
 """How calls end before they are done: given up, too late, disconnected, shut down."""
 
+import gc
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -176,3 +178,28 @@ async def test_a_restarted_server_is_found_by_calls_that_wait_for_it():
         with pytest.raises(rpc.RpcError) as caught:
             await stub.SayHello(HelloRequest())
     assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+async def test_calls_leave_nothing_for_the_garbage_collector():
+    """A cycle for every call would be collected in pauses, at thousands of calls a second many times a second."""
+
+    async def calls(stub):
+        for _ in range(50):
+            await stub.SayHello(HelloRequest(name="a"))
+            async with stub.Watch(HelloRequest(name="n", times=2)) as replies:
+                assert len([reply async for reply in replies]) == 2
+
+    async with greeting() as stub:
+        await calls(stub)  # what is made once does not count
+        gc.collect()
+        gc.disable()
+        try:
+            await calls(stub)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = {type(one).__name__ for one in gc.garbage}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert {"Call", "ServerCall", "ClientCall", "CancelScope", "deque"}.isdisjoint(left)

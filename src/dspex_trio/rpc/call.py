@@ -56,8 +56,8 @@ class Call:
         self._compression: Compression | None = None
         self._responder: Responder | None = None
 
-    def respond_with(self, responder: Responder) -> None:
-        """Say where initial metadata goes; a call that was made by hand has nowhere to send it."""
+    def respond_with(self, responder: Responder | None) -> None:
+        """Say where initial metadata goes; a call that was made by hand, or is over, has nowhere to send it."""
         self._responder = responder
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -101,26 +101,11 @@ class Channel:
     @asynccontextmanager
     async def open(self, path: str, options: CallOptions, request: bytes | None = None) -> AsyncIterator[ClientCall]:
         """Begin a call, with its only request if that is given; at the end of the block it is over."""
-        begun: list[ClientCall] = []
-
-        async def begin() -> ClientCall:
-            call = await self._start(path, options)
-            begun.append(call)
-            if request is not None:
-                call.again = begin if len(begun) < _MAX_ATTEMPTS else None
-                try:
-                    await call.send_message(request, end=True)
-                except RpcError:
-                    if call.status is None:
-                        raise
-                    # The call has ended: whoever reads from it is told, and may know how to begin it again.
-            return call
-
+        attempts = _Attempts(lambda: self._start(path, options), request)
         try:
-            yield await begin()
+            yield await attempts.begin()
         finally:
-            for call in begun:
-                call.close()
+            attempts.close()
 
     async def _start(self, path: str, options: CallOptions) -> ClientCall:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -148,3 +133,32 @@ class Channel:
             if len(failures) == len(self.endpoints) and not wait_for_ready:
                 raise RpcError(StatusCode.UNAVAILABLE, "cannot connect to " + "; ".join(failures))
             await self._waiting.park()
+
+
+class _Attempts:
+    """One call, and those that were begun in its place because no server had looked at it."""
+
+    def __init__(self, start: Callable[[], Awaitable[ClientCall]], request: bytes | None) -> None:
+        self._start = start
+        self._request = request
+        self._calls: list[ClientCall] = []
+
+    async def begin(self) -> ClientCall:
+        """Begin the call, with its only request if that is known: then it can be begun again."""
+        call = await self._start()
+        self._calls.append(call)
+        if self._request is not None:
+            call.again = self.begin if len(self._calls) < _MAX_ATTEMPTS else None
+            try:
+                await call.send_message(self._request, end=True)
+            except RpcError:
+                if call.status is None:
+                    raise
+                # The call has ended: whoever reads from it is told, and may know how to begin it again.
+        return call
+
+    def close(self) -> None:
+        """Give up what is not over."""
+        for call in self._calls:
+            call.close()
+        self._calls.clear()

@@ -148,4 +148,5 @@ class ClientCall(CallStream):
             self.ended(_CANCELLED)
             self._client.engine.reset(self.stream_id, ErrorCodes.CANCEL)
             self._client.wake()
+        self.again = None  # which knows this call: without a cycle it is gone at once
         self._client.forget(self)

@@ -237,6 +237,7 @@ class ServerConnection(Connection[ServerEngine]):
                 expiry.cancel()
             del self._live[call.stream_id]
             call.finish(status, alone=not self._live)
+            call.call.respond_with(None)  # or the two would wait for the garbage collector
             if not self._live:
                 self._idle_or_busy.unpark_all()
 
