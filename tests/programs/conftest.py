@@ -7,16 +7,16 @@ from .fakes import Trial, answers
 
 
 @pytest.fixture(autouse=True)
-def _registry_as_before():
-    """Names that a test registers are free again afterwards."""
-    kept = [(place, type(place)(place)) for place in (registered.MODULE_REGISTRY, registered.TOOL_REGISTRY)]
-    reusable = set(registered._REUSABLE)
+def _registry_of_its_own():
+    """A test finds nothing registered, whatever ran before it, and leaves what there was."""
+    places = (registered.MODULE_REGISTRY, registered.TOOL_REGISTRY, registered._REUSABLE)
+    kept = [place.copy() for place in places]
+    for place in places:
+        place.clear()
     yield
-    for place, before in kept:
+    for place, before in zip(places, kept, strict=True):
         place.clear()
         place.update(before)
-    registered._REUSABLE.clear()
-    registered._REUSABLE.update(reusable)
 
 
 @pytest.fixture
