@@ -358,3 +358,19 @@ def test_the_time_a_failure_took_is_measured_in_milliseconds(execute):
     began = time.monotonic()
     failure = execute(python_class="Nope")
     assert 0 < failure.timings.total_ms < (time.monotonic() - began) * 1e3
+
+
+def test_a_provider_that_cannot_be_reached_is_an_lm_error_worth_another_try(start, peer):
+    """Nobody listens on the discard port of this machine; the key that the operator gave is in no message."""
+    arguments = ["--lm", "openai/x", "--lm-arg", "api_base=http://127.0.0.1:9/v1", "--lm-arg", "num_retries=0"]
+    worker = start("serve", *arguments, "--lm-arg", "api_key=the-operators-key")
+    pb = peer.program_pb2
+    spec = pb.ProgramSpecification(python_class="dspy.Predict")
+    spec.signature.text = "question -> answer"
+    request = pb.ExecuteProgramRequest(program_spec=spec, inputs={"question": pack("q")})
+    with grpc.insecure_channel(f"127.0.0.1:{worker.port}") as channel:
+        failure = peer.program_pb2_grpc.SnakepitBridgeStub(channel).ExecuteProgram(request, timeout=60).failure
+    assert (kind(peer, failure), stage(peer, failure)) == ("LM_ERROR", "EXECUTE"), failure
+    assert failure.retryable
+    assert "the-operators-key" not in str(failure) + worker.log.read_text()
+    assert worker.stop() == 0, worker.log.read_text()
