@@ -165,10 +165,10 @@ async def test_code_that_was_told_is_unwinding_and_gets_longer(threads, monkeypa
     run.interrupt()
     assert raised == []  # the first two rungs have had no time yet
     job._cancelled_at -= 0.1
-    job._told_at = job._cancelled_at
+    job._told[1] = job._cancelled_at
     run.interrupt()
     assert raised == []
-    job._told_at -= 1
+    job._told[1] -= 1
     run.interrupt()
     assert raised == [1]
     run.interrupt()

@@ -21,7 +21,7 @@ import requests
 import trio
 import trustme
 
-from dspex_trio.threads import Job, Slots, open_threads
+from dspex_trio.threads import Job, JobCancelled, Slots, open_threads
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -151,6 +151,36 @@ async def test_tls_is_woken_in_a_read_and_in_a_handshake():
         with silent_server(context) as (port, closed):
             assert (await cancelled_in(tls, port))["rung"] == "wake"
             assert await trio.to_thread.run_sync(closed.wait, 10)
+
+
+async def test_a_connection_is_closed_though_the_job_ended_at_a_check(threads):
+    """In the middle of a reply say. Its frames hold it, in a cycle with the error: that is not left to a collection."""
+    job, started, token = Job(), trio.Event(), trio.lowlevel.current_trio_token()
+
+    def work(port):
+        kept = [socket.create_connection(("127.0.0.1", port))]
+        token.run_sync_soon(started.set)
+        try:
+            while True:
+                job.check()
+        except JobCancelled as error:
+            kept.append(error)
+            raise
+
+    gc.disable()
+    try:
+        with silent_server() as (port, closed), trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def cancel():
+                    await started.wait()
+                    scope.cancel()
+
+                await threads.run(work, port, job=job, slot=Slots(1).acquire_nowait())
+        assert await trio.to_thread.run_sync(closed.wait, 10)
+    finally:
+        gc.enable()
 
 
 def join_a_thread():

@@ -89,7 +89,7 @@ class Job:
         "_parked",
         "_rung",
         "_sockets",
-        "_told_at",
+        "_told",
         "cancelled",
         "clock",
         "host",
@@ -103,7 +103,7 @@ class Job:
         self.clock: ThreadClock | None = None
         self._rung: str | None = None
         self._cancelled_at: float | None = None
-        self._told_at: float | None = None
+        self._told: dict[int, float] = {}
         self._ended_at: float | None = None
         # One that the same thread may take twice: collecting garbage can run anybody's finaliser at any point.
         self._lock = threading.RLock()
@@ -176,7 +176,7 @@ class Job:
             self._stop("wake")
 
     def _stop(self, rung: str) -> NoReturn:
-        self._told_at = monotonic()
+        self._told[get_ident()] = monotonic()
         if isinstance(on_its_way := sys.exception(), JobCancelled):
             raise on_its_way
         stop = JobCancelled()
@@ -235,16 +235,10 @@ class Job:
         """Seconds since the cancel, whatever has ended meanwhile."""
         return 0.0 if self._cancelled_at is None else monotonic() - self._cancelled_at
 
-    def quiet_for(self) -> float:
-        """Seconds since the cancel, or since JobCancelled was last raised by a check or a wake."""
-        if self._cancelled_at is None:
-            return 0.0
-        return monotonic() - (self._told_at if self._told_at is not None else self._cancelled_at)
-
-    @property
-    def was_told(self) -> bool:
-        """Whether a check or a wake has raised JobCancelled in one of the job's threads."""
-        return self._told_at is not None
+    def told_to(self, ident: int) -> float | None:
+        """Seconds since a check or a wake last raised JobCancelled in that thread; None if none has."""
+        told = self._told.get(ident)
+        return None if told is None else monotonic() - told
 
     def details(self) -> dict[str, str]:
         """How the job was stopped, as far as known; empty when it is not cancelled.

@@ -33,8 +33,8 @@ _FIRST_PAUSE: Final = 0.0005
 _LONGEST_PAUSE: Final = 0.02
 # Code that neither asked nor waited for so long never will, and is interrupted, in seconds.
 _RAISE_AFTER: Final = 0.05
-# Code that was told to end is unwinding; it gets longer before it is interrupted, and longer still between two times.
-_RAISE_AFTER_TOLD: Final = 0.5
+# A thread that was told to end is unwinding, and gets so long for it; more and more between two interrupts.
+_UNWINDING: Final = 0.5
 _LONGEST_BETWEEN_RAISES: Final = 2.0
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
@@ -122,11 +122,9 @@ class Threads:
                 self._abandoned.add(run)
                 self._nursery.start_soon(self._climb_on, run, slot)
             raise
-        assert run.result is not None  # noqa: S101 - set before the event
-        try:
-            return cast("T", run.result.unwrap())
-        except JobCancelled as error:
-            raise RuntimeError(f"the job {job.name!r} was cancelled by somebody else than its caller") from error
+        if run.result is None:
+            raise RuntimeError(f"the job {job.name!r} was cancelled by somebody else than its caller")
+        return cast("T", run.result.unwrap())
 
     def _start(self, run: _Run, function: Callable[..., Any], args: tuple[Any, ...], slot: Slot) -> None:
         token = trio.lowlevel.current_trio_token()
@@ -240,7 +238,7 @@ class _Run:
     def finished(self, result: outcome.Outcome[Any]) -> None:
         """The thread has ended."""
         self.job.ended(result.error if isinstance(result, outcome.Error) else None)
-        self.result = result
+        self.result = None if self.job.cancelled else result
         self.done.set()
 
     def next_pause(self) -> float:
@@ -254,21 +252,25 @@ class _Run:
 
     def interrupt(self) -> None:
         """Raise into the job's threads, where the first two rungs have failed and it is safe."""
-        if self.job.quiet_for() < (_RAISE_AFTER_TOLD if self.job.was_told else _RAISE_AFTER):
-            return
         if self.job.ignoring_for() < self._next_raise:
             return
         raised = False
         if self._mine.acquire(blocking=False):
             try:
-                raised = self.ident is not None and raise_in(self.ident)
+                raised = self._raise_in(self.ident)
             finally:
                 self._mine.release()
         for ident in threads_of(self.job):
-            raised |= raise_in(ident)
+            raised |= self._raise_in(ident)
         if raised:
             self._between_raises = min(self._between_raises * 2, _LONGEST_BETWEEN_RAISES)
             self._next_raise = self.job.ignoring_for() + self._between_raises
+
+    def _raise_in(self, ident: int | None) -> bool:
+        if ident is None:
+            return False
+        told = self.job.told_to(ident)
+        return (told is None or told >= _UNWINDING) and raise_in(ident)
 
     def stacks(self) -> Iterator[str]:
         """Where the job's threads are, formatted."""
@@ -280,7 +282,22 @@ class _Run:
 
 def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     enter_job(job)
-    return function(*args)
+    try:
+        return function(*args)
+    except BaseException as error:
+        if job.cancelled:
+            _let_go(error)
+        raise
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop what the frames of a stack hold: nobody looks at it, and connections close now, not when it is collected."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        traceback.clear_frames(following.__traceback__)
+        seen.append(following)
+        following = following.__cause__ or following.__context__
 
 
 for _carrier in (_Run.body, _in_job):
