@@ -19,7 +19,7 @@ LONGEST_DELAY: Final = 0.25
 """Seconds between tries. They cost nothing while the channel knows that it has no connection, and the store may be back
 for a moment only."""
 
-LAST_ROOM: Final = 0.02
+LAST_ROOM: Final = 0.1
 """Seconds before the deadline at which the last try is over, so that the caller learns why."""
 
 _JITTER: Final = 0.2
