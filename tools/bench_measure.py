@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import resource
 import subprocess
@@ -217,6 +218,8 @@ async def measure_deadlines(effort: Effort) -> dict[str, Any]:
 
 async def measure_starts(effort: Effort, tell: Callable[[str], None]) -> list[dict[str, float]]:
     """Seconds on the wall and of CPU until a worker is ready, and of `import dspy`, in turn."""
+    # As pip leaves a package that it installs, and as dspy is: an editable checkout may have no bytecode.
+    compileall.compile_dir(str(Path(str(dspex.__file__)).parent), quiet=1)
     found = []
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
