@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
@@ -34,6 +35,19 @@ _INVALID: Final = frozenset(
         rpc.StatusCode.RESOURCE_EXHAUSTED,
         rpc.StatusCode.FAILED_PRECONDITION,
     }
+)
+
+
+_NOT_FOUND: Final = re.compile(r"(session_not_found|(Session|Variable) not found)")
+_SNAKEPIT_REFUSES: Final = (
+    "must ",
+    "constraint",
+    "is below minimum",
+    "is above maximum",
+    "unknown type",
+    "doesn't match",
+    "invalid tensor",
+    "locked_for_optimization",
 )
 
 
@@ -108,7 +122,7 @@ class StoreCalls:
         the trial ends as what it is.
         """
         match error.status:
-            case rpc.StatusCode.NOT_FOUND:
+            case status if status is rpc.StatusCode.NOT_FOUND or (write and _is_missing(error)):
                 return VariableNotFound(f"{error.message or 'not found'} (session store at {self.where})")
             case rpc.StatusCode.UNAVAILABLE | rpc.StatusCode.CANCELLED:
                 return StoreUnavailable(f"the session store at {self.where} cannot be reached: {error.message}")
@@ -118,6 +132,10 @@ class StoreCalls:
                 await _own_deadline()
             case rpc.StatusCode.ABORTED if write:
                 return VersionConflict(error.message)
+            case rpc.StatusCode.INVALID_ARGUMENT if write and _NOT_FOUND.search(
+                error.message
+            ):  # snakepit 0.4's batches
+                return VariableNotFound(f"{error.message} (session store at {self.where})")
             case status if write and (status in _INVALID or _is_constraint(error)):
                 return VariableInvalid(error.message)
         return StoreUnavailable(f"the session store at {self.where} answers {error}")
@@ -137,7 +155,12 @@ async def _own_deadline() -> None:
         await trio.sleep_until(deadline)
 
 
+def _is_missing(error: rpc.RpcError) -> bool:
+    """Snakepit 0.4 answers INVALID_ARGUMENT to a batch that names what is not there."""
+    return error.status is rpc.StatusCode.INVALID_ARGUMENT and _NOT_FOUND.match(error.message) is not None
+
+
 def _is_constraint(error: rpc.RpcError) -> bool:
-    """Snakepit 0.4 answers INTERNAL where a value does not meet a constraint."""
+    """Snakepit 0.4 answers INTERNAL where a value, a type or a constraint is wrong."""
     text = error.message.lower()
-    return error.status is rpc.StatusCode.INTERNAL and ("must " in text or "constraint" in text)
+    return error.status is rpc.StatusCode.INTERNAL and any(sign in text for sign in _SNAKEPIT_REFUSES)
