@@ -132,10 +132,6 @@ class StoreCalls:
                 await _own_deadline()
             case rpc.StatusCode.ABORTED if write:
                 return VersionConflict(error.message)
-            case rpc.StatusCode.INVALID_ARGUMENT if write and _NOT_FOUND.search(
-                error.message
-            ):  # snakepit 0.4's batches
-                return VariableNotFound(f"{error.message} (session store at {self.where})")
             case status if write and (status in _INVALID or _is_constraint(error)):
                 return VariableInvalid(error.message)
         return StoreUnavailable(f"the session store at {self.where} answers {error}")
