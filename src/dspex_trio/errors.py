@@ -181,5 +181,9 @@ class InternalError(TrialError):
     kind = FailureKind.INTERNAL
 
 
+class WorkerStuck(Exception):
+    """So many threads ignore that their trials are over that the process must be replaced."""
+
+
 class ValueNotDecodable(ValueError):
     """A value on the wire means nothing; the room that reads it says which input or variable it was."""

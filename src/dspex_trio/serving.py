@@ -15,8 +15,9 @@ from dspex_trio.runtime import Runtime, open_runtime
 if TYPE_CHECKING:
     import dspy
 
-# Once the last trial has ended, its reply needs no longer than this to leave, in seconds.
-_LAST_REPLIES: Final = 1.0
+# Once the last trial has ended, replies may leave as long as there is grace, in seconds: at least so long that they
+# can, and at most so long that somebody who only watches does not keep the worker.
+_LAST_REPLIES: Final = (0.25, 1.0)
 
 
 async def serve(
@@ -50,8 +51,10 @@ async def serve(
         task_status.started(listeners)
         await (stopping if stopping is not None else trio.Event()).wait()
         health.shut_down()
+        grace_ends = trio.current_time() + settings.grace_seconds
         await runtime.drain(settings.grace_seconds)
-        drain.start(_LAST_REPLIES)
+        least, most = _LAST_REPLIES
+        drain.start(max(least, min(grace_ends - trio.current_time(), most)))
 
 
 async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started

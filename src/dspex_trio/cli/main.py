@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
+from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import (
     StartupError,
     announce,
     first_error,
     json_or_text,
-    run_until_signalled,
     set_up_logging,
 )
 from dspex_trio.config import InvalidSettings, Settings
@@ -45,6 +45,20 @@ _lm_arguments_option = click.option(
     help="A keyword for dspy.LM; JSON where it parses as JSON, else text.  May be repeated.",
 )
 _log_level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+_end_with_stdin_option = click.option(
+    "--end-with-stdin",
+    is_flag=True,
+    help="End as on SIGTERM when standard input does, as when whoever holds its other end is gone.",
+)
+STORE_GRACE = 1.0
+EXIT_CODES = """\b
+Exit codes:
+  0          it was told to end, and did
+  1          it could not start, or its end took longer than the grace
+  2          the command line or a setting is wrong
+  75         too many threads ignore that their trials are over: start it anew
+  130, 143   a second SIGINT or SIGTERM ended it at once
+"""
 
 
 def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,24 +88,27 @@ def main() -> None:
     """Run DSPy trials over gRPC, with deadlines that stop the work."""
 
 
-@main.command()
+@main.command(epilog=EXIT_CODES)
 @_setting_options
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="A TOML file with settings.")
+@_end_with_stdin_option
 @_log_level_option
-def serve(config_file: Path | None, log_level: str, **options: Any) -> None:
+def serve(config_file: Path | None, log_level: str, *, end_with_stdin: bool, **options: Any) -> None:
     """Run a worker: execute trials that arrive over gRPC.
 
     Every option can also be set in the environment (DSPEX_TRIO_MAX_TRIALS=4) or in the TOML file (max_trials = 4).
-    SIGTERM and SIGINT let running trials end for the grace period; a second one ends at once.
+    SIGTERM and SIGINT let running trials end for the grace period, and half a second later the process is gone; a
+    second one ends it at once.
     """
     try:
         settings = Settings.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
     except InvalidSettings as error:
         raise click.UsageError(str(error)) from None
     set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""])
+    ending = Ending(settings.grace_seconds, with_stdin=end_with_stdin)
     from dspex_trio.cli.serve import serve_worker
 
-    _run(partial(serve_worker, settings))
+    _run(ending, partial(serve_worker, settings))
 
 
 @main.command()
@@ -106,13 +123,15 @@ def serve(config_file: Path | None, log_level: str, **options: Any) -> None:
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
 )
+@_end_with_stdin_option
 @_log_level_option
-def store(host: str, port: int, ready_file: Path | None, log_level: str) -> None:
+def store(host: str, port: int, ready_file: Path | None, log_level: str, *, end_with_stdin: bool) -> None:
     """Run a stand-alone session store, in memory."""
+    set_up_logging(log_level)
+    ending = Ending(STORE_GRACE, with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store
 
-    set_up_logging(log_level)
-    _run(partial(serve_store, host, port, partial(announce, ready_file)))
+    _run(ending, partial(serve_store, host, port, partial(announce, ready_file)))
 
 
 @main.command()
@@ -148,8 +167,8 @@ def check(*, as_json: bool) -> None:
     sys.exit(trio.run(partial(run_check, as_json=as_json)))
 
 
-def _run(serve: Callable[..., Any]) -> None:
+def _run(ending: Ending, serve: Callable[..., Any]) -> None:
     try:
-        run_until_signalled(serve)
+        ending.run(serve)
     except* StartupError as group:
         raise click.ClickException(str(first_error(group))) from None

@@ -1,4 +1,4 @@
-"""What every long-running command shares: signals that end it cleanly, the ready file, logging."""
+"""What every long-running command shares: the ready file, logging, options."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -14,10 +13,6 @@ from pathlib import Path
 import trio
 
 from dspex_trio.redaction import Redactor
-
-logger = logging.getLogger(__name__)
-
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StartupError(Exception):
@@ -45,31 +40,6 @@ def set_up_logging(level: str, secrets: Iterable[str] = ()) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter(secrets))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-
-
-def run_until_signalled(serve: Callable[[trio.Event], Awaitable[None]]) -> None:
-    """Run `serve(stopping)`; the first SIGTERM or SIGINT sets the event, a second one cancels at once."""
-
-    async def main() -> None:
-        with trio.open_signal_receiver(*END_SIGNALS) as signals:
-            async with trio.open_nursery() as nursery:
-                stopping = trio.Event()
-
-                async def watch() -> None:
-                    async for number in signals:
-                        name = signal.Signals(number).name
-                        if stopping.is_set():
-                            logger.warning("second signal (%s): ending at once", name)
-                            nursery.cancel_scope.cancel()
-                            return
-                        logger.info("%s: shutting down", name)
-                        stopping.set()
-
-                nursery.start_soon(watch)
-                await serve(stopping)
-                nursery.cancel_scope.cancel()
-
-    trio.run(main)
 
 
 def announce(ready_file: Path | None, port: int) -> None:

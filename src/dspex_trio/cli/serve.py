@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-import trio
-
+from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
 from dspex_trio.config import Settings
 from dspex_trio.programs import CannotLoad, UnsupportedDspy
@@ -15,10 +14,11 @@ from dspex_trio.serving import serve
 logger = logging.getLogger("dspex_trio")
 
 
-async def serve_worker(settings: Settings, stopping: trio.Event) -> None:
-    """Serve trials until `stopping` is set and the running ones have ended."""
+async def serve_worker(settings: Settings, ending: Ending) -> None:
+    """Serve trials until the process is told to end and the running ones have ended."""
 
     def ready(port: int) -> None:
+        ending.serving()
         announce(settings.ready_file, port)
         logger.info(
             "serving trials on %s:%d (store %s, %d at a time, language model %s)",
@@ -30,7 +30,7 @@ async def serve_worker(settings: Settings, stopping: trio.Event) -> None:
         )
 
     try:
-        await until_served(partial(serve, settings, stopping=stopping), ready)
+        await until_served(partial(serve, settings, stopping=ending.stopping), ready)
     except* (CannotLoad, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
     except* OSError as group:

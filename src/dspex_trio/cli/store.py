@@ -9,6 +9,7 @@ from functools import partial
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, first_error, until_served
 from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
@@ -16,17 +17,18 @@ from dspex_trio.sessions import MemoryStore
 logger = logging.getLogger("dspex_trio")
 
 
-async def serve_store(host: str, port: int, on_ready: Callable[[int], None], stopping: trio.Event) -> None:
-    """Serve sessions and their variables until `stopping` is set."""
+async def serve_store(host: str, port: int, on_ready: Callable[[int], None], ending: Ending) -> None:
+    """Serve sessions and their variables until the process is told to end."""
     drain = rpc.Drain()
 
     def ready(bound: int) -> None:
+        ending.serving()
         on_ready(bound)
         logger.info("serving sessions on %s:%d", host, bound)
 
     async def end() -> None:
-        await stopping.wait()
-        drain.start(grace=1)
+        await ending.stopping.wait()
+        drain.start(ending.grace)
 
     try:
         async with trio.open_nursery() as nursery:
