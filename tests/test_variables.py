@@ -143,6 +143,22 @@ def test_the_variable_is_named_and_its_value_coerced():
         check_variable(Variable("temperature", "float", "hot"))
 
 
+def test_a_pattern_takes_time_in_proportion_to_the_text():
+    """Python's own engine would need longer than the universe for this one, with the interpreter locked."""
+    with pytest.raises(ValueError, match="it must match"):
+        check_value("string", "a" * 99_999 + "b", {"pattern": "^(a+)+$"})
+
+
+@pytest.mark.parametrize("pattern", ["(?=a)a", r"(a)\1", r"\w{1000}", "(", "a" * 2000])
+def test_a_pattern_that_only_the_store_can_match_is_left_to_it(pattern):
+    """Where the store is ours, such a pattern cannot be declared."""
+    assert check_variable(Variable("v", "string", "x", constraints={"pattern": pattern})).value == "x"
+    with pytest.raises(VariableInvalid, match="constraint max_length"):
+        check_variable(Variable("v", "string", "xyz", constraints={"pattern": pattern, "max_length": 2}))
+    with pytest.raises(ValueError, match="without look-around"):
+        check_constraints("string", {"pattern": pattern})
+
+
 def test_any_value_can_be_shown_in_a_message():
     """Python refuses to write out integers of more than 4,300 digits."""
     for value in (10**5000, [10**5000], list(range(1000)), "x" * 1000, {"k": 10**5000}):

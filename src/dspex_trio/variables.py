@@ -7,11 +7,12 @@ store's own affair.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
+
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from dspex_trio.errors import VariableInvalid
 from dspex_trio.model import Variable
@@ -38,11 +39,17 @@ _MAX_SHOWN_BITS: Final = 256
 def check_variable(variable: Variable) -> Variable:
     """The variable with its value coerced to its declared type.
 
+    A pattern that cannot be matched here (a store in Elixir knows more of them) is left to the store, which checked it
+    when the value was written.
+
     Raises:
         VariableInvalid: The value does not fit the type or the constraints; the text names all of them.
     """
+    constraints = variable.constraints
+    if isinstance(pattern := constraints.get("pattern"), str) and not _is_pattern(pattern):
+        constraints = {name: asked for name, asked in constraints.items() if name != "pattern"}
     try:
-        value = check_value(variable.type, variable.value, variable.constraints)
+        value = check_value(variable.type, variable.value, constraints)
     except ValueError as error:
         raise VariableInvalid(f"variable {variable.name!r}: {error}") from None
     return variable if value is variable.value else replace(variable, value=value)
@@ -257,7 +264,8 @@ def _no_match(value: Any, pattern: Any) -> str:
         return ""
     if len(value) > MAX_MATCHED_CHARS:
         return f"only text of at most {MAX_MATCHED_CHARS} characters is matched"
-    return "" if _compiled(pattern).search(value) else f"it must match {pattern}"
+    matcher = _matcher(pattern)
+    return "" if matcher is None or matcher.isinstance_python(value) else f"it must match {pattern}"
 
 
 def _wrong_size(value: Any, dimensions: Any) -> str:
@@ -279,13 +287,21 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_pattern(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_PATTERN_CHARS and _matcher(value) is not None
+
+
+@lru_cache(maxsize=32)
+def _matcher(pattern: str) -> SchemaValidator | None:
+    """What finds a pattern anywhere in a text; None for a pattern that it does not take.
+
+    pydantic's engine takes time in proportion to the text: Python's own can be made to run for years by the peer that
+    chooses the pattern, and would hold everything up meanwhile. It has no look-around and no back-references.
+    """
     try:
-        return isinstance(value, str) and len(value) <= MAX_PATTERN_CHARS and _compiled(value) is not None
-    except (re.error, OverflowError, RecursionError):
-        return False
+        return SchemaValidator(core_schema.str_schema(pattern=pattern))
+    except (SchemaError, UnicodeError):
+        return None
 
-
-_compiled: Final = lru_cache(maxsize=256)(re.compile)
 
 _CONSTRAINTS: Final[Mapping[str, _Constraint]] = {
     "min": _Constraint(_is_number, "a number", _too_small),
@@ -295,7 +311,11 @@ _CONSTRAINTS: Final[Mapping[str, _Constraint]] = {
     "allowed_modules": _Constraint(_is_list, "a list of class names", _not_among),
     "min_length": _Constraint(_is_length, "a length", _too_short),
     "max_length": _Constraint(_is_length, "a length", _too_long),
-    "pattern": _Constraint(_is_pattern, f"a regular expression of at most {MAX_PATTERN_CHARS} characters", _no_match),
+    "pattern": _Constraint(
+        _is_pattern,
+        f"a regular expression of at most {MAX_PATTERN_CHARS} characters, without look-around and back-references",
+        _no_match,
+    ),
     "dimensions": _Constraint(_is_length, "a number of dimensions", _wrong_size),
     "shape": _Constraint(_is_shape, "a list of sizes", _wrong_shape),
 }
