@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -43,29 +44,42 @@ async def serve(
         OSError: The port cannot be bound, or a TLS file cannot be read.
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
     """
-    settings = settings or Settings()
-    async with open_runtime(settings, lm=lm) as runtime, trio.open_nursery() as nursery:
+    async with open_runtime(settings, lm=lm) as runtime:
+        await serve_runtime(runtime, runtime.servicers, stopping=stopping, task_status=task_status)
+
+
+async def serve_runtime(
+    runtime: Runtime,
+    servicers: Iterable[rpc.Servicer],
+    *,
+    stopping: trio.Event | None = None,
+    task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """As `serve`, with a runtime that is open, for these servicers in place of its own."""
+    async with trio.open_nursery() as nursery:
+        served = tuple(servicers)
         drain = rpc.Drain()
-        health = rpc.Health(rpc.service_names(runtime.servicers))
-        listeners = await nursery.start(partial(_serve_calls, runtime, health, drain))
+        health = rpc.Health(rpc.service_names(served))
+        listeners = await nursery.start(partial(_serve_calls, runtime.settings, served, health, drain))
         task_status.started(listeners)
         await (stopping if stopping is not None else trio.Event()).wait()
         health.shut_down()
-        grace_ends = trio.current_time() + settings.grace_seconds
-        await runtime.drain(settings.grace_seconds)
+        grace = runtime.settings.grace_seconds
+        grace_ends = trio.current_time() + grace
+        await runtime.drain(grace)
         least, most = _LAST_REPLIES
         drain.start(max(least, min(grace_ends - trio.current_time(), most)))
 
 
 async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
-    runtime: Runtime,
+    settings: Settings,
+    servicers: tuple[rpc.Servicer, ...],
     health: rpc.Health,
     drain: rpc.Drain,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    settings = runtime.settings
     await rpc.serve(
-        [*runtime.servicers, health, *rpc.reflection(runtime.servicers)],
+        [*servicers, health, *rpc.reflection(servicers)],
         host=settings.host,
         port=settings.port,
         tls=_tls(settings),
