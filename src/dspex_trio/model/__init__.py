@@ -4,6 +4,17 @@ Everything here is plain data. Values of inputs, variables and predictions are o
 of them belong to `wire`. Times that end in `_ms` are milliseconds; a deadline is an absolute time of Trio's clock.
 """
 
+from dspex_trio.model.events import (
+    EventsDropped,
+    LmFinished,
+    LmStarted,
+    OutputChunk,
+    StageStarted,
+    ToolFinished,
+    ToolStarted,
+    TrialEvent,
+    Watch,
+)
 from dspex_trio.model.joints import (
     HydratedProgram,
     Interrupt,
@@ -45,19 +56,27 @@ __all__ = [
     "BoundVariable",
     "Cause",
     "Cost",
+    "EventsDropped",
     "Field",
     "HydratedProgram",
     "Interrupt",
     "LanguageModel",
     "LmCall",
+    "LmFinished",
+    "LmStarted",
+    "OutputChunk",
     "Prediction",
     "Program",
     "ProgramLoader",
     "Recording",
     "RunInThread",
     "Signature",
+    "StageStarted",
     "Timings",
+    "ToolFinished",
+    "ToolStarted",
     "TraceEntry",
+    "TrialEvent",
     "TrialFailure",
     "TrialOptions",
     "TrialOutcome",
@@ -66,4 +85,5 @@ __all__ = [
     "Usage",
     "Variable",
     "VariableSource",
+    "Watch",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
+from dspex_trio.model.events import Watch
+
 
 @final
 class _Missing:
@@ -144,6 +146,7 @@ class TrialRequest:
         deadline: When the outcome must be on its way, on Trio's clock; the reply margin is already taken off.
         metadata: What the caller wants to see again in logs and records.
         options: What the answer leaves out.
+        watch: Told what happens while the trial is on the road; None where nobody watches, which then costs nothing.
     """
 
     program: Program
@@ -154,3 +157,4 @@ class TrialRequest:
     deadline: float = math.inf
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: TrialOptions = TrialOptions()
+    watch: Watch | None = None

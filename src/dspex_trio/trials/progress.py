@@ -7,7 +7,7 @@ import math
 import trio
 
 from dspex_trio.errors import Stage
-from dspex_trio.model import Timings
+from dspex_trio.model import StageStarted, Timings, Watch
 
 
 class Progress:
@@ -15,22 +15,29 @@ class Progress:
 
     Args:
         arrived: When the trial's time began; -inf for now.
+        watch: Told of every stage, from ADMISSION on.
     """
 
-    __slots__ = ("_began", "_entered", "_seconds", "stage")
+    __slots__ = ("_began", "_entered", "_seconds", "_watch", "stage")
 
-    def __init__(self, arrived: float = -math.inf) -> None:
+    def __init__(self, arrived: float = -math.inf, watch: Watch | None = None) -> None:
         now = trio.current_time()
         self._began = self._entered = now if arrived == -math.inf else arrived
         self._seconds = dict.fromkeys(Stage, 0.0)
-        self.stage = Stage.ADMISSION
+        self._watch = watch
+        self._begin(Stage.ADMISSION)
 
     def enter(self, stage: Stage) -> None:
         """Begin `stage`; the time since the last call belongs to the stage before."""
         now = trio.current_time()
         self._seconds[self.stage] += now - self._entered
         self._entered = now
+        self._begin(stage)
+
+    def _begin(self, stage: Stage) -> None:
         self.stage = stage
+        if self._watch is not None:
+            self._watch(StageStarted(stage))
 
     def timings(self) -> Timings:
         """Milliseconds in each stage until now."""

@@ -21,8 +21,8 @@ from dspex_trio.model import (
     TrialFailure,
     TrialOutcome,
     TrialRequest,
+    TrialSession,
     TrialSuccess,
-    VariableSource,
 )
 from dspex_trio.trials.admission import Admission, Slot
 from dspex_trio.trials.failures import failure_of, type_name
@@ -57,7 +57,7 @@ class Trials:
 
     Args:
         loader: Makes program instances.
-        sources: Session id → where its variables come from.
+        sessions: Session id → the session, as trials reach it.
         executor: Runs blocking work.
         admission: Hands out slots.
         redact: Takes secrets out of text that leaves.
@@ -68,14 +68,14 @@ class Trials:
         self,
         *,
         loader: ProgramLoader,
-        sources: Callable[[str], VariableSource],
+        sessions: Callable[[str], TrialSession],
         executor: Executor,
         admission: Admission,
         redact: Callable[[str], str] = str,
         on_outcome: Callable[[TrialRequest, TrialOutcome], None] = lambda _request, _outcome: None,
     ) -> None:
         self._loader = loader
-        self._sources = sources
+        self._sessions = sessions
         self._executor = executor
         self._admission = admission
         self._redact = redact
@@ -142,10 +142,10 @@ class Trials:
                 return self._executor.run(contained, trial.job, function, *args, job=trial.job, slot=slot)
 
             trial.progress.enter(Stage.SESSION)
-            source = self._sources(request.session_id)
+            session = self._sessions(request.session_id)
 
             trial.progress.enter(Stage.HYDRATE)
-            trial.program = program = await self._loader.hydrate(request, source, run_in_thread)
+            trial.program = program = await self._loader.hydrate(request, session, run_in_thread)
 
             trial.progress.enter(Stage.SYNC)
             trial.variables = await program.sync_variables()
@@ -168,7 +168,7 @@ class Trials:
                 latency_ms=timings.execute_ms,
                 cost=recording.cost,
                 timings=timings,
-                variables=trial.variables,
+                variables={**trial.variables, **recording.written},
                 trial_id=request.trial_id,
                 warnings=prediction.warnings,
                 trace_truncated=recording.truncated,
@@ -187,7 +187,7 @@ class Trials:
                 **trial.job.details(),
                 **({"trace_truncated": "true"} if recording.truncated else {}),
             },
-            variables=trial.variables,
+            variables={**trial.variables, **recording.written},
         )
 
 
@@ -199,7 +199,7 @@ class _Trial:
     def __init__(self, request: TrialRequest, job: Job) -> None:
         self.request = request
         self.job = job
-        self.progress = Progress(request.arrived)
+        self.progress = Progress(request.arrived, request.watch)
         self.scope = trio.CancelScope(deadline=request.deadline)
         self.program: HydratedProgram | None = None
         self.variables: Mapping[str, BoundVariable] = {}

@@ -1,0 +1,92 @@
+"""What a trial tells of itself while it is on the road."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from dspex_trio.errors import Stage
+from dspex_trio.model.outcomes import LmCall
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """The trial has entered a stage."""
+
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class LmStarted:
+    """A language model is asked.
+
+    Attributes:
+        call: Counts the LM and tool calls of the trial, from 1; what tells of its end carries the same number.
+        predictor: Who asks: a dotted name inside the program; empty for the program's own code.
+        model: What is asked.
+    """
+
+    call: int
+    predictor: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class LmFinished:
+    """A language model has answered, or failed: `error_type` then names the exception's type."""
+
+    call: int
+    lm_call: LmCall
+    error_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """A tool is called, with arguments that are plain values without secrets."""
+
+    call: int
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """A tool has returned a plain value without secrets, or failed: `error_type` then names the exception's type."""
+
+    call: int
+    result: Any
+    error_type: str
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """Text of an output field, as the provider sends it.
+
+    Attributes:
+        predictor: Whose output: a dotted name inside the program.
+        field: Which field of it; empty where the adapter does not let fields be told apart.
+        text: What came.
+        is_last: Whether the field is complete.
+    """
+
+    predictor: str
+    field: str
+    text: str
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventsDropped:
+    """So many events were left out here, since whoever watches was too slow for them."""
+
+    count: int
+
+
+TrialEvent: TypeAlias = (
+    StageStarted | LmStarted | LmFinished | ToolStarted | ToolFinished | OutputChunk | EventsDropped
+)
+
+Watch: TypeAlias = Callable[[TrialEvent], None]
+"""Who wants to know: called in whatever thread the event happens, so it must neither block nor raise."""
