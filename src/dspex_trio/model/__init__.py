@@ -19,7 +19,9 @@ from dspex_trio.model.joints import (
     HydratedProgram,
     Interrupt,
     ProgramLoader,
+    RunInLoop,
     RunInThread,
+    TrialSession,
     VariableSource,
 )
 from dspex_trio.model.outcomes import (
@@ -45,6 +47,7 @@ from dspex_trio.model.specification import (
     TrialOptions,
     TrialRequest,
 )
+from dspex_trio.model.tools import ToolParameter, ToolSpec
 from dspex_trio.model.variables import (
     BoundVariable,
     Variable,
@@ -69,11 +72,14 @@ __all__ = [
     "Program",
     "ProgramLoader",
     "Recording",
+    "RunInLoop",
     "RunInThread",
     "Signature",
     "StageStarted",
     "Timings",
     "ToolFinished",
+    "ToolParameter",
+    "ToolSpec",
     "ToolStarted",
     "TraceEntry",
     "TrialEvent",
@@ -81,6 +87,7 @@ __all__ = [
     "TrialOptions",
     "TrialOutcome",
     "TrialRequest",
+    "TrialSession",
     "TrialSuccess",
     "Usage",
     "Variable",

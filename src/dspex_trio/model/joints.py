@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dspex_trio.model.outcomes import Prediction, Recording
 from dspex_trio.model.specification import TrialRequest
+from dspex_trio.model.tools import ToolSpec
 from dspex_trio.model.variables import BoundVariable, Variable
+
+T = TypeVar("T")
 
 
 class VariableSource(Protocol):
@@ -27,6 +30,39 @@ class VariableSource(Protocol):
             VariableNotFound: The store does not have the session.
             VariableInvalid: A value cannot be decoded.
             StoreUnavailable: The store cannot be reached or does not answer as a store.
+        """
+        ...
+
+
+class TrialSession(VariableSource, Protocol):
+    """A trial's session, as its program reaches it. All of it raises StoreUnavailable as `get_variables` does."""
+
+    async def set(self, identifier: str, value: Any, *, expected_version: int = 0) -> int:
+        """Give a variable its next value; returns its new version.
+
+        Raises:
+            VariableInvalid: The value does not fit the variable, or another version was expected.
+            VariableNotFound: The session or the variable is not in the store.
+        """
+        ...
+
+    async def set_many(self, updates: Mapping[str, Any]) -> Mapping[str, int]:
+        """Set all of these variables or none; returns their new versions. Raises as `set`."""
+        ...
+
+    async def tools(self) -> Sequence[ToolSpec]:
+        """The tools that the session offers.
+
+        Raises:
+            VariableNotFound: The store does not have the session.
+        """
+        ...
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Call one of them with plain values; never repeated.
+
+        Raises:
+            ToolError: The tool failed, or there is none; the text is the tool's.
         """
         ...
 
@@ -75,7 +111,7 @@ class ProgramLoader(Protocol):
     """Makes instances from specifications."""
 
     async def hydrate(
-        self, request: TrialRequest, source: VariableSource, run_in_thread: RunInThread
+        self, request: TrialRequest, session: TrialSession, run_in_thread: RunInThread
     ) -> HydratedProgram:
         """Resolve, construct and bind the program of `request`.
 
@@ -84,7 +120,7 @@ class ProgramLoader(Protocol):
         Raises:
             InvalidSpec, ClassNotFound, ImportNotAllowed: The specification is at fault.
             ProgramError: The program's own code raised on import or in its constructor.
-            VariableNotFound, VariableInvalid, StoreUnavailable: `python_class` comes from a variable.
+            VariableNotFound, VariableInvalid, StoreUnavailable: A class comes from a variable, or tools from the session.
         """
         ...
 
@@ -94,4 +130,12 @@ class RunInThread(Protocol):
 
     def __call__(self, function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
         """Run `function(*args)`."""
+        ...
+
+
+class RunInLoop(Protocol):
+    """Has a trial's thread wait for something asynchronous; when the trial is to end, so does the wait."""
+
+    def __call__(self, function: Callable[..., Awaitable[T]], /, *args: Any) -> T:
+        """Run `await function(*args)` on the loop and return what it returns; for threads of the trial alone."""
         ...

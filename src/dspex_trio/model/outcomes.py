@@ -113,11 +113,13 @@ class Recording:
         trace: The predictors' calls, in the order in which they ended.
         cost: What it cost.
         truncated: Whether something was left out of the trace because there was too much of it.
+        written: `session:NAME` → the last value that the program gave that session variable.
     """
 
     trace: tuple[TraceEntry, ...] = ()
     cost: Cost = Cost()
     truncated: bool = False
+    written: Mapping[str, BoundVariable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class TrialSuccess:
         latency_ms: How long the program ran.
         cost: What it cost.
         timings: Where the time went.
-        variables: Parameter path → the value it had.
+        variables: Parameter path → the value it had; `session:NAME` → what the program wrote to a session variable.
         trial_id: As requested.
         warnings: What could not be expressed as it was.
         trace_truncated: Whether something was left out of the trace because of a limit.
@@ -201,7 +203,7 @@ class TrialFailure:
         cost: What was spent until then.
         trial_id: As requested.
         details: At least `rung`, `rung_ms`, `stuck`, `error_id` where they apply.
-        variables: Parameter path → the value it had, as far as they were applied.
+        variables: Parameter path → the value it had, as far as they were applied; `session:NAME` as in TrialSuccess.
     """
 
     kind: FailureKind

@@ -32,13 +32,13 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class BoundVariable:
-    """The value that a parameter really had in one trial.
+    """The value that a parameter really had in one trial, or that its program wrote to a session variable.
 
     Attributes:
-        parameter: The parameter's path.
-        variable: The variable's name or id, as bound.
-        value: The value that was applied.
-        version: The variable's version; 0 when the value is a default.
+        parameter: The parameter's path; empty for a variable that the program wrote.
+        variable: The variable's name or id, as bound or written.
+        value: The value that was applied or written.
+        version: The variable's version; 0 when the value is a default, or was sent and not acknowledged.
         from_default: Whether the binding's default was used.
     """
 

@@ -111,8 +111,6 @@ class StoreCalls:
         try:
             return await attempt()
         except rpc.RpcError as error:
-            if error.status in _AWAY:
-                self._on_lost()
             raise await self.meaning(error, write=True) from error
 
     async def meaning(self, error: rpc.RpcError, *, write: bool = False) -> TrialError:
@@ -121,6 +119,8 @@ class StoreCalls:
         A store's DEADLINE_EXCEEDED is our own deadline, which travelled along: the call waits for that to pass, so that
         the trial ends as what it is.
         """
+        if error.status in _AWAY:
+            self._on_lost()
         match error.status:
             case status if status is rpc.StatusCode.NOT_FOUND or (write and _is_missing(error)):
                 return VariableNotFound(f"{error.message or 'not found'} (session store at {self.where})")

@@ -10,14 +10,15 @@ from functools import partial
 from typing import Any
 
 from dspex_trio import rpc
-from dspex_trio.errors import VariableInvalid, VariableNotFound
+from dspex_trio.errors import ToolError, VariableInvalid, VariableNotFound
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
-from dspex_trio.model import Variable
+from dspex_trio.model import ToolSpec, Variable
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.reading import VariableReader
+from dspex_trio.sessions.tools import ElixirTools
 from dspex_trio.values import plain
 from dspex_trio.wire import decode_variable, encode_json, encode_typed
 
@@ -45,10 +46,13 @@ class SessionContext:
         session_id: The session's id.
     """
 
-    def __init__(self, session_id: str, store: Store, reader: VariableReader, decoded: DecodedVariables) -> None:
+    def __init__(
+        self, session_id: str, store: Store, reader: VariableReader, tools: ElixirTools, decoded: DecodedVariables
+    ) -> None:
         self.session_id = session_id
         self._store = store
         self._reader = reader
+        self._tools = tools
         self._calls = reader.calls
         self._decoded = decoded
 
@@ -225,6 +229,36 @@ class SessionContext:
         request = bridge_pb2.DeleteVariableRequest(session_id=self.session_id, variable_identifier=identifier)
         reply = await self._calls.writing(partial(self._store.DeleteVariable, request))
         _check_done(reply.success, reply.error_message)
+
+    # ---- tools
+
+    async def tools(self) -> Sequence[ToolSpec]:
+        """The Elixir tools that the session offers, as they are now.
+
+        Raises:
+            VariableNotFound: The store does not have the session.
+            StoreUnavailable: The store cannot be reached or has no tools.
+        """
+        if not self.session_id:
+            raise VariableNotFound("Elixir tools are asked for, and no session is named to ask")
+        return await self._tools.list(self.session_id)
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Call an Elixir tool of the session; returns what it answers.
+
+        Args:
+            name: The tool's name.
+            arguments: Argument → value.
+
+        Raises:
+            ToolError: The tool failed, or there is none; the text is the tool's. Also for arguments without a JSON form.
+            StoreUnavailable: The store cannot be reached; whether the tool ran is then unknown.
+        """
+        warnings: list[str] = []
+        made = {key: plain(value, warnings=warnings, path=key) for key, value in arguments.items()}
+        if warnings:
+            raise ToolError(f"Elixir tool {name!r}: argument {warnings[0]}")
+        return await self._tools.call(self.session_id, name, made)
 
     # ---- the session itself
 

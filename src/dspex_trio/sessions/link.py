@@ -66,6 +66,10 @@ class Store(Protocol):
         self,
     ) -> UnaryCall[bridge_pb2.DeleteVariableRequest, bridge_pb2.DeleteVariableResponse]: ...
     @property
+    def GetExposedElixirTools(  # noqa: N802
+        self,
+    ) -> UnaryCall[bridge_pb2.GetExposedElixirToolsRequest, bridge_pb2.GetExposedElixirToolsResponse]: ...
+    @property
     def ExecuteElixirTool(  # noqa: N802
         self,
     ) -> UnaryCall[bridge_pb2.ExecuteElixirToolRequest, bridge_pb2.ExecuteElixirToolResponse]: ...

@@ -12,7 +12,7 @@ from dspex_trio.errors import StoreUnavailable, ValueNotDecodable, VariableNotFo
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.link import Store
-from dspex_trio.wire import decode_any, encode_any, encode_typed
+from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_typed
 
 
 class VariableReader:
@@ -129,7 +129,7 @@ class VariableReader:
     def _no_variables(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"the session store at {self.calls.where} has no variable calls (snakepit 0.13 has none): use a store "
-            f"that has them, or name an Elixir tool that reads the variables"
+            f"that has them, or name an Elixir tool that reads the variables (variables_tool)"
         )
 
     async def _read_by_tool(
@@ -138,7 +138,7 @@ class VariableReader:
         request = bridge_pb2.ExecuteElixirToolRequest(
             session_id=session_id,
             tool_name=tool,
-            parameters={"names": encode_any(list(identifiers))},  # JSON bytes: snakepit refuses packed ones
+            parameters=encode_tool_arguments({"names": list(identifiers)}),
         )
         reply = await self._store.ExecuteElixirTool(request)
         if not reply.success:
@@ -148,7 +148,7 @@ class VariableReader:
                 f"the Elixir tool {tool!r}, which reads the variables, failed: {reply.error_message}"
             )
         try:
-            values = decode_any(reply.result)
+            values = decode_tool_result(reply.result, reply.binary_result)
         except ValueNotDecodable as error:
             raise StoreUnavailable(f"the Elixir tool {tool!r} answers what cannot be decoded: {error}") from None
         if not isinstance(values, dict):

@@ -12,6 +12,7 @@ from dspex_trio.sessions.context import SessionContext
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.reading import VariableReader
+from dspex_trio.sessions.tools import ElixirTools
 
 MAX_ID_CHARS: Final = 512
 """The longest session id that is remembered."""
@@ -43,6 +44,7 @@ class Sessions:
     ) -> None:
         self._store = store
         self._reader = VariableReader(store, where, max_reads, patience, variables_tool)
+        self._tools = ElixirTools(store, self._reader.calls)
         self._decoded = DecodedVariables()
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds
@@ -54,7 +56,9 @@ class Sessions:
         self._drop_idle(now)
         found = self._contexts.pop(session_id, None)
         context = (
-            found[1] if found is not None else SessionContext(session_id, self._store, self._reader, self._decoded)
+            found[1]
+            if found is not None
+            else SessionContext(session_id, self._store, self._reader, self._tools, self._decoded)
         )
         if len(session_id) > MAX_ID_CHARS:
             return context  # callers choose ids; they must not choose how much is kept

@@ -57,7 +57,7 @@ class Trials:
 
     Args:
         loader: Makes program instances.
-        sessions: Session id → the session, as trials reach it.
+        sources: Session id → the session, as trials reach it.
         executor: Runs blocking work.
         admission: Hands out slots.
         redact: Takes secrets out of text that leaves.
@@ -68,14 +68,14 @@ class Trials:
         self,
         *,
         loader: ProgramLoader,
-        sessions: Callable[[str], TrialSession],
+        sources: Callable[[str], TrialSession],
         executor: Executor,
         admission: Admission,
         redact: Callable[[str], str] = str,
         on_outcome: Callable[[TrialRequest, TrialOutcome], None] = lambda _request, _outcome: None,
     ) -> None:
         self._loader = loader
-        self._sessions = sessions
+        self._sources = sources
         self._executor = executor
         self._admission = admission
         self._redact = redact
@@ -142,7 +142,7 @@ class Trials:
                 return self._executor.run(contained, trial.job, function, *args, job=trial.job, slot=slot)
 
             trial.progress.enter(Stage.SESSION)
-            session = self._sessions(request.session_id)
+            session = self._sources(request.session_id)
 
             trial.progress.enter(Stage.HYDRATE)
             trial.program = program = await self._loader.hydrate(request, session, run_in_thread)

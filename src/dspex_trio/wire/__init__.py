@@ -8,6 +8,7 @@ from dspex_trio.wire.reply_decoding import decode_outcome
 from dspex_trio.wire.reply_encoding import encode_lm_call, encode_outcome
 from dspex_trio.wire.requests import decode_program, decode_request, encode_request, seconds_of
 from dspex_trio.wire.stored import decode_constraints, decode_stored, decode_variable, encode_variable
+from dspex_trio.wire.tools import decode_tool_result, decode_tool_spec, encode_tool_arguments
 
 __all__ = [
     "check_program",
@@ -18,12 +19,15 @@ __all__ = [
     "decode_program",
     "decode_request",
     "decode_stored",
+    "decode_tool_result",
+    "decode_tool_spec",
     "decode_variable",
     "encode_any",
     "encode_json",
     "encode_lm_call",
     "encode_outcome",
     "encode_request",
+    "encode_tool_arguments",
     "encode_typed",
     "encode_variable",
     "jsonable",
