@@ -10,39 +10,68 @@ import pytest
 import trio
 
 from dspex_trio.threads import ChildFailed, ChildLost, Job, open_processes
-from dspex_trio.threads.processes import exit_reason
+from dspex_trio.threads.child_process import exit_reason
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests wait for processes by pidfd")
 
 CHILD = """
 import ctypes, json, os, re, signal, subprocess, sys, threading, time
-from dspex_trio.threads.child import report
+from contextlib import asynccontextmanager
+import trio
 
-def answer(request):
-    match json.loads(request):
+@asynccontextmanager
+async def open_answering(warm_up, parent):
+    async def answer(request, scope):
+        with scope:
+            return await answered(json.loads(request), parent, scope)
+        return b"stopped"
+    yield answer
+
+async def answered(request, parent, scope):
+    match request:
         case ["echo", value]:
             return json.dumps(value).encode()
         case ["pid"]:
             return str(os.getpid()).encode()
         case ["report and hang"]:
-            report(b"one")
-            report(b"two")
+            parent.report(b"one")
+            parent.report(b"two")
             time.sleep(600)
+        case ["report and wait"]:
+            parent.report(b"waiting")
+            await trio.sleep_forever()
         case ["hang in C without letting go of the GIL"]:
-            report(b"begun")
+            parent.report(b"begun")
             re.match("(a+)+b", "a" * 64)
         case ["have a child of its own and hang"]:
-            report(str(subprocess.Popen(["sleep", "600"]).pid).encode())
+            parent.report(str(subprocess.Popen(["sleep", "600"]).pid).encode())
             time.sleep(600)
         case ["fork and exit"]:
             if (pid := os.fork()) == 0:
+                parent.report(b"nobody hears this")
                 time.sleep(600)
-            report(str(pid).encode())
+            parent.report(str(pid).encode())
             os._exit(4)
+        case ["close every descriptor"]:
+            os.closerange(3, 1000)
+            parent.report(b"nobody hears this")
+        case ["call", *calls]:
+            replies = {}
+            async def call(name):
+                replies[name] = (await parent.call(name.encode())).decode()
+            async with trio.open_nursery() as nursery:
+                for name in calls:
+                    nursery.start_soon(call, name)
+            return json.dumps([replies[name] for name in calls]).encode()
+        case ["call too often"]:
+            async with trio.open_nursery() as nursery:
+                for _ in range(300):
+                    nursery.start_soon(parent.call, b"?")
+        case ["log", text]:
+            parent.log(text.encode())
+            return b""
         case ["raise"]:
             raise ValueError("about this")
-        case ["exit"]:
-            sys.exit("please")
         case ["exit at once"]:
             os._exit(3)
         case ["crash"]:
@@ -57,6 +86,9 @@ def answer(request):
 """
 
 
+FUNCTION = "child_of_test:open_answering"
+
+
 @pytest.fixture
 def environment(tmp_path):
     (tmp_path / "child_of_test.py").write_text(CHILD)
@@ -65,7 +97,7 @@ def environment(tmp_path):
 
 @pytest.fixture
 async def one(environment):
-    async with open_processes("child_of_test:answer", count=1, environment=environment, max_bytes=1_000_000) as one:
+    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, max_bytes=1_000_000) as one:
         yield one
 
 
@@ -93,8 +125,16 @@ async def test_a_child_answers_and_is_used_again(one):
 
 
 async def test_the_function_is_warmed_up_before_the_child_is_used(environment, tmp_path):
-    (tmp_path / "warmed.py").write_text("seen = []\ndef f(b):\n    seen.append(b)\n    return b','.join(seen)\n")
-    async with open_processes("warmed:f", count=1, warm_up=b"warm", environment=environment) as processes:
+    (tmp_path / "warmed.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "@asynccontextmanager\n"
+        "async def opening(warm_up, parent):\n"
+        "    async def answer(request, scope):\n"
+        "        return warm_up + b',' + request\n"
+        "    yield answer\n"
+    )
+    async with open_processes("warmed:opening", count=1, warm=1, warm_up=b"warm", environment=environment) as processes:
+        await processes.ready()
         assert await processes.run(b"request") == b"warm,request"
 
 
@@ -156,11 +196,9 @@ async def test_a_child_is_lost_and_its_processes_ended_though_one_of_them_holds_
 
 
 async def test_what_the_function_raises_comes_as_text_and_the_child_goes_on(one):
-    """SystemExit too: a program that calls sys.exit costs no warm child."""
     pid = await ask(one, "pid")
-    for request, text in {"raise": "ValueError: about this", "exit": "SystemExit: please"}.items():
-        with pytest.raises(ChildFailed, match=text):
-            await ask(one, request)
+    with pytest.raises(ChildFailed, match="ValueError: about this"):
+        await ask(one, "raise")
     assert await ask(one, "pid") == pid
 
 
@@ -172,7 +210,7 @@ async def test_a_child_that_sends_too_much_is_killed(one):
 
 async def test_a_request_is_told_when_no_child_can_be_started(environment, tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    async with open_processes("broken:f", count=1, environment=environment) as processes:
+    async with open_processes("broken:f", count=1, warm=1, environment=environment) as processes:
         with pytest.raises(ChildLost, match=r"no child process can be started: .*\n(.*\n)*ZeroDivisionError"):
             await processes.run(b"")
 
@@ -185,7 +223,7 @@ async def test_a_child_that_died_idle_is_not_used(one):
 
 
 async def test_children_are_gone_when_they_are_closed(environment):
-    async with open_processes("child_of_test:answer", count=2, environment=environment) as processes:
+    async with open_processes(FUNCTION, count=2, warm=2, environment=environment) as processes:
         pid = int(await ask(processes, "pid"))
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -200,12 +238,113 @@ async def test_the_childs_standard_output_is_not_the_workers(one, capfd):
     assert (out, err) == ("", "to standard output\n")
 
 
+async def test_a_child_that_ends_its_work_when_it_is_told_stays(one):
+    """Only what does not end is killed: a new child takes its time to start."""
+    pid, answers, job = await ask(one, "pid"), [], Job()
+
+    def may_stay(answer):
+        answers.append(answer)
+        job.ended(None, rung="wake")
+        return True
+
+    with trio.CancelScope() as scope:
+        await ask(
+            one,
+            "report and wait",
+            job=job,
+            patience=60,
+            may_stay=may_stay,
+            on_report=lambda _data: scope.cancel(),
+        )
+    assert scope.cancelled_caught
+    assert answers == [b"stopped"]
+    assert job.details()["rung"] == "wake"
+    assert await ask(one, "pid") == pid
+
+
+async def test_a_child_whose_answer_says_so_is_replaced(one):
+    pid, job = await ask(one, "pid"), Job()
+    assert await ask(one, "echo", 1, job=job, may_stay=lambda answer: answer != b"1", patience=60) == b"1"
+    assert job.details()["rung"] == "kill"
+    assert await ask(one, "pid") != pid
+
+
+async def test_a_child_asks_its_parent_side_by_side_while_it_answers(one):
+    """Each reply waits for the other call: they would never come one after the other."""
+    both = trio.Event()
+    waiting = []
+
+    async def reply(call):
+        waiting.append(call)
+        if len(waiting) == 2:
+            both.set()
+        await both.wait()
+        return b"re: " + call
+
+    assert json.loads(await ask(one, "call", "this", "that", on_call=reply)) == ["re: this", "re: that"]
+
+
+async def test_a_call_that_is_not_replied_to_ends_with_its_request(one):
+    with trio.CancelScope() as scope:
+
+        async def never(_call):
+            scope.cancel()
+            await trio.sleep_forever()
+
+        await ask(one, "call", "this", on_call=never, patience=60)
+    assert scope.cancelled_caught
+    assert json.loads(await ask(one, "echo", 1)) == 1
+
+
+async def test_a_child_with_too_many_calls_at_once_is_killed(one):
+    async def never(_call):
+        await trio.sleep_forever()
+
+    with pytest.raises(ChildLost, match="more than 256 calls at once"):
+        await ask(one, "call too often", on_call=never)
+
+
+async def test_a_child_that_cuts_itself_off_is_lost(one):
+    with pytest.raises(ChildLost, match="exit code"):
+        await ask(one, "close every descriptor")
+    assert json.loads(await ask(one, "echo", 1)) == 1
+
+
+async def test_what_children_log_reaches_the_parent(environment):
+    logged = []
+    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, on_log=logged.append) as processes:
+        await ask(processes, "log", "a line")
+    assert logged == [b"a line"]
+
+
+async def test_a_child_is_replaced_after_so_many_answers(environment):
+    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, max_answers=2) as processes:
+        await processes.ready()
+        first, second, third = [await ask(processes, "pid") for _ in range(3)]
+    assert first == second != third
+
+
+async def test_a_child_is_started_when_a_request_finds_none_free(environment):
+    async with open_processes(FUNCTION, count=2, warm=0, environment=environment) as processes:
+        reported = trio.Event()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def wait():
+                    await ask(processes, "report and wait", on_report=lambda _data: reported.set())
+
+                nursery.start_soon(wait)
+                await reported.wait()
+                assert json.loads(await ask(processes, "echo", 1)) == 1
+                scope.cancel()
+
+
 PARENT = """
 import json, sys, trio
 from dspex_trio.threads import open_processes
 
 async def main():
-    async with open_processes("child_of_test:answer", count=1) as processes:
+    async with open_processes("child_of_test:open_answering", count=1, warm=1) as processes:
         print(int(await processes.run(b'["pid"]')), flush=True)
         await processes.run(json.dumps([sys.argv[1]]).encode(), on_report=lambda data: print(data, flush=True))
 

@@ -1,9 +1,10 @@
 """Worker threads: slots, jobs that can be told to end, and threads that are waited for only so long. Knows no DSPy."""
 
+from dspex_trio.threads.child_process import ChildFailed, ChildLost
 from dspex_trio.threads.fairness import switch_interval
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, add_lookup, current_job
-from dspex_trio.threads.processes import ChildFailed, ChildLost, Processes, open_processes
+from dspex_trio.threads.processes import Processes, open_processes
 from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.slots import Slot, Slots

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
-# The parent asks; the child is ready, answers, reports on the way, or tells what was raised.
+# The parent asks, tells the child to stop, and replies to calls of the child.
 REQUEST: Final = b"q"
-READY: Final = b"r"
+STOP: Final = b"s"
+REPLY: Final = b"y"
+# The child answers, or tells what was raised; on the way it reports, calls the parent, and writes to its log.
 ANSWER: Final = b"a"
-REPORT: Final = b"p"
 FAILURE: Final = b"e"
+REPORT: Final = b"p"
+CALL: Final = b"c"
+LOG: Final = b"l"
 
 HEADER: Final = struct.Struct("!cQ")
+NUMBER: Final = struct.Struct("!Q")
+"""Which call a CALL or REPLY is: what their data begin with."""
+
+
+class TooLarge(Exception):
+    """A frame is longer than the other end may send."""
 
 
 def framed(kind: bytes, data: bytes) -> bytes:
@@ -21,12 +31,27 @@ def framed(kind: bytes, data: bytes) -> bytes:
     return HEADER.pack(kind, len(data)) + data
 
 
-def read_exactly(receive: Callable[[int], bytes], length: int) -> bytes:
-    """Read so many bytes; raises EOFError if the other end is gone before."""
-    data = bytearray()
-    while len(data) < length:
-        piece = receive(min(length - len(data), 1 << 20))
-        if not piece:
-            raise EOFError
-        data += piece
-    return bytes(data)
+class Frames:
+    """Takes frames out of a stream of bytes.
+
+    Args:
+        max_bytes: The longest frame.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The kind and the data of each frame that is whole now; raises TooLarge for one that is too long."""
+        self._buffer += data
+        while len(self._buffer) >= HEADER.size:
+            kind, length = HEADER.unpack_from(self._buffer)
+            if length > self._max_bytes:
+                raise TooLarge(f"it sent {length} bytes, more than {self._max_bytes}")
+            end = HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            frame = bytes(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            yield kind, frame
