@@ -3,7 +3,18 @@ import math
 import pytest
 
 from dspex_trio.sessions.memory import MemoryStore
-from dspex_trio.sessions.records import Conflict, Exists, Full, NotStored, Refused, StoreLimits
+from dspex_trio.sessions.records import (
+    Conflict,
+    Exists,
+    Full,
+    NotStored,
+    Refused,
+    SessionDropped,
+    SessionKept,
+    StoreLimits,
+    VariableDropped,
+    VariableKept,
+)
 
 
 class Clock:
@@ -167,6 +178,38 @@ def test_variables_are_listed_in_order_and_by_pattern(store):
     assert [record.variable.name for record in store.list("s", "temp_*")] == ["temp_b", "temp_a"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("", ["a", "ab", "abcab", "x[1]", "*"]),
+        ("*", ["a", "ab", "abcab", "x[1]", "*"]),
+        ("a", ["a"]),
+        ("a*", ["a", "ab", "abcab"]),
+        ("*b", ["ab", "abcab"]),
+        ("ab*ab", ["abcab"]),
+        ("*c*", ["abcab"]),
+        ("a*b*a*b", ["abcab"]),
+        ("**", ["a", "ab", "abcab", "x[1]", "*"]),
+        ("x[1]", ["x[1]"]),
+        ("?", []),
+        ("abcab*abcab", []),
+    ],
+)
+def test_a_star_stands_for_anything_and_nothing_else_is_special(store, pattern, names):
+    for name in ("a", "ab", "abcab", "x[1]", "*"):
+        store.register("s", name, "float", 1)
+    assert [record.variable.name for record in store.list("s", pattern)] == names
+
+
+def test_no_pattern_takes_long(store):
+    """As a regular expression this one would never come to an end."""
+    store.register("s", "a" * 500, "float", 1)
+    assert store.list("s", "a*" * 200 + "b") == []
+    assert len(store.list("s", "a*" * 250)) == 1
+    with pytest.raises(Refused, match="the pattern has 1000 characters; it takes 512"):
+        store.list("s", "a" * 1000)
+
+
 def test_a_stored_value_is_not_the_writers_object(store):
     value = {"a": [1]}
     store.register("s", "m", "map", value)
@@ -211,6 +254,58 @@ def test_a_session_that_nobody_touches_is_dropped(store, clock):
     store.session("watched")
 
 
+def test_a_session_can_ask_for_an_earlier_end(store, clock):
+    store.initialize("short", idle_seconds=10)
+    clock.time += 9
+    store.session("short")
+    clock.time += 9
+    store.session("short")
+    clock.time += 11
+    with pytest.raises(NotStored):
+        store.session("short")
+    store.session("s")
+
+
+def test_a_session_cannot_ask_for_a_later_end_than_the_store_gives(store, clock):
+    store.initialize("long", idle_seconds=1e9)
+    clock.time += store.limits.idle_seconds + 1
+    assert store.cleanup("long") == 0
+
+
+def test_initialising_again_changes_the_time_to_live_only_when_it_says_so(store, clock):
+    store.initialize("t", idle_seconds=10)
+    store.initialize("t", {"a": "b"})
+    clock.time += 11
+    store.initialize("t", idle_seconds=100)
+    assert store.session("t").metadata == {}, "the first one was over"
+    store.initialize("t", idle_seconds=10)
+    clock.time += 11
+    assert store.cleanup("t") == 0
+
+
+def test_a_session_lives_on_from_the_moment_its_last_watcher_goes(store, clock):
+    stop = store.watch("s", lambda change: None)
+    clock.time += 2 * store.limits.idle_seconds
+    stop()
+    clock.time += store.limits.idle_seconds - 1
+    store.session("s")
+
+
+def test_sessions_that_nobody_asks_for_are_dropped_by_the_way(store, clock):
+    for number in range(10):
+        store.initialize(f"old{number}", idle_seconds=10)
+    clock.time += 70
+    store.session("s")
+    assert len(store) == 1
+
+
+def test_sessions_that_are_over_make_room_for_new_ones_at_once(clock):
+    store = MemoryStore(StoreLimits(max_sessions=1), clock=clock)
+    store.initialize("s", idle_seconds=10)
+    clock.time += 11
+    store.initialize("t")
+
+
 def test_every_limit_is_kept_and_named(clock):
     limits = StoreLimits(max_sessions=2, max_variables=2, max_session_bytes=200, max_watchers=1)
     store = MemoryStore(limits, clock=clock)
@@ -231,6 +326,83 @@ def test_every_limit_is_kept_and_named(clock):
     store.watch("s", print)
     with pytest.raises(Full, match="1 watchers"):
         store.watch("s", repr)
+
+
+def test_the_metadata_of_sessions_takes_room_too(clock):
+    """A peer may initialise a session as often as it likes, with other keys each time."""
+    store = MemoryStore(StoreLimits(max_session_bytes=200, max_bytes=300), clock=clock)
+    store.initialize("s", {"a": "x" * 100})
+    with pytest.raises(Full, match="session 's' would hold"):
+        store.initialize("s", {"b": "x" * 100})
+    assert store.session("s").metadata == {"a": "x" * 100}
+    store.initialize("t", {"a": "x" * 100})
+    with pytest.raises(Full, match=r"the store would hold 3[0-9]+ bytes; the limit is 300"):
+        store.initialize("u", {"a": "x" * 100})
+    with pytest.raises(NotStored):
+        store.session("u")
+    with pytest.raises(Full, match="the store would hold"):
+        store.register("t", "v", "string", "x" * 76)
+    store.cleanup("s")
+    store.register("t", "v", "string", "x" * 50)
+    with pytest.raises(Refused, match="the metadata key"):
+        store.initialize("t", {"": "x"})
+
+
+def test_what_is_noted_brings_the_store_back(clock):
+    """The notes are what a file holds: the last one of each thing, sessions first."""
+    notes = []
+    store = MemoryStore(clock=clock, now=clock, note=notes.append)
+    store.initialize("s", {"by": "test"}, idle_seconds=100)
+    store.register("s", "b", "float", 1, constraints={"max": 9}, metadata={"unit": "K"})
+    store.register("s", "a", "map", {"x": [None, b"\xff", 2**70]})
+    store.register("s", "gone", "float", 1)
+    store.set("s", "b", 2)
+    store.set_many("s", {"a": {}, "b": 3}, atomic=True)
+    store.delete("s", "gone")
+    store.initialize("gone")
+    store.register("gone", "v", "float", 1)
+    store.cleanup("gone")
+    sessions, variables = {}, {}
+    for note in notes:
+        match note:
+            case SessionKept():
+                sessions[note.session_id] = note
+            case SessionDropped():
+                del sessions[note.session_id]
+                variables = {key: kept for key, kept in variables.items() if key[0] != note.session_id}
+            case VariableKept():
+                variables[note.session_id, note.record.variable.name] = note
+            case VariableDropped():
+                del variables[note.session_id, note.name]
+    clock.time += 60
+    other = MemoryStore(clock=clock, now=clock)
+    other.restore([*sessions.values(), *variables.values()])
+    assert other.list("s") == store.list("s")
+    assert other.get("s", store.get("s", "b").variable.id).variable.version == 3
+    assert other.session("s").size == store.session("s").size
+    assert other.session("s").metadata == {"by": "test"}
+    assert other.register("s", "new", "float", 1).variable.id not in [r.variable.id for r in store.list("s")]
+    clock.time += 101
+    assert other.cleanup("s") == 0
+
+
+def test_the_time_that_a_store_was_down_counts_for_its_sessions(clock):
+    store = MemoryStore(clock=clock, now=clock)
+    store.restore([SessionKept("s", {}, clock.time, clock.time - 99, 100.0)])
+    clock.time += 2
+    with pytest.raises(NotStored):
+        store.session("s")
+
+
+def test_reading_is_noted_now_and_then_only(clock):
+    """A session that is only read from lives on too, and a file must not be written for each read."""
+    notes = []
+    store = MemoryStore(clock=clock, now=clock, note=notes.append)
+    store.initialize("s", idle_seconds=160)
+    for _ in range(100):
+        clock.time += 1
+        store.session("s")
+    assert len(notes) == 11
 
 
 def test_space_is_given_back(store):

@@ -5,33 +5,34 @@ One thread uses a store: the loop's. Nothing here awaits, so every operation is 
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from dspex_trio.model import Variable
+from dspex_trio.sessions.checking import check_declaration, check_name, next_version
+from dspex_trio.sessions.lifetimes import LiveSessions
+from dspex_trio.sessions.pattern import matcher
 from dspex_trio.sessions.records import (
     Change,
     Conflict,
     Exists,
     Full,
+    Note,
     NotStored,
     Record,
     Refused,
     Session,
+    SessionKept,
     StoreError,
     StoreLimits,
+    VariableDropped,
+    VariableKept,
     Watcher,
 )
-from dspex_trio.values import plain
-from dspex_trio.variables import TYPES, check_constraints, check_value
-from dspex_trio.wire import encode_json
-
-MAX_VERSION: Final = 2**31 - 1  # int32 on the wire
 
 
 class MemoryStore:
@@ -41,6 +42,8 @@ class MemoryStore:
         limits: What peers can make it hold.
         clock: Tells the age of a session, in seconds.
         now: Tells when something happened, in seconds since the epoch.
+        note: Told of everything that must be written down for `restore` to bring it back, as it happens. Must not block
+            or raise.
     """
 
     def __init__(
@@ -49,34 +52,51 @@ class MemoryStore:
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        note: Callable[[Note], None] = lambda _note: None,
     ) -> None:
         self.limits = limits or StoreLimits()
-        self._clock = clock
         self._now = now
-        self._sessions: dict[str, Session] = {}  # in the order in which they were touched
-        self._ids = itertools.count(1)
+        self._note = note
+        self._sessions = LiveSessions(self.limits, clock, now, note)
+        self._positions = itertools.count(1)
         self._id_prefix = secrets.token_hex(4)  # ids of an earlier process must not name other variables
+
+    def restore(self, notes: Iterable[SessionKept | VariableKept]) -> None:
+        """Take over what an earlier store noted: sessions before their variables, those in their order.
+
+        Nothing is noted again, and no limit asked for: what was taken once is kept.
+        """
+        latest = 0
+        for entry in notes:
+            match entry:
+                case SessionKept():
+                    self._sessions.restore(entry)
+                case VariableKept(session_id, record):
+                    session = self._sessions.restored(session_id)
+                    session.by_name[record.variable.name] = record
+                    session.names[record.variable.id] = record.variable.name
+                    self._sessions.grow(session, record.size)
+                    latest = max(latest, record.position)
+        self._positions = itertools.count(latest + 1)
 
     # ---- sessions
 
-    def initialize(self, session_id: str, metadata: Mapping[str, str] | None = None) -> Session:
-        """Create a session; one that exists keeps its variables and takes over the metadata given.
+    def initialize(
+        self, session_id: str, metadata: Mapping[str, str] | None = None, *, idle_seconds: float = 0.0
+    ) -> Session:
+        """Create a session; one that exists keeps its variables and takes over what is given.
+
+        Args:
+            session_id: Its id.
+            metadata: What to keep with it, beside what there is.
+            idle_seconds: Drop it when nobody touched it for so long, which cannot be more than the limits say; 0 leaves
+                it as it is.
 
         Raises:
-            Refused: The id is empty or too long.
-            Full: There are as many sessions as there may be.
+            Refused: The id or a metadata key is empty or too long.
+            Full: There are as many sessions as there may be, or there is no room for the metadata.
         """
-        self._check_name("session id", session_id)
-        self._drop_idle()
-        metadata = dict(metadata or {})
-        if (session := self._sessions.get(session_id)) is not None:
-            session.metadata |= metadata
-            return self._touch(session)
-        if len(self._sessions) >= self.limits.max_sessions:
-            raise Full(f"the store holds {self.limits.max_sessions} sessions, its limit")
-        now = self._clock()
-        session = self._sessions[session_id] = Session(session_id, metadata, self._now(), now)
-        return session
+        return self._sessions.make(session_id, metadata or {}, idle_seconds)
 
     def session(self, session_id: str) -> Session:
         """The session of that id; it counts as used.
@@ -84,16 +104,11 @@ class MemoryStore:
         Raises:
             NotStored: There is none.
         """
-        self._drop_idle()
-        try:
-            return self._touch(self._sessions[session_id])
-        except KeyError:
-            raise NotStored(f"Session not found: {session_id}") from None
+        return self._sessions.use(session_id)
 
     def cleanup(self, session_id: str) -> int:
         """Drop a session, if it exists; returns how many variables it had, and the session counts as one more."""
-        session = self._sessions.pop(session_id, None)
-        return 0 if session is None else self._close(session)
+        return self._sessions.drop(session_id)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -119,26 +134,26 @@ class MemoryStore:
             Full: A limit of the store is reached.
         """
         session = self.session(session_id)
-        self._check_name("variable name", name)
-        if kind not in TYPES:
-            raise Refused(f"variable {name!r}: {kind!r} is no type; the types are {', '.join(TYPES)}")
+        check_name("variable name", name, self.limits.max_name_chars)
+        constraints = dict(constraints or {})
+        check_declaration(name, kind, constraints)
         if session.find(name) is not None:
             raise Exists(f"Variable already exists: {name}")
         if len(session.by_name) >= self.limits.max_variables:
             raise Full(f"session {session_id!r} holds {self.limits.max_variables} variables, the limit")
+        position = next(self._positions)
         variable = Variable(
-            name=name,
-            type=kind,
-            value=None,
-            id=f"var_{name}_{self._id_prefix}{next(self._ids)}",
-            constraints=dict(constraints or {}),
-            metadata=dict(metadata or {}),
+            name=name, type=kind, value=None, id=f"var_{name}_{self._id_prefix}{position}", constraints=constraints
         )
-        try:
-            check_constraints(kind, variable.constraints)
-        except ValueError as error:
-            raise Refused(f"variable {name!r}: {error}") from None
-        record = self._record(session, variable, value, None)
+        record = next_version(
+            variable,
+            value,
+            position=position,
+            at=self._now(),
+            metadata=metadata,
+            longest=self.limits.max_name_chars,
+        )
+        self._sessions.check_room(session, record.size)
         session.names[variable.id] = name
         return self._put(session, "registered", record)
 
@@ -184,7 +199,9 @@ class MemoryStore:
         version = before.variable.version
         if expected_version not in (0, version):
             raise Conflict(f"variable {before.variable.name!r} has version {version}, not {expected_version}")
-        return self._put(session, "updated", self._next(session, before, value, metadata))
+        record = self._next(before, value, metadata)
+        self._sessions.check_room(session, record.size - before.size)
+        return self._put(session, "updated", record)
 
     def set_many(
         self,
@@ -212,8 +229,10 @@ class MemoryStore:
                 if before.variable.id in seen:
                     raise Refused(f"variable {before.variable.name!r} is named twice")
                 seen.add(before.variable.id)
-                made[identifier] = self._next(session, before, value, metadata, growth)
-                growth += made[identifier].size - before.size
+                record = self._next(before, value, metadata)
+                self._sessions.check_room(session, growth + record.size - before.size)
+                growth += record.size - before.size
+                made[identifier] = record
             except StoreError as error:
                 errors[identifier] = str(error)
         if atomic and errors:
@@ -227,9 +246,13 @@ class MemoryStore:
 
         Raises:
             NotStored: There is no such session.
+            Refused: The pattern is too long.
         """
-        records = self.session(session_id).by_name.values()
-        return [record for record in records if not pattern or fnmatch.fnmatchcase(record.variable.name, pattern)]
+        session = self.session(session_id)
+        if len(pattern) > self.limits.max_name_chars:
+            raise Refused(f"the pattern has {len(pattern)} characters; it takes {self.limits.max_name_chars}")
+        matches = matcher(pattern)
+        return [record for name, record in session.by_name.items() if matches(name)]
 
     def delete(self, session_id: str, identifier: str) -> None:
         """Remove a variable.
@@ -238,9 +261,10 @@ class MemoryStore:
             NotStored: There is no such session or variable.
         """
         record = self.get(session_id, identifier)
-        session = self._sessions[session_id]
+        session = self.session(session_id)
         del session.by_name[record.variable.name], session.names[record.variable.id]
-        session.size -= record.size
+        self._sessions.grow(session, -record.size)
+        self._note(VariableDropped(session_id, record.variable.name))
         self._tell(session, Change("deleted", record))
 
     def watch(self, session_id: str, watcher: Watcher) -> Callable[[], None]:
@@ -254,73 +278,28 @@ class MemoryStore:
         if len(session.watchers) >= self.limits.max_watchers:
             raise Full(f"session {session_id!r} has {self.limits.max_watchers} watchers, the limit")
         session.watchers.add(watcher)
-        return lambda: session.watchers.discard(watcher)
+        return partial(self._sessions.stop_watching, session, watcher)
 
     # ---- inside
 
-    def _next(
-        self, session: Session, before: Record, value: Any, metadata: Mapping[str, str] | None, growth: int = 0
-    ) -> Record:
-        variable = before.variable
-        if metadata:
-            variable = replace(variable, metadata={**variable.metadata, **metadata})
-        return self._record(session, variable, value, before, growth)
-
-    def _record(
-        self, session: Session, variable: Variable, value: Any, before: Record | None, growth: int = 0
-    ) -> Record:
-        """The next version of a variable, checked but not yet put."""
-        warnings: list[str] = []
-        value = plain(value, warnings=warnings, path="value")
-        if warnings:
-            raise Refused(f"variable {variable.name!r}: {warnings[0]}")
-        try:
-            value = check_value(variable.type, value, variable.constraints)
-        except ValueError as error:
-            raise Refused(f"variable {variable.name!r}: {error}") from None
-        for key in variable.metadata:
-            self._check_name("metadata key", key)
-        size = len(encode_json([value, variable.name, dict(variable.constraints), dict(variable.metadata)]))
-        grown = session.size + growth + size - (0 if before is None else before.size)
-        if grown > self.limits.max_session_bytes:
-            raise Full(
-                f"session {session.session_id!r} would hold {grown} bytes; the limit is {self.limits.max_session_bytes}"
-            )
-        version = min(variable.version + 1, MAX_VERSION)
-        return Record(replace(variable, value=value, version=version), self._now(), size)
+    def _next(self, before: Record, value: Any, metadata: Mapping[str, str] | None) -> Record:
+        return next_version(
+            before.variable,
+            value,
+            position=before.position,
+            at=self._now(),
+            metadata=metadata,
+            longest=self.limits.max_name_chars,
+        )
 
     def _put(self, session: Session, kind: str, record: Record) -> Record:
         before = session.by_name.get(record.variable.name)
-        session.size += record.size - (0 if before is None else before.size)
+        self._sessions.grow(session, record.size - (0 if before is None else before.size))
         session.by_name[record.variable.name] = record
+        self._note(VariableKept(session.session_id, record))
         self._tell(session, Change(kind, record))
         return record
 
-    def _tell(self, session: Session, change: Change | None) -> None:
+    def _tell(self, session: Session, change: Change) -> None:
         for watcher in tuple(session.watchers):
             watcher(change)
-
-    def _touch(self, session: Session) -> Session:
-        session.touched = self._clock()
-        self._sessions[session.session_id] = self._sessions.pop(session.session_id)  # last in order
-        return session
-
-    def _drop_idle(self) -> None:
-        oldest = self._clock() - self.limits.idle_seconds
-        while self._sessions and (session := next(iter(self._sessions.values()))).touched < oldest:
-            # Somebody who watches is somebody who uses it.
-            if session.watchers:
-                self._touch(session)
-            else:
-                del self._sessions[session.session_id]
-
-    def _close(self, session: Session) -> int:
-        self._tell(session, None)
-        session.watchers.clear()
-        return 1 + len(session.by_name)
-
-    def _check_name(self, what: str, name: str) -> None:
-        if not name or len(name) > self.limits.max_name_chars:
-            raise Refused(
-                f"the {what} {name[:40]!r} has {len(name)} characters; it takes 1 to {self.limits.max_name_chars}"
-            )
