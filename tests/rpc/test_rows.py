@@ -284,9 +284,16 @@ FLOODS = {
     "rapid reset": lambda c, n: [f for i in range(n) for f in (*c.call(2 * i + 1, hello()), c.reset(2 * i + 1))],
     "ping": lambda c, n: [c.ping()] * n,
     "settings": lambda c, n: [b"\0\0\0\4\0\0\0\0\0"] * n,
+    "settings that change something": lambda c, n: [b"\0\0\6\4\0\0\0\0\0\0\4\0\0\xff\xff"] * n,
+    "answers to no ping": lambda c, n: [b"\0\0\x08\6\1\0\0\0\0" + bytes(8)] * n,
     "priority": lambda c, n: [b"\0\0\5\2\0\0\0\0\1\0\0\0\0\x10"] * n,
     "empty data": lambda c, n: [c.headers(1, fields("/greeting.Greeter/Collect")), *[c.data(1)] * n],
+    "nothing but padding": lambda c, n: [
+        c.headers(1, fields("/greeting.Greeter/Collect")),
+        *[b"\0\0\2\0\x08\0\0\0\1\1\0"] * n,
+    ],
     "window update": lambda c, n: [c.window(0, 1)] * n,
+    "window update of a call": lambda c, n: [*c.call(1, hello("wait")), *[c.window(1, 1)] * n],
     "reset of nothing": lambda c, n: [*c.call(1), *[c.reset(1)] * n],
 }
 

@@ -36,10 +36,11 @@ class Wire(trio.abc.SendStream):
 
 
 class Queue:
-    """An engine as senders see it: every stream is open, with a window of its own."""
+    """An engine as senders see it: every stream is open, with a window of its own, and one for all."""
 
     def __init__(self):
         self._queued = bytearray()
+        self.window = 10**9
         self.windows = {}
         self.closed = set()
         self.looks = 0
@@ -57,10 +58,13 @@ class Queue:
         return stream_id not in self.closed
 
     def sendable(self, stream_id):
-        return self.windows.get(stream_id, 10**9)
+        return min(self.windows.get(stream_id, 10**9), self.window)
 
     def send_data(self, stream_id, data, *, end):
         self._queued += data
+        self.window -= len(data)
+        if stream_id in self.windows:
+            self.windows[stream_id] -= len(data)
 
 
 class Line(Connection):
@@ -171,3 +175,100 @@ async def test_a_large_message_does_not_fill_memory(line, nursery):
         assert line.engine.unsent <= 2 * BUFFER
         await line.stream.take()
     assert sum(map(len, line.stream.writes)) == 50 * BUFFER
+
+
+class Caller(CallStream):
+    """A call that counts how often it is told to go on."""
+
+    woken = 0
+
+    def window_opened(self):
+        self.woken += 1
+        super().window_opened()
+
+
+async def waiting(line, nursery, count):
+    """So many calls that wait for the connection's window, which is shut, and what they have sent."""
+    line.engine.window = 0
+    calls = [Caller(line, number) for number in range(count)]
+    sent = []
+
+    async def sender(call):
+        await call.send(b"x" * 10)
+        sent.append(call.stream_id)
+
+    for call in calls:
+        nursery.start_soon(sender, call)
+        await wait_all_tasks_blocked()
+    return calls, sent
+
+
+async def open_window(line, size):
+    """The peer lets us send so much more."""
+    line.engine.window += size
+    line.share_window()
+    while True:
+        await wait_all_tasks_blocked()
+        if not line.engine.unsent and not line.stream._taken.statistics().tasks_waiting:
+            return
+        await line.stream.take()
+
+
+async def test_a_window_that_is_enough_for_one_wakes_one(line, nursery):
+    """To wake all of a thousand calls for thirteen bytes of a peer's would be its cheapest way to keep us busy."""
+    calls, sent = await waiting(line, nursery, 100)
+    await open_window(line, 10)
+    assert sent == [0]
+    assert sum(call.woken for call in calls) == 1
+
+
+async def test_a_window_is_shared_until_it_is_used_up(line, nursery):
+    """Whoever was woken and has sent lets the next one go on: none waits beside an open window."""
+    calls, sent = await waiting(line, nursery, 100)
+    await open_window(line, 505)
+    assert sent == list(range(50))
+    await open_window(line, 495)
+    assert sorted(sent) == list(range(100))
+    assert sum(call.woken for call in calls) < 250
+
+
+async def test_a_call_whose_own_window_is_shut_does_not_hold_up_those_behind_it(line, nursery):
+    _, sent = await waiting(line, nursery, 3)
+    line.engine.windows[0] = 5
+    await open_window(line, 100)
+    assert sent == [1, 2]
+    line.engine.windows[0] = 5
+    await open_window(line, 1)
+    assert sent == [1, 2, 0]
+
+
+async def test_a_call_that_is_cancelled_as_the_window_opens_passes_it_on(line, nursery):
+    line.engine.window = 0
+    scope = trio.CancelScope()
+
+    async def cancelled():
+        with scope:
+            await CallStream(line, 1).send(b"x" * 10)
+
+    nursery.start_soon(cancelled)
+    await wait_all_tasks_blocked()
+    _, sent = await waiting(line, nursery, 1)
+    scope.cancel()
+    await open_window(line, 10)
+    assert sent == [0]
+
+
+async def test_a_call_whose_stream_is_over_is_told_so_when_the_window_opens(line, nursery):
+    line.engine.window = 0
+    told = trio.Event()
+
+    async def sender():
+        with pytest.raises(trio.ClosedResourceError):
+            await CallStream(line, 1).send(b"x" * 10)
+        told.set()
+
+    nursery.start_soon(sender)
+    await wait_all_tasks_blocked()
+    line.engine.closed = {1}
+    await open_window(line, 1)
+    assert told.is_set()

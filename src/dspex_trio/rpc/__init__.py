@@ -3,6 +3,7 @@
 It builds on purerpc's model of services and on h2, is the only importer of both, and knows nothing of trials.
 """
 
+from dspex_trio.rpc.attached import Attached
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.channel import Channel, open_channel
 from dspex_trio.rpc.drain import Drain
@@ -22,6 +23,7 @@ from dspex_trio.rpc.tls import client_tls, server_tls
 __all__ = [
     "LIVENESS",
     "READINESS",
+    "Attached",
     "Call",
     "Channel",
     "ChannelSettings",

@@ -110,12 +110,15 @@ class CallStream:
             trio.ClosedResourceError: The stream is over.
         """
         rest = memoryview(framed)
-        while rest:
-            allowed = await self.connection.room()
-            sent = self._send_some(rest[:allowed], end=end and len(rest) <= allowed)
-            rest = rest[sent:]
-            if not sent:
-                await self._wait_for_window()
+        try:
+            while rest:
+                allowed = await self.connection.room()
+                sent = self._send_some(rest[:allowed], end=end and len(rest) <= allowed)
+                rest = rest[sent:]
+                if not sent:
+                    await self._wait_for_window()
+        finally:
+            self.connection.share_window()
 
     def _send_some(self, data: memoryview, *, end: bool) -> int:
         engine = self.connection.engine
@@ -133,8 +136,9 @@ class CallStream:
 
     async def _wait_for_window(self) -> None:
         self._window = trio.Event()
-        self.connection.blocked.add(self)
+        self.connection.wait_for_window(self)
+        self.connection.share_window()  # it may be this stream's own that is used up, and not the connection's
         try:
             await self._window.wait()
         finally:
-            self.connection.blocked.discard(self)
+            self.connection.give_up_window(self)

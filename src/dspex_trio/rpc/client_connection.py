@@ -144,9 +144,9 @@ class ClientConnection(Connection[ClientEngine]):
             case SettingsChanged():
                 self.ready.set()
                 self._slots.unpark_all()
-                self.windows_opened()
+                self.window_grew()
             case WindowOpened(0):
-                self.windows_opened()
+                self.window_grew()
             case GoawayReceived(_, _, debug):
                 self.pinged_too_often = debug == _TOO_MANY_PINGS
                 self._retire()

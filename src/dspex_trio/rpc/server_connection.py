@@ -163,7 +163,7 @@ class ServerConnection(Connection[ServerEngine]):
                 self._start_call(event)
             case SettingsChanged() | WindowOpened(0):
                 self._reading.deadline = math.inf  # it speaks HTTP/2
-                self.windows_opened()
+                self.window_grew()
             case PingAnswered(data):
                 if data == _DRAIN_PING:
                     self._pong.set()

@@ -22,18 +22,25 @@ _READ_SIZE: Final = 2**16
 _LARGE_READ_SIZE: Final = 2**18
 # What was read is acted on in slices, so that one connection's flood of small frames holds up no other: a slice that
 # took longer than this many seconds makes the next ones smaller and lets the others have their turn.
-_FAIR_SHARE: Final = 0.001
-_SLICES: Final = (2**8, 2**16)
+_FAIR_SHARE: Final = 0.0005
+_SLICES: Final = (2**7, 2**16)
 _FIRST_SLICE: Final = 2**10
 # Reading stops when answers to what was read (pings, resets) pile up to this many times the output buffer: data of
 # calls stops at one. A peer that reads nothing could make us buffer without end.
 _CONTROL_FACTOR: Final = 4
+# How much of the connection's window a call that waits for it is expected to take.
+_WINDOW_SHARE: Final = 2**14
 # What is read and thrown away from a peer that still sends when we have closed.
 _LINGER_BYTES: Final = 2**20
 
 
 class Blocked(Protocol):
     """A call that waits until more may be sent."""
+
+    @property
+    def stream_id(self) -> int:
+        """Its stream."""
+        ...
 
     def window_opened(self) -> None:
         """More may be sent."""
@@ -62,7 +69,8 @@ class Connection(Generic[EngineT]):
         self._slice = _FIRST_SLICE
         self._closing = False
         self._broken = False
-        self.blocked: set[Blocked] = set()
+        self._blocked: dict[Blocked, None] = {}  # who waits for a window, in turn
+        self._window_grew = False
         self.heard_at = trio.current_time()
         self._heard: trio.Event | None = None
 
@@ -70,9 +78,34 @@ class Connection(Generic[EngineT]):
         """Act on one event of the engine's; must not wait."""
         raise NotImplementedError
 
-    def windows_opened(self) -> None:
-        """More may be sent, perhaps, on every stream that waits for it."""
-        for call in tuple(self.blocked):
+    def window_grew(self) -> None:
+        """The connection's window may be larger, or all of the streams'; those who wait learn of it in a moment."""
+        self._window_grew = True
+
+    def wait_for_window(self, call: Blocked) -> None:
+        """Tell a call when it may send, or should look whether it still can, and forget it."""
+        self._blocked[call] = None
+
+    def give_up_window(self, call: Blocked) -> None:
+        """A call does not wait any more."""
+        self._blocked.pop(call, None)
+
+    def share_window(self) -> None:
+        """Let some of those go on who wait for a window, in turn; whoever has sent, or given up, calls this again.
+
+        To wake all of them for each byte that the peer gives would be a thousand tasks' work for thirteen bytes of its.
+        """
+        window = self.engine.window if self._blocked else 0
+        woken = []
+        for call in self._blocked:
+            if window <= 0:
+                break
+            sendable = self.engine.sendable(call.stream_id) if self.engine.is_open(call.stream_id) else 1
+            if sendable > 0:
+                woken.append(call)
+                window -= min(sendable, _WINDOW_SHARE)
+        for call in woken:
+            del self._blocked[call]
             call.window_opened()
 
     def wake(self) -> None:
@@ -171,6 +204,9 @@ class Connection(Generic[EngineT]):
             end = start + self._slice
             for event in self.engine.receive(data[start:end], now):
                 self.on_event(event)
+            if self._window_grew:
+                self._window_grew = False
+                self.share_window()
             start = end
             if trio.current_time() - now < _FAIR_SHARE:
                 self._slice = min(2 * self._slice, _SLICES[1])

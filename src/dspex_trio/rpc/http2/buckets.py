@@ -19,12 +19,12 @@ class TokenBucket:
         self._tokens = burst
         self._last: float | None = None
 
-    def take(self, now: float) -> bool:
-        """Take one token; False when there is none left."""
+    def take(self, now: float, cost: float = 1) -> bool:
+        """Take so many tokens; False when there are not so many left."""
         if self._last is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
         self._last = now
-        if self._tokens < 1:
+        if self._tokens < cost:
             return False
-        self._tokens -= 1
+        self._tokens -= cost
         return True

@@ -22,6 +22,17 @@ from dspex_trio.rpc.http2.events import (
     StreamReset,
     WindowOpened,
 )
+from dspex_trio.rpc.http2.h2_control import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_STREAM,
+    PADDED,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+)
 from dspex_trio.rpc.http2.h2_frames import FramedH2Connection
 from dspex_trio.rpc.http2.header_codec import Field, literal
 from dspex_trio.rpc.http2.limits import Limits
@@ -36,6 +47,8 @@ _UPDATES_PER_DATA: Final = 4
 # What an unread message costs besides its bytes: empty ones would be free otherwise.
 _MESSAGE_OVERHEAD: Final = 100
 _MAX_CREDIT: Final = 4000
+# What one SETTINGS counts for: it may change the window of every call. gRPC's clients do that as data arrives, too.
+_SETTINGS_COST: Final = 10
 
 
 @dataclass(slots=True)
@@ -89,6 +102,7 @@ class Engine:
         self._connection_owed = 0
         self._free_updates = self._free_resets = 0
         self._free_ping = True
+        self._pings = 0  # of ours that were not answered
         self._control = TokenBucket(limits.control_burst, limits.control_rate)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(max(limits.connection_window - _DEFAULT_WINDOW, 1))
@@ -131,6 +145,7 @@ class Engine:
 
     def ping(self, data: bytes) -> None:
         """Queue a PING of eight bytes; a PingAnswered event carries them back."""
+        self._pings += 1
         self._h2.ping(data)
 
     def goaway(self, last_stream_id: int = _MAX_STREAM_ID, error_code: int = 0, debug: bytes = b"") -> None:
@@ -150,6 +165,11 @@ class Engine:
     def put_back(self, data: bytearray) -> None:
         """Take back what came out of `data_to_send` and could not be sent."""
         self._h2.put_back(data)
+
+    @property
+    def window(self) -> int:
+        """How many bytes of data the peer's window for the whole connection allows now."""
+        return int(self._h2.outbound_flow_control_window)
 
     def sendable(self, stream_id: int) -> int:
         """How many bytes of data the peer's windows allow on a stream now."""
@@ -268,28 +288,31 @@ class Engine:
             self._forget(state)
             self._events.append(StreamReset(event.stream_id, int(event.error_code)))
 
-    def _count_frame(self, frame: Any) -> None:
+    def _count_frame(self, kind: int, flags: int, payload: bytes) -> None:
         """Let through what work of ours explains, and a trickle of the rest; end connections that send more."""
-        if not self._is_explained(frame) and not self._control.take(self._now):
+        cost = self._unexplained(kind, flags, payload)
+        if cost and not self._control.take(self._now, cost):
             raise calm("too many frames that carry nothing")
 
-    def _is_explained(self, frame: Any) -> bool:
-        explained = False
-        match type(frame).__name__:
-            case "DataFrame":
-                explained = bool(frame.body_len or "END_STREAM" in frame.flags)
-            case "HeadersFrame" | "ContinuationFrame":
-                explained = True  # the number of calls is limited, and the size of each block
-            case "WindowUpdateFrame" if self._free_updates > 0:
-                self._free_updates -= 1
-                explained = True
-            case "RstStreamFrame" if self._free_resets > 0:
-                self._free_resets -= 1
-                explained = True
-            case "PingFrame":
-                explained = self._free_ping or "ACK" in frame.flags
-                self._free_ping = self._free_ping and "ACK" in frame.flags
-        return explained
+    def _unexplained(self, kind: int, flags: int, payload: bytes) -> int:
+        """How many tokens a frame costs; those that calls and their data bring about are free."""
+        cost = _SETTINGS_COST if kind == SETTINGS else 1
+        if kind == DATA:
+            padding = payload[0] + 1 if flags & PADDED and payload else 0
+            return 0 if len(payload) > padding or flags & END_STREAM else cost
+        if kind in {WINDOW_UPDATE, SETTINGS} and self._free_updates >= cost:
+            self._free_updates -= cost
+            return 0
+        if kind == RST_STREAM and self._free_resets:
+            self._free_resets -= 1
+            return 0
+        if kind == PING and flags & ACK and self._pings:
+            self._pings -= 1
+            return 0
+        if kind == PING and not flags & ACK and self._free_ping:
+            self._free_ping = False
+            return 0
+        return 0 if kind == CONTINUATION else cost  # a header block has limits of its own
 
     dispatch: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
         h2.events.DataReceived: _data_received,
