@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from dspex_trio import rpc
@@ -13,8 +12,7 @@ from dspex_trio.errors import ValueNotDecodable
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.generated.program_grpc import SnakepitBridgeStub
 from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest
-from dspex_trio.rpc.client_call import ClientCall
-from dspex_trio.rpc.stubs import Caller, CallOptions
+from dspex_trio.rpc.stubs import Caller
 from dspex_trio.rpc.target import Target
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.wire import decode_outcome, encode_request, program_from_json
@@ -64,26 +62,7 @@ async def open_client(
 
 
 def _authorized(channel: rpc.Channel, token: str | None) -> Caller:
-    return channel if token is None else _WithToken(channel, token)
-
-
-class _WithToken:
-    """A channel whose calls carry a bearer token."""
-
-    def __init__(self, channel: rpc.Channel, token: str) -> None:
-        self._channel = channel
-        self._token = ("authorization", f"Bearer {token}")
-
-    async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
-        return await self._channel.call(path, request, self._with_token(options))
-
-    def open(
-        self, path: str, options: CallOptions, request: bytes | None = None
-    ) -> AbstractAsyncContextManager[ClientCall]:
-        return self._channel.open(path, self._with_token(options), request)
-
-    def _with_token(self, options: CallOptions) -> CallOptions:
-        return replace(options, metadata=rpc.Metadata([*options.metadata.items(), self._token]))
+    return channel if token is None else rpc.Attached(channel, lambda: {"authorization": f"Bearer {token}"})
 
 
 class Client:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
-from dspex_trio import rpc, threads
+from dspex_trio import correlation, rpc, threads
 from dspex_trio.config import Settings
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess
+from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess, Watch
 from dspex_trio.programs import CARRIERS, ProgramSettings, current_interrupt, interrupt_of_frame, open_programs
 from dspex_trio.redaction import Redactor, secrets_in
 from dspex_trio.service.executor import ProgramExecutor
@@ -39,13 +39,22 @@ class Runtime:
     Attributes:
         settings: What it was opened with.
         servicers: What `serve` serves: the program service and, with an embedded store, that store.
+        redact: Takes secrets out of text that leaves.
     """
 
     def __init__(
-        self, settings: Settings, trials: Trials, sessions: Sessions, servicers: list[rpc.Servicer], margin: ReplyMargin
+        self,
+        settings: Settings,
+        trials: Trials,
+        sessions: Sessions,
+        servicers: list[rpc.Servicer],
+        *,
+        margin: ReplyMargin,
+        redact: Redactor,
     ) -> None:
         self.settings = settings
         self.servicers = servicers
+        self.redact = redact
         self._trials = trials
         self._sessions = sessions
         self._margin = margin
@@ -59,6 +68,7 @@ class Runtime:
         trial_id: str = "",
         options: TrialOptions | None = None,
         metadata: Mapping[str, str] | None = None,
+        watch: Watch | None = None,
     ) -> TrialOutcome:
         """Run one trial.
 
@@ -72,12 +82,12 @@ class Runtime:
             trial_id: The caller's name for the trial.
             options: What the outcome leaves out.
             metadata: What the caller wants to see again in logs and records.
+            watch: Told what happens while the trial is on the road.
 
         Raises:
             InvalidSpec: `program` is a mapping and not a program's JSON form.
         """
         arrived = trio.current_time()
-        deadline = min(trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
         return await self._trials.run(
             TrialRequest(
                 program=program if isinstance(program, Program) else program_from_json(program),
@@ -85,11 +95,32 @@ class Runtime:
                 session_id=session if isinstance(session, str) else session.session_id,
                 trial_id=trial_id,
                 arrived=arrived,
-                deadline=deadline - self._margin(),
+                deadline=self._deadline(arrived),
                 metadata=metadata or {},
                 options=options or TrialOptions(),
+                watch=watch,
             )
         )
+
+    async def call_in_slot(self, name: str, function: Callable[..., Any], /, *args: Any) -> Any:
+        """Run blocking code that is no trial, such as a tool, in a slot like one, and return what it returns.
+
+        The enclosing cancel scope is the deadline, as for a trial.
+
+        Raises:
+            Overloaded, ShuttingDown, DeadlineExceeded: In place of a trial's outcome of that kind.
+            ToolError: From whatever the function raised.
+        """
+        return await self._trials.call(name, self._deadline(trio.current_time()), function, *args)
+
+    def _deadline(self, arrived: float) -> float:
+        limit = min(trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
+        return limit - self._margin()
+
+    @property
+    def running(self) -> int:
+        """How many trials and tools are under way, queued ones included."""
+        return self._trials.running
 
     def session(self, session_id: str) -> SessionContext:
         """The session of that id in the runtime's store; it need not exist yet."""
@@ -137,7 +168,7 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
                 reply_margin=margin,
                 redact=redact,
             )
-            yield Runtime(settings, trials, sessions, [executor, *stores], margin)
+            yield Runtime(settings, trials, sessions, [executor, *stores], margin=margin, redact=redact)
 
 
 # A thread that ignores for so long that its trial is over counts as stuck, in seconds.
@@ -185,7 +216,8 @@ async def _open_sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, li
         yield bounded(in_process_stub(store), where="the embedded store"), [store]
     else:
         async with rpc.open_channel(settings.store, settings=STORE_CHANNEL) as channel:
-            yield bounded(BridgeServiceStub(channel), where=settings.store), []
+            stub = BridgeServiceStub(rpc.Attached(channel, correlation.headers))
+            yield bounded(stub, where=settings.store), []
 
 
 def _program_settings(settings: Settings) -> ProgramSettings:

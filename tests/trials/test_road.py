@@ -1,8 +1,19 @@
+import math
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import FailureKind, InvalidSpec, LmError, Stage, StoreUnavailable
+from dspex_trio.errors import (
+    DeadlineExceeded,
+    FailureKind,
+    InvalidSpec,
+    LmError,
+    ShuttingDown,
+    Stage,
+    StoreUnavailable,
+    ToolError,
+)
 from dspex_trio.model import Prediction, TraceEntry, TrialFailure, TrialSuccess
 
 from .fakes import FakeProgram, answers, bound, raises, request, sleeps, trials
@@ -185,3 +196,38 @@ async def test_a_trace_that_was_cut_while_it_was_recorded_says_so_after_success_
     failing.truncated = True
     outcome = await trials(failing).run(request())
     assert outcome.details == {"trace_truncated": "true"}
+
+
+async def test_a_call_that_is_no_trial_returns_what_it_returns_and_tells_what_it_raised():
+    road = trials(answers())
+
+    assert await road.call("upper", math.inf, str.upper, "x") == "X"
+    with pytest.raises(ToolError) as caught:
+        await road.call("float", math.inf, float, "x")
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert road.running == 0
+
+
+async def test_a_call_that_is_no_trial_waits_for_a_slot_and_is_stopped_by_its_deadline(autojump_clock):
+    """A tool holds a slot as a trial does: a worker for one trial runs one thing at a time."""
+    road = trials(answers())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(road.call, "first", math.inf, trio.sleep, 3)
+        await wait_all_tasks_blocked()
+        with pytest.raises(DeadlineExceeded):
+            await road.call("second", 2, trio.sleep, 0)
+        assert trio.current_time() == 2
+
+
+async def test_a_drain_ends_a_call_that_is_no_trial(autojump_clock):
+    road = trials(answers())
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def tool():
+            with pytest.raises(ShuttingDown):
+                await road.call("endless", math.inf, trio.sleep_forever)
+
+        await wait_all_tasks_blocked()
+        await road.drain(4)
+        assert trio.current_time() == 4

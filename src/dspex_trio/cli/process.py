@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from dspex_trio import correlation
 from dspex_trio.redaction import Redactor
 
 
@@ -27,11 +28,13 @@ class RedactingFormatter(logging.Formatter):
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(correlation)s%(message)s")
         self._redact = Redactor(secrets, os.environ)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The entry's text."""
+        """The entry's text, with the correlation id of what it is about."""
+        correlation_id = correlation.current()
+        record.correlation = f"[{correlation_id}] " if correlation_id else ""
         return self._redact(super().format(record))
 
 

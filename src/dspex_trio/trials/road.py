@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
 import trio
 
-from dspex_trio.errors import DeadlineExceeded, ProgramError, ShuttingDown, Stage, TrialCancelled, TrialError
+from dspex_trio.errors import DeadlineExceeded, ProgramError, ShuttingDown, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.model import (
     BoundVariable,
     HydratedProgram,
@@ -80,7 +81,7 @@ class Trials:
         self._admission = admission
         self._redact = redact
         self._on_outcome = on_outcome
-        self._running: set[_Trial] = set()
+        self._running: set[_Work] = set()
         self._idle = trio.Event()
 
     @property
@@ -95,19 +96,48 @@ class Trials:
         the trial is then told to `on_outcome` as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
         """
         trial = _Trial(request, self._executor.job(request.trial_id or request.program.name))
-        self._running.add(trial)
-        try:
-            outcome = await self._end_to_end(trial)
-        except BaseException:
-            # Cancelled, or Trio's own KeyboardInterrupt: nobody is answered, but the trial did take place.
-            self._on_outcome(request, self._failure(trial, trial.unanswered()))
-            raise
-        finally:
-            self._running.discard(trial)
-            if not self._running:
-                self._idle.set()
+        with self._under_way(trial):
+            try:
+                outcome = await self._end_to_end(trial)
+            except BaseException:
+                # Cancelled, or Trio's own KeyboardInterrupt: nobody is answered, but the trial did take place.
+                self._on_outcome(request, self._failure(trial, trial.unanswered()))
+                raise
         self._on_outcome(request, outcome)
         return outcome
+
+    async def call(self, name: str, deadline: float, function: Callable[..., Any], /, *args: Any) -> Any:
+        """Run blocking code that is no trial, such as an operator's tool, in a slot like one; returns what it returns.
+
+        Args:
+            name: What to call it in thread names and logs.
+            deadline: When it is stopped, on Trio's clock.
+            function: What to run, on `args`.
+            args: What to give it.
+
+        Raises:
+            Overloaded, ShuttingDown: As a trial would be.
+            DeadlineExceeded: The deadline passed.
+            ToolError: From whatever the function raised.
+        """
+        work = _Work(self._executor.job(name), deadline)
+        with self._under_way(work), work.scope:
+            async with self._admission.admit() as slot:
+                try:
+                    return await self._executor.run(contained, work.job, function, *args, job=work.job, slot=slot)
+                except Exception as error:
+                    raise ToolError(type_name(error)) from error
+        raise work.ending or DeadlineExceeded(f"the deadline of {name} passed")
+
+    @contextmanager
+    def _under_way(self, work: _Work) -> Iterator[None]:
+        self._running.add(work)
+        try:
+            yield
+        finally:
+            self._running.discard(work)
+            if not self._running:
+                self._idle.set()
 
     async def drain(self, grace: float) -> None:
         """Take no new trials, let running ones end for `grace` seconds, then end them as SHUTTING_DOWN.
@@ -117,8 +147,8 @@ class Trials:
         self._admission.close()
         with trio.move_on_after(grace):
             await self._until_idle()
-        for trial in self._running:
-            trial.end(ShuttingDown("the worker shut down before the trial ended"))
+        for work in self._running:
+            work.end(ShuttingDown("the worker shut down before the trial ended"))
         await self._until_idle()
 
     async def _until_idle(self) -> None:
@@ -191,25 +221,34 @@ class Trials:
         )
 
 
-class _Trial:
-    """One trial while it is on the road."""
+class _Work:
+    """What holds a slot: ends at its deadline, or earlier as `end` says."""
 
-    __slots__ = ("ending", "job", "program", "progress", "request", "scope", "variables")
+    __slots__ = ("ending", "job", "scope")
 
-    def __init__(self, request: TrialRequest, job: Job) -> None:
-        self.request = request
+    def __init__(self, job: Job, deadline: float) -> None:
         self.job = job
-        self.progress = Progress(request.arrived, request.watch)
-        self.scope = trio.CancelScope(deadline=request.deadline)
-        self.program: HydratedProgram | None = None
-        self.variables: Mapping[str, BoundVariable] = {}
+        self.scope = trio.CancelScope(deadline=deadline)
         self.ending: TrialError | None = None
 
     def end(self, error: TrialError) -> None:
-        """End the trial with a failure of that kind, unless it is already ending."""
+        """End it with a failure of that kind, unless it is already ending."""
         if not self.scope.cancel_called:
             self.ending = error
             self.scope.cancel()
+
+
+class _Trial(_Work):
+    """One trial while it is on the road."""
+
+    __slots__ = ("program", "progress", "request", "variables")
+
+    def __init__(self, request: TrialRequest, job: Job) -> None:
+        super().__init__(job, request.deadline)
+        self.request = request
+        self.progress = Progress(request.arrived, request.watch)
+        self.program: HydratedProgram | None = None
+        self.variables: Mapping[str, BoundVariable] = {}
 
     def unanswered(self) -> TrialError:
         """Why nobody is answered: the caller went away, or the answer to a deadline came too late for its caller."""
