@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -128,6 +129,19 @@ class Settings(BaseSettings):
         default=True,
         description="Whether a program that neither asks nor waits is ended by an exception raised into its thread.",
     )
+    isolation: Literal["thread", "process"] = Field(
+        default="thread",
+        description="Where programs run: in threads of the worker, or in child processes of it, which can be killed.",
+    )
+    isolate: Names = Field(
+        default=(), description="Programs, as `python_class` names them, that run in child processes in any case."
+    )
+    max_trials_per_child: int = Field(
+        default=0,
+        ge=0,
+        description="A child process is replaced after so many trials; 0 keeps it. With 1 no trial finds what another "
+        "one left in its process.",
+    )
     grace_seconds: float = Field(
         default=5.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
     )
@@ -174,6 +188,12 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_key go together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
+    @model_validator(mode="after")
+    def _children_can_be_killed(self) -> Self:
+        if (self.isolation == "process" or self.isolate) and not hasattr(os, "killpg"):
+            raise ValueError("isolation in child processes needs process groups, which this system has not")
         return self
 
     @field_validator("load")

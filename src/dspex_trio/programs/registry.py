@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import dspy
+
+Isolation: TypeAlias = Literal["thread", "process"]
+"""Where a program runs."""
 
 ModuleClass = TypeVar("ModuleClass", bound=type)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -14,15 +18,20 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 MODULE_REGISTRY: Final[dict[str, type[dspy.Module]]] = {}
 TOOL_REGISTRY: Final[dict[str, dspy.Tool]] = {}
 _REUSABLE: Final[set[type]] = set()
+_ISOLATION: Final[dict[type, Isolation]] = {}
 
 
-def register(name: str, *, reusable: bool = False) -> Callable[[ModuleClass], ModuleClass]:
+def register(
+    name: str, *, reusable: bool = False, isolation: Isolation | None = None
+) -> Callable[[ModuleClass], ModuleClass]:
     """Make a `dspy.Module` subclass available to program specifications under `name`.
 
     Args:
         name: What `python_class` says.
         reusable: Promise that a `copy.deepcopy` of an instance is as good as a new one; trials then get copies of a
             prototype, which is faster. Not true of a class whose tools or callbacks close over `self`.
+        isolation: `process` runs it in a child process, which is killed where it does not end; `thread` in a thread of
+            the worker. By default the worker's setting decides.
 
     Raises:
         TypeError: The class is no `dspy.Module` subclass.
@@ -41,6 +50,8 @@ def register(name: str, *, reusable: bool = False) -> Callable[[ModuleClass], Mo
         MODULE_REGISTRY[name] = cls
         if reusable:
             _REUSABLE.add(cls)
+        if isolation is not None:
+            _ISOLATION[cls] = isolation
         return cls
 
     return decorator
@@ -51,6 +62,30 @@ def get_module_class(name: str) -> type[dspy.Module]:
     if name not in MODULE_REGISTRY:
         raise KeyError(f"No dspy.Module registered with name '{name}'.")
     return MODULE_REGISTRY[name]
+
+
+def isolation_of(python_class: str) -> Isolation | None:
+    """Where the class that a specification names is registered to run; None if that was not said."""
+    cls = MODULE_REGISTRY.get(python_class)
+    if cls is None:
+        module, _, name = python_class.rpartition(".")
+        cls = getattr(sys.modules.get(module), name, None)
+    return _ISOLATION.get(cls) if isinstance(cls, type) else None
+
+
+def any_isolated() -> bool:
+    """Whether some class is registered to run in a child process."""
+    return any(_ISOLATION.get(cls) == "process" for cls in MODULE_REGISTRY.values())
+
+
+def homes() -> dict[str, list[str]]:
+    """Module → the names of the programs and tools that are registered there."""
+    found: dict[str, list[str]] = {}
+    for name, cls in MODULE_REGISTRY.items():
+        found.setdefault(cls.__module__, []).append(name)
+    for name, registered in TOOL_REGISTRY.items():
+        found.setdefault(registered.func.__module__, []).append(name)
+    return found
 
 
 def is_reusable(cls: type) -> bool:
