@@ -40,7 +40,7 @@ def _parameter(message: bridge_pb2.ParameterSpec) -> ToolParameter:
 
 def encode_tool_arguments(arguments: Mapping[str, Any]) -> dict[str, any_pb2.Any]:
     """Plain arguments of a call as snakepit reads them: bare JSON under StringValue; it refuses a packed one."""
-    return {name: any_pb2.Any(type_url=_STRING_URL, value=encode_json(value)) for name, value in arguments.items()}
+    return {name: _bare_json(value) for name, value in arguments.items()}
 
 
 def decode_tool_result(result: any_pb2.Any, binary: bytes) -> Any:
@@ -57,3 +57,46 @@ def decode_tool_result(result: any_pb2.Any, binary: bytes) -> Any:
         if result.type_url.rpartition("/")[2] != "google.protobuf.StringValue":
             raise
         return result.value.decode("utf-8", "replace")
+
+
+# ---- the owner's side -----------------------------------------------------------------------------------------------
+
+
+def encode_tool_spec(spec: ToolSpec) -> bridge_pb2.ToolSpec:
+    """A tool's description as snakepit writes it."""
+    message = bridge_pb2.ToolSpec(name=spec.name, description=spec.description, metadata={"exposed_to_python": "true"})
+    for each in spec.parameters:
+        parameter = message.parameters.add(
+            name=each.name,
+            type=each.type,
+            description=each.description,
+            required=each.required,
+            validation_json=encode_json(dict(each.constraints)).decode(),
+        )
+        if each.default is not MISSING:
+            parameter.default_value.CopyFrom(_bare_json(each.default))
+    return message
+
+
+def decode_tool_arguments(parameters: Mapping[str, any_pb2.Any]) -> dict[str, Any]:
+    """The arguments of a call.
+
+    Raises:
+        ValueNotDecodable: One of them cannot be decoded; the text names it.
+    """
+    arguments = {}
+    for name, value in parameters.items():
+        try:
+            arguments[name] = decode_any(value)
+        except ValueNotDecodable as error:
+            raise ValueNotDecodable(f"Invalid parameter {name}: {error}") from None
+    return arguments
+
+
+def encode_tool_result(value: Any) -> tuple[any_pb2.Any, bytes]:
+    """A plain result as snakepit writes it: bare JSON, or bytes beside an empty object."""
+    return (_bare_json({}), value) if isinstance(value, bytes) else (_bare_json(value), b"")
+
+
+def _bare_json(value: Any) -> any_pb2.Any:
+    return any_pb2.Any(type_url=_STRING_URL, value=encode_json(value))
