@@ -146,7 +146,8 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
     settings = settings or Settings()
     redact = Redactor([*secrets_in(settings.lm_args), settings.token or ""], os.environ)
     margin = ReplyMargin(settings.reply_margin_ms / 1e3)
-    with open_programs(_program_settings(settings), lm=lm, redact=redact) as loader, _threads_prepared(settings):
+    programs = open_programs(_program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
+    with programs as loader, _threads_prepared(settings):
         async with (
             threads.open_threads(patience=margin.patience, may_raise=settings.raise_in_threads) as workers,
             _open_sessions(settings) as (sessions, stores),

@@ -1,4 +1,5 @@
 import pytest
+import trio
 
 from dspex_trio.programs import ProgramSettings, open_programs
 from dspex_trio.programs import registry as registered
@@ -28,7 +29,9 @@ def trial():
         key = (id(model), settings)
         if key not in opened:
             context = open_programs(
-                settings or ProgramSettings(), lm=model if model is not None else answers(answer="yes")
+                settings or ProgramSettings(),
+                run_in_loop=trio.from_thread.run,
+                lm=model if model is not None else answers(answer="yes"),
             )
             opened[key] = (context, context.__enter__(), model)
         return Trial(opened[key][1], **program)

@@ -11,16 +11,55 @@ from dspex_trio.model import Program, Recording, Signature, TrialOptions, TrialR
 
 
 class Source:
-    """Variables by name, as one consistent read; a plain value stands for an untyped variable."""
+    """A session: variables by name, as one consistent read; a plain value stands for an untyped variable.
+
+    Attributes:
+        offered: Its tools' descriptions.
+        answer: What a tool does with its name and arguments.
+        refuse: Raised by writes, if it is set.
+        began: The kinds of reads in the order in which they began, and ended.
+    """
 
     def __init__(self, **values):
         self.values = values
         self.reads = []
+        self.offered = []
+        self.answer = lambda name, arguments: None
+        self.called = []
+        self.refuse = None
+        self.began = []
 
     async def get_variables(self, identifiers, *, not_before):
+        self.began.append("variables begin")
         await trio.lowlevel.checkpoint()
         self.reads.append((list(identifiers), not_before))
+        self.began.append("variables end")
         return {name: self._variable(name) for name in identifiers}
+
+    async def tools(self):
+        self.began.append("tools begin")
+        await trio.lowlevel.checkpoint()
+        self.began.append("tools end")
+        return self.offered
+
+    async def call_tool(self, name, arguments):
+        await trio.lowlevel.checkpoint()
+        self.called.append((name, arguments))
+        return self.answer(name, arguments)
+
+    async def set(self, identifier, value, *, expected_version=0):
+        return (await self.set_many({identifier: value}))[identifier]
+
+    async def set_many(self, updates):
+        await trio.lowlevel.checkpoint()
+        if self.refuse is not None:
+            raise self.refuse
+        versions = {}
+        for name, value in updates.items():
+            before = self._variable(name)
+            versions[name] = 1 if before is None else before.version + 1
+            self.values[name] = Variable(name, "", value, version=versions[name])
+        return versions
 
     def _variable(self, name):
         if name not in self.values:
@@ -81,6 +120,7 @@ class Trial:
         self.options = program.pop("options", TrialOptions())
         self.source = program.pop("source", Source())
         self.interrupt = program.pop("interrupt", Interrupt())
+        self.watch = program.pop("watch", None)
         self.program = Program(signature=signature, **program)
         self.threads = Threads()
         self.hydrated = None
@@ -88,7 +128,7 @@ class Trial:
 
     async def ready(self):
         """Hydrated and synchronised."""
-        request = TrialRequest(self.program, {}, options=self.options, arrived=1.0)
+        request = TrialRequest(self.program, {}, options=self.options, arrived=1.0, watch=self.watch)
         self.hydrated = await self.loader.hydrate(request, self.source, self.threads)
         self.variables = await self.hydrated.sync_variables()
         return self
@@ -103,6 +143,11 @@ class Trial:
 
     def prediction(self, **inputs):
         return self.hydrated.call(inputs, self.interrupt)
+
+    async def in_worker(self, **inputs):
+        """As `run`, in a thread that can reach the loop."""
+        await self.ready()
+        return await trio.to_thread.run_sync(lambda: self.call(**inputs))
 
     @property
     def module(self):

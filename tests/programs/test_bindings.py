@@ -181,7 +181,6 @@ async def test_a_value_that_the_parameter_does_not_take(trial, pipeline, path, v
         ("draft.lost", "does not exist"),
         ("judge", "does not exist"),
         ("reward", "does not exist"),
-        ("draft", "does not exist"),
         ("forward", "does not exist"),
         ("fixed", "does not exist"),
         ("_level", "does not exist"),

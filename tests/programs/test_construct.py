@@ -68,8 +68,8 @@ REACT = {"signature": "q -> a"}
         ({"signature": "q -> a", "dependencies": {"tools": ["text"]}}, "ReAct refuses its arguments"),
         (REACT | {"dependencies": {"tools": [], "signature": "x -> y"}}, "is given as the program's"),
         (REACT | {"dependencies": {"tools": [{"tool": "no"}]}}, "'tools[0]': no tool is registered as 'no'"),
-        (REACT | {"dependencies": {"tools": [{"elixir_tool": "x"}]}}, "'tools[0]': this worker has no"),
-        (REACT | {"dependencies": {"tools": {"elixir_tools": "*"}}}, "no source of Elixir tools"),
+        (REACT | {"dependencies": {"tools": [{"elixir_tool": "x"}]}}, "'tools[0]': the session has no Elixir tool 'x'"),
+        (REACT | {"dependencies": {"tools": {"elixir_tools": 5}}}, 'elixir_tools takes "*"'),
     ],
 )  # fmt: skip
 async def test_arguments_that_the_constructor_does_not_take(trial, program, told):

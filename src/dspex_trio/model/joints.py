@@ -120,7 +120,7 @@ class ProgramLoader(Protocol):
         Raises:
             InvalidSpec, ClassNotFound, ImportNotAllowed: The specification is at fault.
             ProgramError: The program's own code raised on import or in its constructor.
-            VariableNotFound, VariableInvalid, StoreUnavailable: A class comes from a variable, or tools from the session.
+            VariableNotFound, VariableInvalid, StoreUnavailable: A variable picks a class, or the session has the tools.
         """
         ...
 

@@ -9,6 +9,8 @@ from typing import Final
 import dspy
 
 from dspex_trio.errors import InvalidSpec
+from dspex_trio.model import RunInLoop
+from dspex_trio.programs.choices import replace_submodule
 from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.hydrated import Hydrated
@@ -18,6 +20,7 @@ from dspex_trio.programs.loading import CannotLoad, operators_modules
 from dspex_trio.programs.patches import WATCHERS, current_interrupt, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.private import UnsupportedDspy
 from dspex_trio.programs.registry import MODULE_REGISTRY, RegisteredTool, get_module_class, register, tool
+from dspex_trio.programs.session import no_loop
 from dspex_trio.programs.settings import ProgramSettings
 
 __all__ = [
@@ -37,18 +40,32 @@ __all__ = [
 ]
 
 
-CARRIERS: Final = (Hydrated.call, Loader.build, construct, import_module, RegisteredTool.__call__, *WATCHERS)
+CARRIERS: Final = (
+    Hydrated.call,
+    Loader.build,
+    Loader.finish,
+    construct,
+    replace_submodule,
+    import_module,
+    RegisteredTool.__call__,
+    *WATCHERS,
+)
 """Functions of ours that are on the stack while a program's code runs, and that bear being left at any point."""
 
 
 @contextmanager
 def open_programs(
-    settings: ProgramSettings, *, lm: dspy.BaseLM | None = None, redact: Callable[[str], str] = str
+    settings: ProgramSettings,
+    *,
+    run_in_loop: RunInLoop = no_loop,
+    lm: dspy.BaseLM | None = None,
+    redact: Callable[[str], str] = str,
 ) -> Iterator[Loader]:
     """Import the operator's modules, prepare DSPy, and give the loader; on leaving, DSPy is as it was.
 
     Args:
         settings: What the operator decided.
+        run_in_loop: Has a program's thread wait for its session; without it, programs have none.
         lm: A ready language model for programs that name none, in place of `settings.lm`.
         redact: Takes secrets out of what is recorded.
 
@@ -65,4 +82,4 @@ def open_programs(
             models.preload()
         except InvalidSpec as error:
             raise CannotLoad(f"--lm: {error}") from error
-        yield Loader(settings, models, loaded, redact)
+        yield Loader(settings, models, loaded, redact, run_in_loop)

@@ -35,6 +35,11 @@ _MANAGED: Final = frozenset(
 _PLAIN: Final = (type(None), bool, int, float, str, bytes)
 
 
+def is_parameter_name(name: str) -> bool:
+    """Whether a path that ends so always stands for a setting of predictors, whatever the module has of that name."""
+    return name in SAMPLING or name in {"model", "instructions", "demos"}
+
+
 class Target(Protocol):
     """The trial's language model, as far as parameters change it."""
 

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
 
 from dspex_trio.errors import InvalidSpec, ProgramError
-from dspex_trio.model import Program
+from dspex_trio.model import Program, ToolSpec
 from dspex_trio.programs.lm_arguments import is_forbidden, refusal
-from dspex_trio.programs.registry import TOOL_REGISTRY, is_dspys
+from dspex_trio.programs.registry import is_dspys
 from dspex_trio.programs.settings import ProgramSettings
+from dspex_trio.programs.tools import Dependencies
 
 
 def construct(
-    cls: type[dspy.Module], program: Program, signature: type[dspy.Signature] | None, settings: ProgramSettings
+    cls: type[dspy.Module],
+    program: Program,
+    signature: type[dspy.Signature] | None,
+    settings: ProgramSettings,
+    elixir_tools: Sequence[ToolSpec] = (),
 ) -> dspy.Module:
     """Call the class once. Runs user code: for a worker thread.
 
+    Args:
+        cls: The class.
+        program: The specification.
+        signature: Its signature.
+        settings: What the operator decided.
+        elixir_tools: The tools that the trial's session offers.
+
     Raises:
-        InvalidSpec: The constructor does not take these arguments, or a tool is not registered.
+        InvalidSpec: The constructor does not take these arguments, or there is no such tool.
         ProgramError: The constructor raised.
     """
-    keywords = {name: _dependency(value, name) for name, value in program.dependencies.items()}
+    dependencies = Dependencies(elixir_tools)
+    keywords = {name: dependencies.resolve(value, name) for name, value in program.dependencies.items()}
     if isinstance(keywords.get("signature"), str) or (signature is not None and "signature" in keywords):
         # DSPy would parse the text, and import whatever its types name.
         raise InvalidSpec("dependency 'signature': a signature is given as the program's signature, and once")
@@ -65,20 +78,3 @@ def _check_arguments(cls: type[dspy.Module], keywords: Mapping[str, Any], settin
     }
     if (why := refusal(handed_on, settings.allow_lm_arg)) is not None:
         raise InvalidSpec(f"the dependencies of {cls.__name__}: {why}")
-
-
-def _dependency(value: Any, where: str) -> Any:
-    """Put registered tools where `{"tool": "name"}` stands, at any depth."""
-    match value:
-        case {"tool": str(name), **rest} if not rest:
-            if (tool := TOOL_REGISTRY.get(name)) is None:
-                known = ", ".join(sorted(TOOL_REGISTRY)) or "none"
-                raise InvalidSpec(f"dependency {where!r}: no tool is registered as {name!r} (registered: {known})")
-            return tool
-        case {"elixir_tool": _, **rest} | {"elixir_tools": _, **rest} if not rest:
-            raise InvalidSpec(f"dependency {where!r}: this worker has no source of Elixir tools")
-        case dict():
-            return {key: _dependency(item, f"{where}.{key}") for key, item in value.items()}
-        case list():
-            return [_dependency(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    return value

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec, LmError, ToolError
-from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialOptions
+from dspex_trio.errors import InvalidSpec, LmError, ToolError, TrialError
+from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialOptions, Watch
 from dspex_trio.programs import registry
 from dspex_trio.programs.inputs import Inputs
 from dspex_trio.programs.mixin import VariableAwareMixin
 from dspex_trio.programs.private import tool_module
 from dspex_trio.programs.recorder import Recorder
+from dspex_trio.programs.session import SESSION, ProgramSession
 from dspex_trio.programs.trial_model import TrialModel
 from dspex_trio.values import plain
 
@@ -29,9 +31,12 @@ class Hydrated:
         inputs: Checks its inputs.
         names: Its predictors' stages → their names.
         options: What to leave out of the recording.
-        chosen: The variable that picked its class, if one did.
+        chosen: Parameter → the variable that picked its class, or a submodule's.
+        session: The trial's session.
+        warnings: What synchronising has to say; filled until the call.
         redact: Takes secrets out of what is recorded.
         allow_repr: Whether what is no JSON is shown by its `repr`.
+        watch: Told of what the program does.
     """
 
     def __init__(
@@ -43,8 +48,11 @@ class Hydrated:
         names: Mapping[str, str],
         options: TrialOptions,
         chosen: Mapping[str, BoundVariable],
+        session: ProgramSession,
+        warnings: Sequence[str],
         redact: Callable[[str], str],
         allow_repr: bool,
+        watch: Watch | None,
     ) -> None:
         self.module = module
         self._model = model
@@ -52,8 +60,11 @@ class Hydrated:
         self._names = names
         self._options = options
         self._chosen = chosen
+        self._session = session
+        self._warnings = warnings
         self._redact = redact
         self._allow_repr = allow_repr
+        self._watch = watch
         self._recorder: Recorder | None = None
 
     async def sync_variables(self) -> dict[str, BoundVariable]:
@@ -64,8 +75,12 @@ class Hydrated:
     def call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
         """Run the program; as `HydratedProgram.call` says. Errors of LMs and tools have the original as their cause."""
         arguments = self._inputs.check(inputs)
-        recorder = self._recorder = Recorder(self.module, self._names, self._options, interrupt, self._redact)
-        with dspy.context(lm=self._model.lm, warn_on_type_mismatch=False, **recorder.settings()):
+        recorder = self._recorder = Recorder(
+            self.module, self._names, self._options, interrupt, self._redact, watch=self._watch
+        )
+        self._session.begin()
+        settings = {**recorder.settings(), SESSION: self._session}
+        with dspy.context(lm=self._model.lm, warn_on_type_mismatch=False, **settings):
             try:
                 result = self.module(**arguments)
             except Exception as error:
@@ -78,14 +93,15 @@ class Hydrated:
 
     def recording(self) -> Recording:
         """What was seen until now."""
-        return self._recorder.recording() if self._recorder is not None else Recording()
+        seen = self._recorder.recording() if self._recorder is not None else Recording()
+        return replace(seen, written=written) if (written := self._session.written()) else seen
 
     def _prediction(self, result: Any) -> Prediction:
         """What a program returned, made plain.
 
         A `dspy.Prediction` gives its fields and completions, a mapping its items; anything else is the field `result`.
         """
-        warnings: list[str] = []
+        warnings = list(self._warnings)
         completions: list[Mapping[str, Any]] = []
         if isinstance(result, dspy.Example):  # Prediction is one
             fields = dict(result.items())
@@ -115,7 +131,9 @@ class Hydrated:
 
 
 def _blamed(error: Exception, *, has_lm: bool) -> Exception | None:
-    """Say whose fault an exception was; None for the program's own."""
+    """Say whose fault an exception was; None for the program's own, and for what says so itself."""
+    if isinstance(error, TrialError):
+        return None  # a session or an Elixir tool
     if isinstance(error, dspy.LMError):
         return LmError(
             str(error),

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec, VariableInvalid
+from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import (
+    Binding,
     BoundVariable,
     LanguageModel,
     Program,
+    RunInLoop,
     RunInThread,
     Signature,
+    ToolSpec,
     TrialRequest,
+    TrialSession,
     Variable,
-    VariableSource,
 )
 from dspex_trio.programs.bindings import Parameters
+from dspex_trio.programs.choices import MODULE_CHOICE, chosen_classes, replace_submodule, submodule_choices
 from dspex_trio.programs.classes import ImportPolicy, resolve_class
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.hydrated import Hydrated
 from dspex_trio.programs.inputs import inputs_of
 from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.programs.lms import LanguageModels
-from dspex_trio.programs.mixin import MODULE_CHOICE, Bindings, bound_value, make_variable_aware, variable_aware
+from dspex_trio.programs.mixin import Bindings, make_variable_aware, variable_aware
 from dspex_trio.programs.prototypes import Prototypes
 from dspex_trio.programs.registry import is_reusable
+from dspex_trio.programs.session import ProgramSession, read_at_once
 from dspex_trio.programs.settings import ProgramSettings
 from dspex_trio.programs.signatures import make_signature
 from dspex_trio.programs.states import load_state
+from dspex_trio.programs.tools import wants_elixir_tools
 from dspex_trio.programs.trial_model import TrialModel
 from dspex_trio.variables import show
 
@@ -61,6 +67,23 @@ class _Built:
         return copy.deepcopy(self.module, {id(model): model.copy() for model in self.own})
 
 
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    """A constructed program whose submodules' classes are not known yet.
+
+    Attributes:
+        program: Its specification.
+        module: The instance.
+        signature: The specification's signature.
+        choices: The bindings that pick submodules' classes.
+    """
+
+    program: Program
+    module: dspy.Module
+    signature: type[dspy.Signature] | None
+    choices: tuple[Binding, ...]
+
+
 class Loader:
     """Makes program instances; the runtime's ProgramLoader.
 
@@ -73,18 +96,21 @@ class Loader:
         models: The language models.
         loaded: Names of the operator's modules that were imported.
         redact: Takes secrets out of what is recorded.
+        run_in_loop: Has a program's thread wait for its session.
     """
 
     def __init__(
         self,
         settings: ProgramSettings,
         models: LanguageModels,
-        loaded: tuple[str, ...] = (),
-        redact: Callable[[str], str] = str,
+        loaded: tuple[str, ...],
+        redact: Callable[[str], str],
+        run_in_loop: RunInLoop,
     ) -> None:
         self._settings = settings
         self._models = models
         self._redact = redact
+        self._run_in_loop = run_in_loop
         self._policy = ImportPolicy((*loaded, *settings.allow_import))
         self._prototypes: Prototypes[_Built] = Prototypes(settings.max_prototypes)
 
@@ -94,30 +120,43 @@ class Loader:
 
         self._signature = signature
 
-    async def hydrate(self, request: TrialRequest, source: VariableSource, run_in_thread: RunInThread) -> Hydrated:
+    async def hydrate(self, request: TrialRequest, session: TrialSession, run_in_thread: RunInThread) -> Hydrated:
         """Resolve, construct and bind the program of `request`; as `ProgramLoader.hydrate` says."""
         program = request.program
-        chosen: dict[str, BoundVariable] = {}
+        wanted = list(dict.fromkeys(binding.variable for binding in program.config_space))
+        of_class = [binding for binding in program.config_space if binding.parameter == MODULE_CHOICE]
+        tools = wants_elixir_tools(program.dependencies)
         known: Mapping[str, Variable | None] = {}
-        if any(binding.parameter == MODULE_CHOICE for binding in program.config_space):
-            program, chosen, known = await self._choose_class(request, source)
+        offered: Sequence[ToolSpec] = ()
+        if of_class or tools:
+            known, offered = await read_at_once(session, wanted, tools=tools, not_before=request.arrived)
+        chosen = chosen_classes(of_class, known)
+        if MODULE_CHOICE in chosen:
+            program = replace(program, python_class=chosen[MODULE_CHOICE].value)
 
         model = TrialModel(self._models, program.lm, no_cache=request.options.no_cache)
-        key = self._prototypes.key(program)
+        key = self._prototypes.key(program, offered)
+        choices: tuple[Binding, ...] = ()
         if (built := self._prototypes.get(key)) is not None:
             module = built.clone()
         else:
-            built, module = await run_in_thread(self.build, program, key)
+            made = await run_in_thread(self.build, program, key, offered)
+            if isinstance(made, _Unfinished):
+                choices = made.choices
+                known = known or await session.get_variables(wanted, not_before=request.arrived)
+                chosen |= (picked := chosen_classes(choices, known))
+                made = await run_in_thread(self.finish, made, picked)
+            built, module = made
 
         if built.asked or built.own:
             model.adopt(module, built.asked)
         parameters = Parameters(module, self._settings, model)
-        bindings = Bindings(source, parameters.find, request.arrived)
-        bindings.known = dict(known)
-        make_variable_aware(module, bindings)
+        bindings = Bindings(session, parameters.find, request.arrived, known)
+        of_program = ProgramSession(session, self._run_in_loop, request.deadline)
+        make_variable_aware(module, bindings, of_program)
         _set_parameters(parameters, program.parameters)
         for binding in program.config_space:
-            if binding.parameter != MODULE_CHOICE:
+            if binding not in of_class and binding not in choices:
                 await module.bind_to_variable(
                     binding.parameter, binding.variable, optional=binding.optional, default=binding.default
                 )
@@ -128,25 +167,27 @@ class Loader:
             names=built.names,
             options=request.options,
             chosen=chosen,
+            session=of_program,
+            warnings=bindings.warnings,
             redact=self._redact,
             allow_repr=self._settings.allow_repr,
+            watch=request.watch,
         )
 
-    def build(self, program: Program, key: str | None) -> tuple[_Built, dspy.Module]:
-        """What the program is made of, and an instance for this trial. Runs user code: for a worker thread."""
+    def build(
+        self, program: Program, key: str | None, elixir_tools: Sequence[ToolSpec] = ()
+    ) -> tuple[_Built, dspy.Module] | _Unfinished:
+        """What the program is made of, and an instance for this trial. Runs user code: for a worker thread.
+
+        Unfinished where variables pick classes of submodules, which are known by name only now.
+        """
         cls = resolve_class(program.python_class, self._policy)
         signature = None if program.signature is None else self._signature(cast("Any", program.signature))
-        module = construct(cls, program, signature, self._settings)
-        asked = load_state(module, program.state, self._settings) if program.state is not None else {}
-        predictors = module.named_predictors()
-        built = _Built(
-            module=module,
-            signature=signature,
-            asked=asked,
-            own=tuple(p.lm for _, p in predictors if isinstance(p.lm, dspy.BaseLM)),
-            names={p.stage: name for name, p in predictors},
-        )
-        variable_aware(cast("Any", type(module)))
+        module = construct(cls, program, signature, self._settings, elixir_tools)
+        unfinished = _Unfinished(program, module, signature, submodule_choices(module, program))
+        if unfinished.choices:
+            return unfinished
+        built, module = self.finish(unfinished, {})
         if key is None or not is_reusable(type(module)):
             return built, module
         try:
@@ -156,23 +197,22 @@ class Loader:
         self._prototypes.keep(key, built)
         return built, clone
 
-    async def _choose_class(
-        self, request: TrialRequest, source: VariableSource
-    ) -> tuple[Program, dict[str, BoundVariable], Mapping[str, Variable | None]]:
-        """Read every variable at once, since the one that picks the class must be of the same moment as the rest."""
-        program = request.program
-        wanted = list(dict.fromkeys(binding.variable for binding in program.config_space))
-        known = await source.get_variables(wanted, not_before=request.arrived)
-        for binding in program.config_space:
-            if binding.parameter != MODULE_CHOICE or (bound := bound_value(binding, known)) is None:
-                continue
-            if not isinstance(bound.value, str):
-                raise VariableInvalid(
-                    f"variable {binding.variable!r} is {show(bound.value)}, but parameter {MODULE_CHOICE!r} takes the "
-                    f"name of a program class"
-                )
-            return replace(program, python_class=bound.value), {MODULE_CHOICE: bound}, known
-        return program, {}, known
+    def finish(self, made: _Unfinished, chosen: Mapping[str, BoundVariable]) -> tuple[_Built, dspy.Module]:
+        """The program with its submodules as chosen, and its state loaded. Runs user code: for a worker thread."""
+        program, module = made.program, made.module
+        for path, bound in chosen.items():
+            replace_submodule(module, path, bound.value, self._policy, self._settings)
+        asked = load_state(module, program.state, self._settings) if program.state is not None else {}
+        predictors = module.named_predictors()
+        built = _Built(
+            module=module,
+            signature=made.signature,
+            asked=asked,
+            own=tuple(p.lm for _, p in predictors if isinstance(p.lm, dspy.BaseLM)),
+            names={p.stage: name for name, p in predictors},
+        )
+        variable_aware(cast("Any", type(module)))
+        return built, module
 
 
 def _set_parameters(parameters: Parameters, values: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import dspy
 
@@ -12,10 +12,10 @@ from dspex_trio.errors import ProgramError, VariableInvalid, VariableNotFound
 from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, VariableSource
 from dspex_trio.programs.bindings import Parameter
 from dspex_trio.programs.lm_arguments import Refused
+from dspex_trio.programs.session import ProgramSession
 from dspex_trio.variables import check_value, show
 
-MODULE_CHOICE: Final = "python_class"
-"""The binding that picks the class; it is read before there is a module to bind."""
+_NUMBERS = (bool, int, float)
 
 
 class Bindings:
@@ -25,15 +25,23 @@ class Bindings:
         source: Where values come from.
         find: Path → parameter, or InvalidSpec.
         not_before: No value that the store was asked for before this time may be used.
+        known: Variables of this trial that were read already, in the same consistent read as the rest.
     """
 
-    def __init__(self, source: VariableSource, find: Callable[[str], Parameter], not_before: float) -> None:
+    def __init__(
+        self,
+        source: VariableSource,
+        find: Callable[[str], Parameter],
+        not_before: float,
+        known: Mapping[str, Variable | None],
+    ) -> None:
         self._source = source
         self._find = find
         self._not_before = not_before
+        self._known = known
         self._bound: dict[str, tuple[Binding, Parameter]] = {}
-        self.known: dict[str, Variable | None] = {}
-        """Variables of this trial that were read already, in the same consistent read as the rest."""
+        self.warnings: list[str] = []
+        """What became of values that parameters do not take as they are."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bindings:
         return self
@@ -45,8 +53,8 @@ class Bindings:
         wanted = dict.fromkeys(binding.variable for binding, _ in self._bound.values())
         if not wanted:
             return {}
-        if wanted.keys() <= self.known.keys():
-            found: Mapping[str, Variable | None] = self.known
+        if wanted.keys() <= self._known.keys():
+            found: Mapping[str, Variable | None] = self._known
         else:
             found = await self._source.get_variables(list(wanted), not_before=self._not_before)
         values = [(parameter, bound_value(binding, found)) for binding, parameter in self._bound.values()]
@@ -57,7 +65,12 @@ class Bindings:
         for (parameter, bound), value in zip(given, checked, strict=True):
             _taken(parameter.apply, value, bound)
             applied[parameter.path] = bound
-        self.known = {}
+            if isinstance(bound.value, _NUMBERS) and type(value) is not type(bound.value):
+                self.warnings.append(
+                    f"parameter {parameter.path!r} takes {type(value).__name__}: {show(bound.value)} of variable "
+                    f"{bound.variable!r} became {show(value)}"
+                )
+        self._known = {}
         return applied
 
 
@@ -98,6 +111,7 @@ class VariableAwareMixin:
     """What a program instance gains; applied by `make_variable_aware`, never constructed."""
 
     _dspex_bindings: Bindings
+    _dspex_session: ProgramSession
 
     async def bind_to_variable(
         self, parameter: str, variable: str, *, optional: bool = False, default: Any = MISSING
@@ -123,14 +137,26 @@ class VariableAwareMixin:
         return await self._dspex_bindings.sync()
 
 
+class _Session:
+    """`module.session`. An attribute that the program sets itself is its own, since this only answers what is unset."""
+
+    def __get__(self, module: Any, owner: type) -> ProgramSession:
+        if module is None:
+            raise AttributeError(f"class {owner.__name__} has no session; its instances do")
+        return cast("ProgramSession", module._dspex_session)  # noqa: SLF001 - set below
+
+
 @cache
 def variable_aware(cls: Any) -> type:
     """The class with the mixin. Runs user code where a base has `__init_subclass__`, so for a worker thread at first.
 
     Raises ProgramError when that code raises.
     """
+    namespace: dict[str, Any] = {"__module__": cls.__module__}
+    if not any("session" in vars(base) for base in cls.__mro__):
+        namespace["session"] = _Session()
     try:
-        return type(f"VariableAware{cls.__name__}", (VariableAwareMixin, cls), {"__module__": cls.__module__})
+        return type(f"VariableAware{cls.__name__}", (VariableAwareMixin, cls), namespace)
     except Exception as error:
         raise ProgramError(f"the mixin cannot be applied to {cls.__name__}") from error
 
@@ -141,7 +167,8 @@ def program_class(module: object) -> type:
     return cls.__bases__[1] if cls.__bases__[0] is VariableAwareMixin else cls
 
 
-def make_variable_aware(module: dspy.Module, bindings: Bindings) -> None:
+def make_variable_aware(module: dspy.Module, bindings: Bindings, session: ProgramSession) -> None:
     """Give an instance the mixin by exchanging its class; its constructor does not run again."""
     module.__class__ = variable_aware(cast("Any", type(module)))
     vars(module)["_dspex_bindings"] = bindings  # past a __setattr__ of the program's own
+    vars(module)["_dspex_session"] = session

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
-from dspex_trio.model import Program
+from dspex_trio.model import Program, ToolSpec
 
 Built = TypeVar("Built")
 
@@ -25,7 +26,7 @@ class Prototypes(Generic[Built]):
         self._kept: OrderedDict[str, Built] = OrderedDict()
 
     @staticmethod
-    def key(program: Program) -> str | None:
+    def key(program: Program, elixir_tools: Sequence[ToolSpec] = ()) -> str | None:
         """What an instance depends on: all but parameters, bindings and the language model, which copies get.
 
         None where the content is more than JSON can tell apart, such as an object of an embedding program: then the
@@ -33,7 +34,8 @@ class Prototypes(Generic[Built]):
         """
         if not (_is_json(program.dependencies) and _is_json(program.state)):
             return None
-        return json.dumps([program.python_class, repr(program.signature), program.dependencies, program.state])
+        about = [program.python_class, repr(program.signature), program.dependencies, program.state]
+        return json.dumps([*about, repr(elixir_tools)] if elixir_tools else about)
 
     def get(self, key: str | None) -> Built | None:
         """What is kept under that key."""

@@ -251,7 +251,7 @@ class SessionContext:
             arguments: Argument → value.
 
         Raises:
-            ToolError: The tool failed, or there is none; the text is the tool's. Also for arguments without a JSON form.
+            ToolError: The tool failed, or there is none: the text is the tool's. Or an argument has no JSON form.
             StoreUnavailable: The store cannot be reached; whether the tool ran is then unknown.
         """
         warnings: list[str] = []
