@@ -4,7 +4,6 @@ import json
 import ssl
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 
 import pytest
@@ -76,21 +75,6 @@ def test_what_does_not_end_is_told_in_words():
     assert list(selftest._about_connections(case, 1, 1)) == []
     assert list(selftest._about_connections(case, 0, 0)) == ["the provider was asked 0 times, not 1"]
     assert list(selftest._about_connections(case, 1, 0)) == ["the provider saw 0 of 1 connections closed"]
-
-
-async def test_only_threads_that_are_ended_are_passed_over_in_silence(found, monkeypatch):
-    """A thread that dies of anything else is news."""
-    told = []
-    monkeypatch.setattr(threading, "excepthook", told.append)
-
-    async def examine_all(_tell):
-        for error in (cli.JobCancelled(), ValueError("news")):
-            threading.excepthook(threading.ExceptHookArgs((type(error), error, None, None)))
-
-    monkeypatch.setattr(cli, "examine_all", examine_all)
-    assert await cli.check(as_json=True) == 0
-    assert [end.exc_type for end in told] == [ValueError]
-    assert threading.excepthook == told.append
 
 
 def test_the_certificate_passes_the_strictest_verification():

@@ -142,12 +142,19 @@ def stack_of(source, name):
     return frames[0]
 
 
-def test_files_that_keep_shared_state_can_be_named():
+def test_modules_that_keep_shared_state_can_be_named(tmp_path, monkeypatch):
     """A connection pool that an exception leaves halfway would cost every later trial."""
-    assert bears_an_exception(stack_of("stop()", "/lib/program.py"))
-    assert bears_an_exception(stack_of("stop()", "/lib/test_pool/connections.py"))
-    keep_whole("/lib/test_pool/")
-    assert not bears_an_exception(stack_of("stop()", "/lib/test_pool/connections.py"))
+    package, module = tmp_path / "test_pool" / "__init__.py", tmp_path / "test_pool_too.py"
+    package.parent.mkdir()
+    for file in (package, module):
+        file.touch()
+    inside, beside = str(package.with_name("connections.py")), str(tmp_path / "test_pool_three.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert bears_an_exception(stack_of("stop()", inside))
+    keep_whole("test_pool", "test_pool_too", "test_pool_absent", "test_pool_absent.below")
+    assert not bears_an_exception(stack_of("stop()", inside))
+    assert not bears_an_exception(stack_of("stop()", str(module)))
+    assert bears_an_exception(stack_of("stop()", beside))
 
 
 @pytest.mark.parametrize("module", [importlib, logging, threading, queue, socket, ssl, concurrent.futures.thread])

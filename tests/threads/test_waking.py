@@ -427,6 +427,44 @@ async def test_the_host_thread_is_never_taken_for_the_jobs():
     assert seen == [job, None]
 
 
+@pytest.mark.parametrize(("owner", "name"), [(threading, "excepthook"), (sys, "unraisablehook")])
+def test_threads_and_finalisers_that_a_cancel_ended_are_no_news_but_others_are(owner, name, monkeypatch):
+    from dspex_trio.threads.seam import hooks
+
+    told = []
+    monkeypatch.setattr(owner, name, lambda news: told.append(news.exc_type))
+    with hooks():
+        for error in (JobCancelled, ValueError):
+            getattr(owner, name)(threading.ExceptHookArgs((error, error(), None, None)))
+    assert told == [ValueError]
+
+
+async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, capfd):
+    """As the one that dspy.streamify fills its queue from."""
+    from contextvars import copy_context
+
+    job, helpers = Job(), []
+
+    def work():
+        helpers.append(threading.Thread(target=copy_context().run, args=(time.sleep, 60)))
+        helpers[0].start()
+        helpers[0].join()
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def cancel():
+                while not blocked(job):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+
+            await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
+    await trio.to_thread.run_sync(helpers[0].join, 10)
+    assert not helpers[0].is_alive()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_seam_is_counted_and_taken_back_where_it_is_still_ours():
     from dspex_trio.threads.seam import hooks
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from typing import Final
@@ -14,7 +11,6 @@ from typing import Final
 import click
 
 from dspex_trio.selftest.run import DEADLINE, Finding, examine_all
-from dspex_trio.threads import JobCancelled
 
 PACKAGES: Final = ("dspex-trio", "dspy", "litellm", "openai", "httpx", "requests", "trio", "anyio")
 HEADINGS: Final = ("", "what", "rung", "seen", "answer", "thread", "provider")
@@ -37,30 +33,13 @@ async def check(*, as_json: bool) -> int:
             if finding.why:
                 click.echo(f"        {finding.why}")
 
-    with _quiet_about_ended_threads():
-        await examine_all(tell)
+    await examine_all(tell)
     failed = sum(bool(finding.why) for finding in found)
     if as_json:
         click.echo(json.dumps({"versions": versions, "ok": not failed, "findings": [_plain(each) for each in found]}))
     else:
         click.echo(f"{len(found) - failed} of {len(found)} work" + (f", {failed} FAILED" if failed else ""))
     return 1 if failed else 0
-
-
-@contextmanager
-def _quiet_about_ended_threads() -> Iterator[None]:
-    """A thread of a library's own that is ended by an exception is told to standard error; here that is the point."""
-    tell = threading.excepthook
-
-    def quietly(end: threading.ExceptHookArgs) -> None:
-        if end.exc_type is not JobCancelled:
-            tell(end)
-
-    threading.excepthook = quietly
-    try:
-        yield
-    finally:
-        threading.excepthook = tell
 
 
 def _versions() -> dict[str, str]:

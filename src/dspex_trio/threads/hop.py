@@ -34,6 +34,10 @@ def run_in_loop(function: Callable[..., Awaitable[T]], *args: Any) -> T:
     values: list[T] = []
     errors: list[Exception] = []
 
+    def wake_thread() -> None:
+        with suppress(RuntimeError):  # the job's end woke it first
+            waiter.release()
+
     async def call() -> None:
         try:
             with trio.CancelScope() as scope:
@@ -45,11 +49,17 @@ def run_in_loop(function: Callable[..., Awaitable[T]], *args: Any) -> T:
                 finally:
                     forget()
         finally:
-            with suppress(RuntimeError):  # the thread was woken first
-                waiter.release()
+            wake_thread()
 
     context = contextvars.copy_context()
-    token.run_sync_soon(lambda: context.run(lambda: nursery.start_soon(call)))
+
+    def begin() -> None:
+        try:
+            context.run(nursery.start_soon, call)
+        except RuntimeError:  # the nursery is closed; raised in the loop, this would crash it
+            wake_thread()
+
+    token.run_sync_soon(begin)
     job.park(waiter)
     job.woken()
     if errors:

@@ -33,6 +33,7 @@ class JobCancelled(BaseException):
     """Ends a job's code; no `except Exception` of a program's keeps it. Never leaves `Threads.run`."""
 
     rung = "raise"  # the interpreter makes those that are raised from outside, without arguments
+    lent_nothing_by: object = None  # the pool that it left without a connection
 
 
 class Waiter(Protocol):
@@ -224,6 +225,15 @@ class Job:
         if self._cancelled_at is not None:
             self._ended_at = monotonic()
             self._rung = rung or (error.rung if isinstance(error, JobCancelled) else "returned")
+
+    def goes_on(self) -> None:
+        """The cancelled call is going on without threads of the job, be they its own or some library's."""
+        self._ended_at = None
+
+    def ended_late(self, rung: str | None = None) -> None:
+        """All of them have ended; the last ones by `rung`, if that is another one than ended its own thread."""
+        self._ended_at = monotonic()
+        self._rung = rung or self._rung
 
     def seconds_since_cancel(self) -> float:
         """From the cancel to the thread's end, or until now; 0 when the job is not cancelled."""

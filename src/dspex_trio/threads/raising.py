@@ -13,6 +13,7 @@ import asyncio
 import concurrent.futures
 import ctypes
 import importlib
+import importlib.util
 import logging
 import operator
 import os
@@ -67,9 +68,20 @@ _carriers: set[CodeType] = set()
 _frame_lookups: list[Callable[[FrameType], object]] = []
 
 
-def keep_whole(prefix: str) -> None:
-    """Never raise while a frame of a file whose path begins with `prefix` is on the stack, as in a connection pool."""
-    _whole.append(prefix)
+def keep_whole(*names: str) -> None:
+    """Never raise while code of these modules or packages is on the stack; those that are not installed do not matter.
+
+    For code that lends out what many jobs share, as a connection pool: left halfway, a connection is lost to all.
+    """
+    for name in names:
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # nor is its parent
+            continue
+        if spec is not None and spec.origin is not None:
+            whole = str(Path(spec.origin).parent) + os.sep if spec.submodule_search_locations else spec.origin
+            if whole not in _whole:
+                _whole.append(whole)
 
 
 def carries_programs(function: Callable[..., object]) -> None:
@@ -93,24 +105,30 @@ def threads_of(job: Job) -> list[int]:
     """The threads, beside the one that `Threads.run` started, that work for the job at this moment."""
     if not _frame_lookups:
         return []
-    found = []
-    for ident, top in sys._current_frames().items():  # noqa: SLF001 - the documented way to see a stack
-        frame: FrameType | None = top
-        while frame is not None:
-            if any(lookup(frame) is job for lookup in _frame_lookups):
-                found.append(ident)
-                break
-            frame = frame.f_back
-    return found
+    stacks = sys._current_frames()  # noqa: SLF001 - the documented way to see a stack
+    return [ident for ident, top in stacks.items() if _works_for(job, top)]
 
 
-def raise_in(ident: int) -> bool:
-    """Raise JobCancelled in the thread, if its stack shows nothing that this could leave half-done; whether it did."""
+def _works_for(job: Job, top: FrameType) -> bool:
+    frame: FrameType | None = top
+    while frame is not None:
+        if any(lookup(frame) is job for lookup in _frame_lookups):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def raise_in(ident: int, *, if_for: Job | None = None) -> bool:
+    """Raise JobCancelled in the thread, if its stack shows nothing that this could leave half-done; whether it did.
+
+    With `if_for`, only if one of its frames works for that job: a library's thread goes on to other jobs when it likes,
+    and the number of one that has ended is the next one's.
+    """
     top = sys._current_frames().get(ident) if POSSIBLE else None  # noqa: SLF001 - the documented way to see a stack
     if top is None:
         return False
     where = _position(top)
-    if not bears_an_exception(top):
+    if not bears_an_exception(top) or (if_for is not None and not _works_for(if_for, top)):
         return False
     frames = map(operator.call, (sys._current_frames,))  # noqa: SLF001 - as above
     still_there = map(operator.eq, map(_position, map(operator.methodcaller("get", ident), frames)), (where,))
@@ -124,8 +142,8 @@ def raise_in(ident: int) -> bool:
 def bears_an_exception(top: FrameType) -> bool:
     """Whether a stack shows nothing that an exception from outside could leave half-done.
 
-    That is: import machinery, logging, the standard library's locks, queues and pools, files named by `keep_whole`, and
-    our own code, but for what carries programs and is waiting for them.
+    That is: import machinery, logging, the standard library's locks, queues and pools, what `keep_whole` names, and our
+    own code, but for what carries programs and is waiting for them.
     """
     if top.f_code.co_filename.startswith(_OURS):
         return False

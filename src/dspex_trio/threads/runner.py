@@ -20,7 +20,7 @@ from sniffio import current_async_library_cvar
 from dspex_trio.threads.background import open_background
 from dspex_trio.threads.hop import loop_of_job
 from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, enter_job
-from dspex_trio.threads.raising import POSSIBLE, carries_programs, raise_in, take_back, threads_of
+from dspex_trio.threads.raising import POSSIBLE, carries_programs, keep_whole, raise_in, take_back, threads_of
 from dspex_trio.threads.seam import hooks
 from dspex_trio.threads.slots import Slot
 
@@ -36,6 +36,8 @@ _RAISE_AFTER: Final = 0.05
 # A thread that was told to end is unwinding, and gets so long for it; more and more between two interrupts.
 _UNWINDING: Final = 0.5
 _LONGEST_BETWEEN_RAISES: Final = 2.0
+# What lends connections to jobs, whoever uses it.
+_POOLS: Final = ("httpcore", "httpx", "requests", "urllib3")
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
 
@@ -71,6 +73,7 @@ async def open_threads(
         may_raise: Whether the last rung, an asynchronous exception, may be used.
         on_late_end: Told of each job whose threads ended after its cancelled call had gone on without them.
     """
+    keep_whole(*_POOLS)
     with hooks():
         async with open_background() as nursery:
             yield Threads(nursery, patience, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
@@ -117,7 +120,8 @@ class Threads:
             job.cancel()
             with trio.CancelScope(deadline=trio.current_time() + self._patience(), shield=True):
                 await self._climb(run)
-            if not run.done.is_set() or threads_of(job):
+            if not run.over():
+                job.goes_on()
                 slot.hold()
                 self._abandoned.add(run)
                 self._nursery.start_soon(self._climb_on, run, slot)
@@ -151,30 +155,30 @@ class Threads:
         self._running.add(run)
 
     async def _climb(self, run: _Run) -> None:
-        while not run.done.is_set():
+        """Until the job's threads have ended: the run's own, and those that a library started for the job."""
+        while not run.over():
             run.wake()
             if self._may_raise:
                 run.interrupt()
             with trio.move_on_after(run.next_pause()):
+                if run.done.is_set():
+                    await trio.sleep_forever()  # a library's threads tell nobody when they end
                 await run.done.wait()
 
     async def _climb_on(self, run: _Run, slot: Slot) -> None:
-        """Go on with a thread that was abandoned, then with those that a library started for the job."""
-        logged = False
-        while not run.done.is_set() or threads_of(run.job):
-            run.wake()
-            if self._may_raise:
-                run.interrupt()
-            if not logged and run.job.ignoring_for() >= _LOG_AFTER:
-                logged = True
-                for stack in run.stacks():
-                    logger.warning("the job %r ignores that it is over; its thread is at\n%s", run.job.name, stack)
-            with trio.move_on_after(run.next_pause()):
-                await run.done.wait()
-                await trio.sleep_forever()
+        """Go on with threads that were abandoned."""
+        ignored = False
+        with trio.move_on_after(max(_LOG_AFTER - run.job.ignoring_for(), 0)):
+            await self._climb(run)
+        if not run.over():
+            ignored = True
+            for stack in run.stacks():
+                logger.warning("the job %r ignores that it is over; its thread is at\n%s", run.job.name, stack)
+            await self._climb(run)
         self._abandoned.discard(run)
         slot.release()
-        if logged:
+        run.job.ended_late("raise" if run.raised_elsewhere else None)
+        if ignored:
             logger.info("the job %r has ended, %.1f s after it was told to", run.job.name, run.job.ignoring_for())
         self._on_late_end(run.job)
 
@@ -197,13 +201,24 @@ class Threads:
 class _Run:
     """One function in one thread."""
 
-    __slots__ = ("_between_raises", "_mine", "_next_raise", "_pause", "done", "ident", "job", "result")
+    __slots__ = (
+        "_between_raises",
+        "_mine",
+        "_next_raise",
+        "_pause",
+        "done",
+        "ident",
+        "job",
+        "raised_elsewhere",
+        "result",
+    )
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.done = trio.Event()
         self.result: outcome.Outcome[Any] | None = None
         self.ident: int | None = None
+        self.raised_elsewhere = False  # in threads that a library started for the job
         self._mine = allocate_lock()  # held while it is decided whether the thread is this run's
         self._pause = _FIRST_PAUSE
         self._next_raise = _RAISE_AFTER
@@ -241,6 +256,10 @@ class _Run:
         self.result = None if self.job.cancelled else result
         self.done.set()
 
+    def over(self) -> bool:
+        """Whether no thread works for the job any more."""
+        return self.done.is_set() and not threads_of(self.job)
+
     def next_pause(self) -> float:
         """Seconds until the ladder is to be climbed again."""
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
@@ -257,20 +276,21 @@ class _Run:
         raised = False
         if self._mine.acquire(blocking=False):
             try:
-                raised = self._raise_in(self.ident)
+                if self.ident is not None and self._has_had_time(self.ident):
+                    raised = raise_in(self.ident)
             finally:
                 self._mine.release()
         for ident in threads_of(self.job):
-            raised |= self._raise_in(ident)
+            if self._has_had_time(ident) and raise_in(ident, if_for=self.job):
+                raised = self.raised_elsewhere = True
         if raised:
             self._between_raises = min(self._between_raises * 2, _LONGEST_BETWEEN_RAISES)
             self._next_raise = self.job.ignoring_for() + self._between_raises
 
-    def _raise_in(self, ident: int | None) -> bool:
-        if ident is None:
-            return False
+    def _has_had_time(self, ident: int) -> bool:
+        """Whether that thread has not been told to end, or has been unwinding for so long that it is not."""
         told = self.job.told_to(ident)
-        return (told is None or told >= _UNWINDING) and raise_in(ident)
+        return told is None or told >= _UNWINDING
 
     def stacks(self) -> Iterator[str]:
         """Where the job's threads are, formatted."""

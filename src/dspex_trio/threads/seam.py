@@ -14,13 +14,16 @@ import selectors
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from dspex_trio.threads import sockets, waits
+from urllib3.connectionpool import HTTPConnectionPool
+
+from dspex_trio.threads import pools, sockets, untold, waits
 
 _SELECTORS: Final = ("SelectSelector", "_PollLikeSelector", "EpollSelector", "KqueueSelector")
 
@@ -88,3 +91,7 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield subprocess.Popen, "_wait", waits.waiting_for_process(vars(subprocess.Popen)["_wait"])
     yield asyncio.BaseEventLoop, "run_forever", waits.running_a_loop(asyncio.BaseEventLoop.run_forever)
     yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)
+    yield HTTPConnectionPool, "_get_conn", pools.lending(vars(HTTPConnectionPool)["_get_conn"])
+    yield HTTPConnectionPool, "_put_conn", pools.taking_back(vars(HTTPConnectionPool)["_put_conn"])
+    yield threading, "excepthook", untold.but_for_interrupts(threading.excepthook)
+    yield sys, "unraisablehook", untold.but_for_interrupts(sys.unraisablehook)

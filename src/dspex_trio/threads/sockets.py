@@ -73,7 +73,11 @@ def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
             with suppress(RuntimeError):  # the job was woken first
                 waiter.release()
 
-        start_new_thread(ask, ())
+        try:
+            start_new_thread(ask, ())
+        except RuntimeError:  # the system has no more threads
+            _lookups.release()
+            raise
         job.park(waiter)
         job.woken()
         return answer[0].unwrap()
