@@ -11,11 +11,12 @@ from dspex_trio import rpc
 from dspex_trio.errors import ValueNotDecodable
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.generated.program_grpc import SnakepitBridgeStub
-from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest
+from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse
+from dspex_trio.model import EventCallback, Program, TrialOptions, TrialOutcome, TrialRequest
 from dspex_trio.rpc.stubs import Caller
 from dspex_trio.rpc.target import Target
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
-from dspex_trio.wire import decode_outcome, encode_request, program_from_json
+from dspex_trio.wire import decode_event, decode_outcome, encode_request, program_from_json
 
 _NO_OPTIONS: Final = TrialOptions()
 
@@ -82,6 +83,7 @@ class Client:
         trial_id: str = "",
         options: TrialOptions = _NO_OPTIONS,
         metadata: Mapping[str, str] | None = None,
+        on_event: EventCallback | None = None,
     ) -> TrialOutcome:
         """Run one trial.
 
@@ -98,6 +100,7 @@ class Client:
             trial_id: Your name for the trial, echoed in the outcome and in the worker's logs.
             options: What the outcome leaves out.
             metadata: What to see again in logs and records.
+            on_event: Called with what happens while the trial runs: stages, LM and tool calls, output as it comes.
 
         Raises:
             InvalidSpec: `program` is a mapping and not a program's JSON form, or holds what has no JSON form.
@@ -112,11 +115,21 @@ class Client:
             metadata=metadata or {},
             options=options,
         )
-        reply = await self._worker.ExecuteProgram(encode_request(request, timeout=timeout))
+        message = encode_request(request, timeout=timeout)
         try:
-            return decode_outcome(reply)
+            if on_event is None:
+                return decode_outcome(await self._worker.ExecuteProgram(message))
+            return decode_outcome(await self._streamed(message, on_event))
         except ValueNotDecodable as error:
             raise rpc.RpcError(rpc.StatusCode.INTERNAL, f"the worker's reply cannot be decoded: {error}") from error
+
+    async def _streamed(self, message: ExecuteProgramRequest, on_event: EventCallback) -> ExecuteProgramResponse:
+        async with self._worker.StreamProgram(message) as events:
+            async for event in events:
+                if event.HasField("response"):
+                    return event.response
+                on_event(decode_event(event), event.at_ms)
+        raise rpc.RpcError(rpc.StatusCode.INTERNAL, "the worker's stream ended without a response")
 
     def session(self, session_id: str) -> SessionContext:
         """The session of that id in the store, for its variables; the session itself need not exist."""

@@ -32,6 +32,9 @@ class Provider:
                 with provider._lock:
                     provider.served.append((body, dict(self.headers)))
                 status, headers, reply = provider._reply(body)
+                if body.get("stream") and status == 200 and "choices" in reply:
+                    self._stream(reply, usage=(body.get("stream_options") or {}).get("include_usage"))
+                    return
                 raw = json.dumps(reply).encode()
                 self.send_response(status)
                 for name, value in {"content-type": "application/json", **headers}.items():
@@ -39,6 +42,28 @@ class Provider:
                 self.send_header("content-length", str(len(raw)))
                 self.end_headers()
                 self.wfile.write(raw)
+
+            def _stream(self, reply, *, usage):
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.send_header("connection", "close")
+                self.end_headers()
+                base = {name: reply[name] for name in ("id", "created", "model")}
+                base["object"] = "chat.completion.chunk"
+                for choice in reply["choices"]:
+                    text = choice["message"]["content"]
+                    for at in range(0, len(text), 7):
+                        self._chunk(base, choice["index"], {"content": text[at : at + 7]}, None)
+                    self._chunk(base, choice["index"], {}, "stop")
+                if usage:
+                    self._event({**base, "choices": [], "usage": reply["usage"]})
+                self.wfile.write(b"data: [DONE]\n\n")
+
+            def _chunk(self, base, index, delta, finish):
+                self._event({**base, "choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
+
+            def _event(self, data):
+                self.wfile.write(b"data: " + json.dumps(data).encode() + b"\n\n")
 
             def log_message(self, *_):
                 pass

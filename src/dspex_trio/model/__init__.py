@@ -5,6 +5,7 @@ of them belong to `wire`. Times that end in `_ms` are milliseconds; a deadline i
 """
 
 from dspex_trio.model.events import (
+    EventCallback,
     EventsDropped,
     LmFinished,
     LmStarted,
@@ -59,6 +60,7 @@ __all__ = [
     "BoundVariable",
     "Cause",
     "Cost",
+    "EventCallback",
     "EventsDropped",
     "Field",
     "HydratedProgram",

@@ -90,3 +90,7 @@ TrialEvent: TypeAlias = (
 
 Watch: TypeAlias = Callable[[TrialEvent], None]
 """Who wants to know: called in whatever thread the event happens, so it must neither block nor raise."""
+
+EventCallback: TypeAlias = Callable[[TrialEvent, float], object]
+"""A user's own: called on the loop with each event and its milliseconds after the trial arrived. It must not block; an
+exception that it raises ends the trial and comes out."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -22,10 +24,15 @@ from dspex_trio.programs.private import (
     base_lm,
     check_names,
     dspy_settings,
+    execution,
     is_parallel_worker,
+    lm_module,
     parallelizer,
 )
 from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, current_recorder
+from dspex_trio.programs.streaming import streaming_attempt, streaming_completion
+
+logger: Final = logging.getLogger(__name__)
 
 # Without it litellm fetches a price list over the network on its first import, and stalls for seconds where it cannot.
 _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
@@ -140,11 +147,23 @@ def _watched_lm_async(original: Callable[..., Any] | None) -> Callable[..., Any]
 def _watched_tool(original: Callable[..., Any] | None) -> Callable[..., Any]:
     @functools.wraps(cast("Any", original))
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if (interrupt := current_interrupt()) is not None:
-            interrupt.check()
-        return original(self, *args, **kwargs)  # type: ignore[misc]
+        if (recorder := current_recorder()) is None:
+            return original(self, *args, **kwargs)  # type: ignore[misc]
+        with recorder.calling(self.name, kwargs) as answered:
+            return answered(original(self, *args, **kwargs))  # type: ignore[misc]
 
     return call
+
+
+def _watched_tool_async(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    @functools.wraps(cast("Any", original))
+    async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if (recorder := current_recorder()) is None:
+            return await original(self, *args, **kwargs)  # type: ignore[misc]
+        with recorder.calling(self.name, kwargs) as answered:
+            return answered(await original(self, *args, **kwargs))  # type: ignore[misc]
+
+    return acall
 
 
 def _killable_sandbox(original: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -159,15 +178,70 @@ def _killable_sandbox(original: Callable[..., Any] | None) -> Callable[..., Any]
     return check_health
 
 
+def _ended_parallel(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    """What dspy.Parallel has not begun when the trial ends, it does not begin."""
+
+    @functools.wraps(cast("Any", original))
+    def execute(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if (interrupt := current_interrupt()) is None:
+            return original(self, *args, **kwargs)  # type: ignore[misc]
+        forget = interrupt.on_cancel(self.cancel_jobs.set)
+        try:
+            return original(self, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            forget()
+
+    return execute
+
+
+def _ended_interpreter(original: Callable[..., Any] | None) -> Callable[..., Any]:
+    """An interpreter made for one call is shut down when the trial ends, in a thread that is none of the trial's.
+
+    Its own `shutdown` at the end of the call is part of the trial, and could not speak to anybody any more.
+    """
+
+    @functools.wraps(cast("Any", original))
+    @contextmanager
+    def interpreter_context(self: Any, *args: Any) -> Iterator[Any]:
+        with original(self, *args) as interpreter:  # type: ignore[misc]
+            # dspy.PythonInterpreter may be used by the thread that began with it alone; its process is killed above.
+            if (
+                (interrupt := current_interrupt()) is None
+                or any(arg is interpreter for arg in args)  # its owner shuts it down
+                or isinstance(interpreter, dspy.PythonInterpreter)
+            ):
+                yield interpreter
+                return
+            forget = interrupt.on_cancel(functools.partial(start_new_thread, _shut_down, (interpreter,)))
+            try:
+                yield interpreter
+            finally:
+                forget()
+
+    return interpreter_context
+
+
+def _shut_down(interpreter: Any) -> None:
+    try:
+        interpreter.shutdown()
+    except Exception:
+        logger.exception("a code interpreter of a trial that is over could not be shut down")
+
+
 # A trial's LM calls and tool calls are seen here, whoever made the LM or the tool. Others pass through.
 _WATCHED: Final = (
     (dspy.BaseLM, "__call__", _watched_lm),
     (dspy.BaseLM, "acall", _watched_lm_async),
     (dspy.Tool, "__call__", _watched_tool),
-    (dspy.Tool, "acall", _watched_tool),
+    (dspy.Tool, "acall", _watched_tool_async),
     (dspy.PythonInterpreter, "_health_check", _killable_sandbox),
+    (dspy.ProgramOfThought, "_interpreter_context", _ended_interpreter),
+    (dspy.RLM, "_interpreter_context", _ended_interpreter),
+    (parallelizer.ParallelExecutor, "execute", _ended_parallel),
+    (execution, "_attempt", streaming_attempt),
+    (lm_module, "_get_stream_completion_fn", streaming_completion),
 )
-WATCHERS: Final = (_watched_lm(None), _watched_lm_async(None), _watched_tool(None))
+WATCHERS: Final = (_watched_lm(None), _watched_lm_async(None), _watched_tool(None), _watched_tool_async(None))
 """Functions whose code is on the stack while a program's LM or tool runs."""
 
 

@@ -19,11 +19,16 @@ class UnsupportedDspy(ImportError):
 
 try:
     import dspy.clients
+    from dspy._vendor.lm15.result import StreamAccumulator
     from dspy._vendor.lm15.serde import response_to_dict
     from dspy.adapters.types import tool as tool_module
-    from dspy.clients import base_lm
+    from dspy.clients import base_lm, execution
     from dspy.clients.backend_selection import select_backend
     from dspy.clients.cache import Cache
+    from dspy.clients.engines.lifecycle import closing_stream
+    from dspy.clients.engines.litellm_engine import LiteLLMEngine
+    from dspy.clients.engines.stream_guard import checked_stream
+    from dspy.clients.engines.streaming import ListenerBridge
     from dspy.dsp.utils.settings import thread_local_overrides
     from dspy.lm15 import LM15Error, Response
     from dspy.utils import parallelizer
@@ -35,17 +40,26 @@ except ImportError as error:
 dspy_settings = sys.modules[type(dspy.settings).__module__]
 """The module `dspy.dsp.utils.settings`, whose name inside its package may mean the object."""
 
+lm_module = sys.modules[dspy.LM.__module__]
+
 __all__ = [
     "IS_TYPE_UNDEFINED",
     "Cache",
     "LM15Error",
+    "ListenerBridge",
+    "LiteLLMEngine",
     "Response",
+    "StreamAccumulator",
     "UnsupportedDspy",
     "UsageTracker",
     "base_lm",
     "check_names",
+    "checked_stream",
+    "closing_stream",
     "dspy_settings",
+    "execution",
     "is_parallel_worker",
+    "lm_module",
     "parallelizer",
     "response_to_dict",
     "select_backend",
@@ -72,6 +86,9 @@ def check_names() -> None:
         (Cache, "cache_key"),
         (parallelizer, "tqdm"),
         (UsageTracker, "add_usage"),
+        (execution, "_attempt"),
+        (lm_module, "_get_stream_completion_fn"),
+        (lm_module, "_get_litellm"),
     ]
     missing = [
         f"{getattr(owner, '__name__', type(owner).__name__)}.{name}"

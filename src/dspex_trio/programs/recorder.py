@@ -11,24 +11,35 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final, cast
 
 import dspy
 
-from dspex_trio.model import Cost, Interrupt, LmCall, Recording, TraceEntry, TrialOptions, Usage
+from dspex_trio.model import (
+    Cost,
+    Interrupt,
+    LmCall,
+    Recording,
+    TraceEntry,
+    TrialOptions,
+    Usage,
+    Watch,
+)
 from dspex_trio.programs.entries import lm_call, plain_fields, plus, total, unanswered, usage_of
 from dspex_trio.programs.hooks import History, Trace, Usages
 from dspex_trio.programs.mixin import program_class
 from dspex_trio.programs.private import thread_local_overrides
+from dspex_trio.programs.told import Told
 
 MAX_ENTRIES: Final = 10_000
 """The most entries and LM calls that are kept of one trial; the cost counts all of them."""
 MAX_PROMPT_CHARS: Final = 64 * 1024 * 1024
 """The most characters of messages and responses that are kept of one trial; later calls are kept without."""
 _MAX_HISTORY: Final = 1_000
+_UNWATCHED: Final = nullcontext(lambda result: result)
 
 # A key of DSPy's own settings: it reaches dspy.Parallel's threads, where a ContextVar of ours does not.
 RECORDER: Final = "_dspex_recorder"
@@ -42,7 +53,7 @@ def current_recorder() -> Recorder | None:
 class _Asked:
     """An LM call under way: what was asked, by whom, when it began, and what was billed for it."""
 
-    __slots__ = ("began", "billed", "key", "lm", "question", "recorded")
+    __slots__ = ("answer", "began", "billed", "key", "lm", "question")
 
     def __init__(self, lm: dspy.BaseLM, question: Mapping[str, Any], key: list[Any], began: float) -> None:
         self.lm = lm
@@ -50,7 +61,7 @@ class _Asked:
         self.key = key
         self.began = began
         self.billed: list[Usage] = []
-        self.recorded = False
+        self.answer: LmCall | None = None
 
 
 class _Invocation:
@@ -81,6 +92,7 @@ class Recorder:
         options: What to leave out.
         interrupt: Checked at every LM call, tool call and predictor end.
         redact: Takes secrets out of what is recorded.
+        watch: Told of LM and tool calls when they begin and end, and of output while it comes.
     """
 
     def __init__(
@@ -90,11 +102,14 @@ class Recorder:
         options: TrialOptions,
         interrupt: Interrupt,
         redact: Callable[[str], str] = str,
+        *,
+        watch: Watch | None = None,
     ) -> None:
         self.interrupt = interrupt
         self._program = program
         self._options = options
         self._redact = redact
+        self._told = None if watch is None else Told(watch, redact)
         self._keep_prompts = not (options.omit_prompts or options.omit_trace)
         self._prompt_chars = self._kept = 0
         self._truncated = False
@@ -130,7 +145,7 @@ class Recorder:
             trace, cost, truncated = list(self._trace), self._cost, self._truncated
             # Made by what did not end, or ended in failure; or by a module that asks its LM itself.
             loose = {key: (found.module, list(found.calls)) for key, found in self._open.items()}
-            asking = list(self._asking.values())
+            asking = [asked for asked in self._asking.values() if asked.answer is None]
         for asked in asking:
             call = self._unanswered(asked, free=False)
             cost = plus(cost, call, answered=False)
@@ -150,18 +165,34 @@ class Recorder:
         self._asking[id(asked)] = asked
         free = False
         try:
-            yield
+            if self._told is None:
+                yield
+            else:
+                module = _module(asked.key)
+                with self._told.lm(module, self._name(module), lm.model, lambda: self._answer(asked)):
+                    yield
         except dspy.LMProviderError as error:
             free = not isinstance(error, dspy.LMTimeoutError) and not asked.billed  # the provider refused
             raise
         finally:
             _asked.reset(token)
-            call = None if asked.recorded else self._unanswered(asked, free=free)
+            call = None if asked.answer is not None else self._unanswered(asked, free=free)
             with self._lock:
                 del self._asking[id(asked)]
                 if call is not None:
                     self._cost = plus(self._cost, call, answered=False)
                     self._keep(call, asked.key)
+
+    def calling(self, tool: str, arguments: Mapping[str, Any]) -> AbstractContextManager[Callable[[Any], Any]]:
+        """A tool is called; the context gives what is to be given its result, and returns it.
+
+        Raises what the interrupt raises before the call begins.
+        """
+        self.interrupt.check()
+        return _UNWATCHED if self._told is None else self._told.tool(tool, arguments)
+
+    def _answer(self, asked: _Asked) -> LmCall:
+        return asked.answer or self._unanswered(asked, free=False)
 
     def billed(self, usage: Mapping[str, Any]) -> None:
         if (asked := _asked.get()) is not None:
@@ -179,7 +210,7 @@ class Recorder:
             redact=self._redact if self._keep_prompts else None,
         )
         if asked is not None:
-            asked.recorded = True
+            asked.answer = call
         with self._lock:
             self._cost = plus(self._cost, call)
             self._keep(call, dspy.settings.caller_modules)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import trio
 
 from dspex_trio import rpc
 from dspex_trio.errors import Stage, TrialError
 from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse
-from dspex_trio.model import TrialOptions, TrialOutcome
+from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
+from dspex_trio.model import TrialOptions, TrialOutcome, Watch
+from dspex_trio.service.streamed import Ended, streamed
 from dspex_trio.trials import Trials, failure_of
-from dspex_trio.wire import decode_request, encode_outcome, seconds_of
+from dspex_trio.wire import decode_request, encode_event, encode_outcome, seconds_of
 
 
 class ProgramExecutor(SnakepitBridgeServicer):
@@ -48,7 +51,25 @@ class ProgramExecutor(SnakepitBridgeServicer):
 
     async def ExecuteProgram(self, request: ExecuteProgramRequest, call: rpc.Call) -> ExecuteProgramResponse:  # noqa: N802
         """Run one trial. The earliest of `grpc-timeout`, `request.timeout` and the worker's maximum is its deadline."""
+        return await self._execute(request, call, trio.current_time())
+
+    async def StreamProgram(self, request: ExecuteProgramRequest, call: rpc.Call) -> AsyncIterator[ProgramEvent]:  # noqa: N802
+        """Run one trial and tell of it meanwhile; the last event carries the response that ExecuteProgram would give.
+
+        A caller that reads slowly loses events, and is told how many; the trial does not wait.
+        """
         arrived = trio.current_time()
+        trial = streamed(partial(self._execute, request, call, arrived), arrived=arrived)
+        async with aclosing(trial) as events:
+            async for at_ms, event in events:
+                if isinstance(event, Ended):
+                    yield ProgramEvent(response=event.result, at_ms=at_ms)
+                else:
+                    yield encode_event(event, at_ms)
+
+    async def _execute(
+        self, request: ExecuteProgramRequest, call: rpc.Call, arrived: float, watch: Watch | None = None
+    ) -> ExecuteProgramResponse:
         try:
             trial = decode_request(request)
         except TrialError as error:
@@ -56,7 +77,7 @@ class ProgramExecutor(SnakepitBridgeServicer):
             return self._encode(failure, TrialOptions())
         asked = arrived + min(seconds_of(request), self._max_trial_seconds)
         deadline = min(call.deadline, asked) - self._reply_margin()
-        outcome = await self._trials.run(replace(trial, arrived=arrived, deadline=deadline))
+        outcome = await self._trials.run(replace(trial, arrived=arrived, deadline=deadline, watch=watch))
         return self._encode(outcome, trial.options)
 
     def _encode(self, outcome: TrialOutcome, options: TrialOptions) -> ExecuteProgramResponse:

@@ -48,6 +48,11 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
+def text_of(text: str) -> str:
+    """Text that protobuf takes: lone surrogates (undecodable file names, cut replies) become U+FFFD."""
+    return text if text.isascii() else utf8(text).decode()
+
+
 def jsonable(value: Any) -> Any:
     """`value` with nothing in it that JSON cannot say: bytes and special floats as they are written on the wire."""
     match value:

@@ -86,13 +86,14 @@ def _entry(entry: TraceEntry) -> dict[str, Any]:
         "signature": entry.signature,
         "inputs": jsonable(dict(entry.inputs)),
         "outputs": jsonable(dict(entry.outputs)),
-        "lm_calls": [_lm_call(call) for call in entry.lm_calls],
+        "lm_calls": [lm_call_to_json(call) for call in entry.lm_calls],
         "started_ms": entry.started_ms,
         "latency_ms": entry.latency_ms,
     }
 
 
-def _lm_call(call: LmCall) -> dict[str, Any]:
+def lm_call_to_json(call: LmCall) -> dict[str, Any]:
+    """One call of a language model."""
     return {
         "model": call.model,
         "messages_json": call.messages_json,

@@ -88,7 +88,7 @@ def _decode_trace(entries: Iterable[program_pb2.TraceEntry]) -> tuple[TraceEntry
             signature=entry.signature,
             inputs=_decode_values(entry.inputs),
             outputs=_decode_values(entry.outputs),
-            lm_calls=tuple(map(_decode_lm_call, entry.lm_calls)),
+            lm_calls=tuple(map(decode_lm_call, entry.lm_calls)),
             started_ms=entry.started_ms,
             latency_ms=entry.latency_ms,
         )
@@ -96,7 +96,8 @@ def _decode_trace(entries: Iterable[program_pb2.TraceEntry]) -> tuple[TraceEntry
     )
 
 
-def _decode_lm_call(message: program_pb2.LmCall) -> LmCall:
+def decode_lm_call(message: program_pb2.LmCall) -> LmCall:
+    """One call of a language model, as a trace and a progress event carry it."""
     return LmCall(
         model=message.model,
         messages_json=message.messages_json,

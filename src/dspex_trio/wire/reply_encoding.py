@@ -21,7 +21,7 @@ from dspex_trio.model import (
     Usage,
 )
 from dspex_trio.wire.anys import write_any
-from dspex_trio.wire.jsontext import utf8
+from dspex_trio.wire.jsontext import text_of, utf8
 from dspex_trio.wire.requests import MAX_SECONDS
 
 # For what is added after the sizes were taken: the flag, the timings of serialising, the length prefixes.
@@ -49,8 +49,8 @@ def _encode_success(outcome: TrialSuccess, max_bytes: int, max_trace_bytes: int)
     response = program_pb2.ExecuteProgramResponse()
     success = response.success
     success.latency_ms = outcome.latency_ms
-    success.trial_id = _text(outcome.trial_id)
-    success.warnings.extend(map(_text, outcome.warnings))
+    success.trial_id = text_of(outcome.trial_id)
+    success.warnings.extend(map(text_of, outcome.warnings))
     success.trace_truncated = outcome.trace_truncated
     _write_values(success.prediction, outcome.prediction)
     for completion in outcome.completions:
@@ -92,18 +92,18 @@ def _failure_without_trace(outcome: TrialFailure) -> program_pb2.ExecuteProgramR
     failure = response.failure
     failure.kind = outcome.kind.value  # type: ignore[assignment]
     failure.stage = outcome.stage.value  # type: ignore[assignment]
-    failure.error_type = _text(outcome.error_type)
-    failure.error_message = _text(outcome.error_message)
-    failure.traceback = _text(outcome.traceback)
+    failure.error_type = text_of(outcome.error_type)
+    failure.error_message = text_of(outcome.error_message)
+    failure.traceback = text_of(outcome.traceback)
     failure.retryable = outcome.retryable
-    failure.trial_id = _text(outcome.trial_id)
+    failure.trial_id = text_of(outcome.trial_id)
     if outcome.retry_after is not None:
         nanos = round(min(max(outcome.retry_after, 0.0), MAX_SECONDS) * 1e9)
         failure.retry_after.seconds, failure.retry_after.nanos = divmod(nanos, 10**9)
         failure.retry_after.SetInParent()
     failure.causes.extend(map(_encode_cause, outcome.causes))
     for key, value in outcome.details.items():
-        failure.details[_text(key)] = _text(value)
+        failure.details[text_of(key)] = text_of(value)
     _write_variables(failure.variables, outcome.variables)
     _write_cost(failure.cost, outcome.cost)
     _write_timings(failure.timings, outcome.timings)
@@ -142,9 +142,9 @@ def _shortened(text: str, limit: int) -> str:
 
 def _encode_entry(entry: TraceEntry) -> program_pb2.TraceEntry:
     message = program_pb2.TraceEntry(
-        predictor=_text(entry.predictor),
-        class_name=_text(entry.class_name),
-        signature=_text(entry.signature),
+        predictor=text_of(entry.predictor),
+        class_name=text_of(entry.class_name),
+        signature=text_of(entry.signature),
         started_ms=entry.started_ms,
         latency_ms=entry.latency_ms,
         lm_calls=[encode_lm_call(call) for call in entry.lm_calls],
@@ -157,9 +157,9 @@ def _encode_entry(entry: TraceEntry) -> program_pb2.TraceEntry:
 def encode_lm_call(call: LmCall) -> program_pb2.LmCall:
     """One call of a language model, as a trace and a progress event carry it."""
     message = program_pb2.LmCall(
-        model=_text(call.model),
-        messages_json=_text(call.messages_json),
-        response_json=_text(call.response_json),
+        model=text_of(call.model),
+        messages_json=text_of(call.messages_json),
+        response_json=text_of(call.response_json),
         cost_usd=call.cost_usd,
         cost_known=call.cost_known,
         cache_hit=call.cache_hit,
@@ -172,9 +172,9 @@ def encode_lm_call(call: LmCall) -> program_pb2.LmCall:
 
 def _encode_cause(cause: Cause) -> program_pb2.Cause:
     return program_pb2.Cause(
-        error_type=_text(cause.error_type),
-        error_message=_text(cause.error_message),
-        traceback=_text(cause.traceback),
+        error_type=text_of(cause.error_type),
+        error_message=text_of(cause.error_message),
+        traceback=text_of(cause.traceback),
         relation=cause.relation,
         causes=map(_encode_cause, cause.causes),
     )
@@ -182,7 +182,7 @@ def _encode_cause(cause: Cause) -> program_pb2.Cause:
 
 def _write_values(target: MutableMapping[str, any_pb2.Any], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        write_any(target[_text(name)], value)
+        write_any(target[text_of(name)], value)
 
 
 def _write_variables(
@@ -220,8 +220,3 @@ def _write_timings(message: program_pb2.Timings, timings: Timings) -> None:
 
 _USAGE: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _TIMINGS: Final = ("queued_ms", "hydrate_ms", "sync_ms", "execute_ms", "serialize_ms", "total_ms")
-
-
-def _text(text: str) -> str:
-    """Text that protobuf takes: lone surrogates (undecodable file names, cut replies) become U+FFFD."""
-    return text if text.isascii() else utf8(text).decode()

@@ -1,0 +1,162 @@
+"""Output text while the provider sends it, for a trial that is watched.
+
+DSPy's own streaming hands every chunk to the event loop, lets litellm ask the provider there, and does not retry what
+has begun to stream. Here a watched LM call streams where an unwatched one waits for the whole reply, in the program's
+own thread: so it ends the same way, and a deadline can end it. Where DSPy tries again, the text comes again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import dspy
+from dspy.streaming.streaming_listener import ADAPTER_SUPPORT_STREAMING, StreamListener
+
+from dspex_trio.model import OutputChunk, Watch
+from dspex_trio.programs.private import (
+    ListenerBridge,
+    LiteLLMEngine,
+    StreamAccumulator,
+    checked_stream,
+    closing_stream,
+    lm_module,
+)
+
+
+class OutputStream:
+    """The text of one reply: tells a watch of it by output field.
+
+    Args:
+        predictor: Who asks; None for the program's own code.
+        name: Its dotted name inside the program.
+        watch: Told of the chunks.
+        redact: Takes secrets out of the text, as far as one chunk shows them.
+    """
+
+    def __init__(self, predictor: Any, name: str, watch: Watch, redact: Callable[[str], str]) -> None:
+        self._name = name
+        self._watch = watch
+        self._redact = redact
+        fields = getattr(getattr(predictor, "signature", None), "output_fields", {})
+        # Of other adapters' formats DSPy cannot tell which field a text belongs to.
+        told_apart = type(dspy.settings.adapter or dspy.ChatAdapter()) in ADAPTER_SUPPORT_STREAMING
+        self._listeners = [StreamListener(field, predictor, name) for field in fields] if told_apart else []
+
+    def send(self, chunk: Any) -> None:
+        """Tell of a chunk, in the format of DSPy's stream listeners."""
+        if not self._listeners:
+            text = _content(chunk)
+            if text:
+                self._tell("", text, is_last=False)
+        for listener in self._listeners:
+            if (piece := listener.receive(chunk)) is not None:
+                self._tell(listener.signature_field_name, piece.chunk, is_last=piece.is_last_chunk)
+
+    def finish(self) -> None:
+        """The provider has sent everything: tell what the listeners held back."""
+        for listener in self._listeners:
+            if (piece := listener.finalize()) is not None:
+                self._tell(listener.signature_field_name, piece.chunk, is_last=True)
+
+    def _tell(self, field: str, text: Any, *, is_last: bool) -> None:
+        # A custom type of DSPy, such as Citations, is parsed into something else than text.
+        said = text if isinstance(text, str) else "" if text is None else str(text)
+        self._watch(OutputChunk(self._name, field, self._redact(said), is_last))
+
+
+def _content(chunk: Any) -> str:
+    try:
+        content = chunk.choices[0].delta.content
+    except (AttributeError, IndexError):
+        return ""
+    return content if isinstance(content, str) else ""
+
+
+@contextmanager
+def streamed_to(open_output: Callable[[], OutputStream]) -> Iterator[None]:
+    """Have the calling context's LM calls streamed; `open_output` is called for each reply."""
+    token = _open_output.set(open_output)
+    try:
+        yield
+    finally:
+        _open_output.reset(token)
+
+
+_open_output: Final[ContextVar[Callable[[], OutputStream] | None]] = ContextVar(
+    "dspex_trio.programs.open_output", default=None
+)
+
+
+def streaming_attempt(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the place of DSPy's attempt to get a reply of an engine."""
+
+    @functools.wraps(original)
+    def attempt(lm: Any, call: Any, backend: Any, request: Any, provider: Any, *rest: Any) -> Any:
+        if (open_output := _open_output.get()) is not None and _can_stream(backend):
+            backend = _Streaming(backend, lm.model, provider, open_output)
+        return original(lm, call, backend, request, provider, *rest)
+
+    return attempt
+
+
+def _can_stream(engine: Any) -> bool:
+    if isinstance(engine, LiteLLMEngine) and engine.model_type != "chat":
+        return False
+    return hasattr(engine, "stream")  # one of an operator's own need not have it
+
+
+class _Streaming:
+    """An engine whose replies are streamed until they are complete."""
+
+    def __init__(self, engine: Any, model: str, provider: Any, open_output: Callable[[], OutputStream]) -> None:
+        self._engine = engine
+        self._model = model
+        self._provider = provider
+        self._open_output = open_output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def complete(self, request: Any) -> Any:
+        output = self._open_output()
+        bridge = ListenerBridge(self._model)
+        accumulator = StreamAccumulator(request)
+        with closing_stream(checked_stream(self._engine.stream(request), provider=self._provider)) as events:
+            for event in events:
+                accumulator.push(event)
+                if (chunk := bridge.chunk(event)) is not None:
+                    output.send(chunk)
+        output.finish()
+        return accumulator.response()
+
+
+def streaming_completion(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the place of what gives DSPy the way to stream through litellm."""
+
+    @functools.wraps(original)
+    def completion(request: dict[str, Any], cache: dict[str, Any], *args: Any, **keywords: Any) -> Any:
+        if (open_output := _open_output.get()) is None:
+            return original(request, cache, *args, **keywords)
+        return functools.partial(_complete, open_output(), request, cache, keywords.get("headers"))
+
+    return completion
+
+
+_STREAM_OPTIONS: Final = "stream_options"
+
+
+def _complete(output: OutputStream, request: dict[str, Any], cache: dict[str, Any], headers: Any) -> Any:
+    litellm = lm_module._get_litellm()  # noqa: SLF001 - litellm as DSPy sets it up
+    # The usage comes with the last chunk where the provider can be asked for it; else litellm counts the tokens itself.
+    if _STREAM_OPTIONS in (litellm.get_supported_openai_params(request["model"]) or ()):
+        request = {_STREAM_OPTIONS: {"include_usage": True}, **request}
+    chunks = []
+    for chunk in litellm.completion(num_retries=0, cache=cache, stream=True, headers=headers, **request):
+        chunks.append(chunk)
+        output.send(chunk)
+    output.finish()
+    return litellm.stream_chunk_builder(chunks, messages=request.get("messages"))
