@@ -10,7 +10,7 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import RunInLoop
-from dspex_trio.programs.choices import replace_submodule
+from dspex_trio.programs.choices import MODULE_CHOICE, replace_submodule
 from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.hydrated import Hydrated
@@ -19,21 +19,34 @@ from dspex_trio.programs.loader import Loader
 from dspex_trio.programs.loading import CannotLoad, operators_modules
 from dspex_trio.programs.patches import WATCHERS, current_interrupt, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.private import UnsupportedDspy
-from dspex_trio.programs.registry import MODULE_REGISTRY, RegisteredTool, get_module_class, register, tool
+from dspex_trio.programs.registry import (
+    MODULE_REGISTRY,
+    RegisteredTool,
+    any_isolated,
+    get_module_class,
+    homes,
+    isolation_of,
+    register,
+    tool,
+)
 from dspex_trio.programs.session import no_loop
 from dspex_trio.programs.settings import ProgramSettings
 
 __all__ = [
     "CARRIERS",
+    "MODULE_CHOICE",
     "MODULE_REGISTRY",
     "CannotLoad",
     "Hydrated",
     "Loader",
     "ProgramSettings",
     "UnsupportedDspy",
+    "any_isolated",
     "current_interrupt",
     "get_module_class",
+    "homes",
     "interrupt_of_frame",
+    "isolation_of",
     "open_programs",
     "register",
     "tool",

@@ -29,6 +29,9 @@ class Sessions:
         max_reads: The most calls of one read at the same time, where the store cannot read several variables at once.
         patience: The most seconds to go on trying a store that cannot be reached; a trial's deadline ends it earlier.
         variables_tool: An Elixir tool that reads the variables, for stores that have none.
+
+    Attributes:
+        store: The store.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Sessions:
         patience: float = 30.0,
         variables_tool: str | None = None,
     ) -> None:
-        self._store = store
+        self.store: Final = store
         self._reader = VariableReader(store, where, max_reads, patience, variables_tool)
         self._tools = ElixirTools(store, self._reader.calls)
         self._decoded = DecodedVariables()
@@ -58,7 +61,7 @@ class Sessions:
         context = (
             found[1]
             if found is not None
-            else SessionContext(session_id, self._store, self._reader, self._tools, self._decoded)
+            else SessionContext(session_id, self.store, self._reader, self._tools, self._decoded)
         )
         if len(session_id) > MAX_ID_CHARS:
             return context  # callers choose ids; they must not choose how much is kept
@@ -74,7 +77,7 @@ class Sessions:
             StoreUnavailable: The store cannot be reached or does not answer as a store.
         """
         request = bridge_pb2.PingRequest(message=message)
-        reply = await self._reader.calls.reading(partial(self._store.Ping, request))
+        reply = await self._reader.calls.reading(partial(self.store.Ping, request))
         return reply.message
 
     def __len__(self) -> int:

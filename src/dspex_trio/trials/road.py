@@ -15,8 +15,8 @@ import trio
 from dspex_trio.errors import DeadlineExceeded, ProgramError, ShuttingDown, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.model import (
     BoundVariable,
-    HydratedProgram,
     Interrupt,
+    Program,
     ProgramLoader,
     Recording,
     TrialFailure,
@@ -53,6 +53,32 @@ class Executor(Protocol):
         ...
 
 
+class Sight(Protocol):
+    """What is known of a trial that runs outside of this process; whoever runs it keeps it up to date.
+
+    Attributes:
+        progress: Its stages.
+        recording: What was seen of it until now, with all variables as `written`.
+        details: What is known of how it was stopped.
+    """
+
+    progress: Progress
+    recording: Callable[[], Recording]
+    details: Callable[[], Mapping[str, str]]
+
+
+class Isolation(Protocol):
+    """Runs whole trials outside of this process."""
+
+    def takes(self, program: Program) -> bool:
+        """Whether it runs that one."""
+        ...
+
+    def run(self, request: TrialRequest, sight: Sight) -> Awaitable[TrialOutcome]:
+        """Run a trial that has a slot; raises TrialErrors. Cancellation stops it, and waits as an Executor does."""
+        ...
+
+
 class Trials:
     """Runs trials.
 
@@ -61,6 +87,7 @@ class Trials:
         sources: Session id → the session, as trials reach it.
         executor: Runs blocking work.
         admission: Hands out slots.
+        isolation: Runs those trials that it takes.
         redact: Takes secrets out of text that leaves.
         on_outcome: Told of every trial that ended, also of those whose caller is gone; must not block or raise.
     """
@@ -72,6 +99,7 @@ class Trials:
         sources: Callable[[str], TrialSession],
         executor: Executor,
         admission: Admission,
+        isolation: Isolation | None = None,
         redact: Callable[[str], str] = str,
         on_outcome: Callable[[TrialRequest, TrialOutcome], None] = lambda _request, _outcome: None,
     ) -> None:
@@ -79,6 +107,7 @@ class Trials:
         self._sources = sources
         self._executor = executor
         self._admission = admission
+        self._isolation = isolation
         self._redact = redact
         self._on_outcome = on_outcome
         self._running: set[_Work] = set()
@@ -164,9 +193,12 @@ class Trials:
                 return self._failure(trial, error)
         return self._failure(trial, trial.ending or trial.deadline_exceeded())
 
-    async def _road(self, trial: _Trial) -> TrialSuccess:
+    async def _road(self, trial: _Trial) -> TrialOutcome:
         request = trial.request
         async with self._admission.admit() as slot:
+            if self._isolation is not None and self._isolation.takes(request.program):
+                outcome = await self._isolation.run(request, trial)
+                return replace(outcome, timings=trial.progress.timings())
 
             def run_in_thread(function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
                 return self._executor.run(contained, trial.job, function, *args, job=trial.job, slot=slot)
@@ -175,7 +207,8 @@ class Trials:
             session = self._sources(request.session_id)
 
             trial.progress.enter(Stage.HYDRATE)
-            trial.program = program = await self._loader.hydrate(request, session, run_in_thread)
+            program = await self._loader.hydrate(request, session, run_in_thread)
+            trial.recording = program.recording
 
             trial.progress.enter(Stage.SYNC)
             trial.variables = await program.sync_variables()
@@ -206,7 +239,7 @@ class Trials:
 
     def _failure(self, trial: _Trial, error: BaseException) -> TrialFailure:
         failure = failure_of(error, trial.progress.stage, redact=self._redact, trial_id=trial.request.trial_id)
-        recording = trial.program.recording() if trial.program is not None else Recording()
+        recording = trial.recording()
         return replace(
             failure,
             timings=trial.progress.timings(),
@@ -214,7 +247,7 @@ class Trials:
             cost=recording.cost,
             details={
                 **failure.details,
-                **trial.job.details(),
+                **trial.details(),
                 **({"trace_truncated": "true"} if recording.truncated else {}),
             },
             variables={**trial.variables, **recording.written},
@@ -241,13 +274,14 @@ class _Work:
 class _Trial(_Work):
     """One trial while it is on the road."""
 
-    __slots__ = ("program", "progress", "request", "variables")
+    __slots__ = ("details", "progress", "recording", "request", "variables")
 
     def __init__(self, request: TrialRequest, job: Job) -> None:
         super().__init__(job, request.deadline)
         self.request = request
         self.progress = Progress(request.arrived, request.watch)
-        self.program: HydratedProgram | None = None
+        self.recording: Callable[[], Recording] = Recording
+        self.details: Callable[[], Mapping[str, str]] = job.details
         self.variables: Mapping[str, BoundVariable] = {}
 
     def unanswered(self) -> TrialError:
