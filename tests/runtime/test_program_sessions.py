@@ -1,0 +1,207 @@
+"""Programs that use their session, in real threads against a real store."""
+
+import threading
+from contextlib import asynccontextmanager
+from functools import partial
+
+import dspy
+import pytest
+import trio
+from dspy.utils import DummyLM
+
+import dspex_trio as dspex
+from dspex_trio import rpc
+from dspex_trio.generated import bridge_pb2
+from dspex_trio.generated.any_pb2 import Any as AnyMessage
+from dspex_trio.programs import MODULE_REGISTRY
+from dspex_trio.service.store import SessionStore
+from dspex_trio.sessions import MemoryStore
+
+STRING = "type.googleapis.com/google.protobuf.StringValue"
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    """Classes that a test registers are gone afterwards."""
+    before = dict(MODULE_REGISTRY)
+    yield
+    MODULE_REGISTRY.clear()
+    MODULE_REGISTRY.update(before)
+
+
+class Elixir(SessionStore):
+    """A store whose sessions have Elixir tools too, as snakepit 0.13 answers them."""
+
+    def __init__(self):
+        self.memory = MemoryStore()
+        self.memory.initialize("s")
+        super().__init__(self.memory)
+        self.requests = []
+        self.held = None
+        self.begun = trio.Event()
+        self.ended = trio.Event()
+
+    async def GetExposedElixirTools(self, request, call):
+        query = bridge_pb2.ParameterSpec(name="query", type="string", required=True)
+        return bridge_pb2.GetExposedElixirToolsResponse(
+            tools=[
+                bridge_pb2.ToolSpec(name="search", description="Search.", parameters=[query]),
+                bridge_pb2.ToolSpec(name="fail"),
+                bridge_pb2.ToolSpec(name="wait"),
+            ]
+        )
+
+    async def ExecuteElixirTool(self, request, call):
+        self.requests.append(request)
+        match request.tool_name:
+            case "search":
+                return bridge_pb2.ExecuteElixirToolResponse(
+                    success=True, result=AnyMessage(type_url=STRING, value=b'["found"]')
+                )
+            case "wait":
+                self.begun.set()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self.ended.set()
+        return bridge_pb2.ExecuteElixirToolResponse(success=False, error_message="{:error, :no_index}")
+
+
+@pytest.fixture
+async def elixir():
+    """The store, and its address."""
+    store = Elixir()
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(rpc.serve, [store], host="127.0.0.1", port=0))
+        yield store, f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def runtime_with(address):
+    settings = dspex.Settings(max_trials=1, max_queue=0, store=address, reply_margin_ms=200)
+    async with dspex.open_runtime(settings, lm=DummyLM([{"a": "b"}] * 20)) as runtime:
+        yield runtime
+
+
+def program_of(work):
+    @dspex.register("Works")
+    class Works(dspy.Module):
+        def __init__(self, helper=None):
+            super().__init__()
+            self.helper = helper
+
+        def forward(self):
+            return {"result": work(self)}
+
+    return dspex.Program("Works")
+
+
+def using(work, tool):
+    program_of(work)
+    return dspex.Program("Works", dependencies={"helper": {"elixir_tool": tool}})
+
+
+async def test_a_program_reads_and_writes_its_session_from_every_thread_of_its_own():
+    """dspy.Parallel's threads have no context of the trial's; they reach the loop all the same."""
+
+    class Step(dspy.Module):
+        def __init__(self, session):
+            super().__init__()
+            self.of_program = session
+
+        def forward(self, name):
+            return dspy.Prediction(version=self.of_program.set(name, self.of_program.get(name) + 1))
+
+    def work(module):
+        step = Step(module.session)
+        pairs = [(step, dspy.Example(name=f"v{i}").with_inputs("name")) for i in range(6)]
+        done = dspy.Parallel(num_threads=3)(pairs)
+        return [[one.version for one in done], module.session.get("v5"), threading.active_count() > 1]
+
+    async with dspex.open_runtime(dspex.Settings(max_trials=2), lm=DummyLM([{"a": "b"}])) as runtime:
+        session = runtime.session("s")
+        await session.initialize()
+        for i in range(6):
+            await session.register(f"v{i}", "integer", i)
+        outcome = await runtime.run_trial(program_of(work), {}, session=session)
+        assert isinstance(outcome, dspex.TrialSuccess), outcome
+        assert outcome.prediction["result"] == [[2] * 6, 6, True]
+        assert {key: (one.value, one.version) for key, one in outcome.variables.items()} == {
+            f"session:v{i}": (i + 1, 2) for i in range(6)
+        }
+        assert await session.get("v0") == 1
+
+
+@pytest.mark.parametrize(
+    ("work", "kind", "told"),
+    [
+        (lambda m: m.session.set("t", "warm"), "VARIABLE_INVALID", "'warm' is no float"),
+        (lambda m: m.session.set("t", 9), "VARIABLE_INVALID", "constraint max"),
+        (lambda m: m.session.set("t", 0.1, expected_version=7), "VARIABLE_INVALID", "version"),
+        (lambda m: m.session.set("u", 1), "VARIABLE_NOT_FOUND", "u"),
+        (lambda m: m.session.get("u"), "VARIABLE_NOT_FOUND", "no variable 'u'"),
+        (lambda m: m.session.set("t", object()), "VARIABLE_INVALID", "object"),
+    ],
+)
+async def test_what_the_session_refuses_is_a_failure_of_its_own_kind_with_the_writes_before_it(work, kind, told):
+    def both(module):
+        module.session.set("t", 0.75)
+        work(module)
+
+    async with dspex.open_runtime(dspex.Settings(max_trials=1)) as runtime:
+        session = runtime.session("s")
+        await session.initialize()
+        await session.register("t", "float", 0.5, constraints={"max": 1})
+        outcome = await runtime.run_trial(program_of(both), {}, session=session)
+    assert isinstance(outcome, dspex.TrialFailure)
+    assert (outcome.kind.name, outcome.retryable) == (kind, False)
+    assert told in outcome.error_message
+    assert {key: (one.value, one.version) for key, one in outcome.variables.items()} == {"session:t": (0.75, 2)}
+
+
+async def test_a_program_without_a_session_has_none_to_use():
+    async with dspex.open_runtime(dspex.Settings(max_trials=1)) as runtime:
+        outcome = await runtime.run_trial(program_of(lambda module: module.session.get("t")), {})
+    assert outcome.kind.name == "VARIABLE_NOT_FOUND"
+    assert "no session is named" in outcome.error_message
+
+
+async def test_an_elixir_tool_is_called_with_json_and_answers_a_value(elixir):
+    store, address = elixir
+    async with runtime_with(address) as runtime:
+        program = using(lambda module: module.helper(query="cats"), "search")
+        outcome = await runtime.run_trial(program, {}, session="s")
+    assert outcome.prediction["result"] == ["found"]
+    argument = store.requests[0].parameters["query"]
+    assert (argument.type_url, argument.value) == (STRING, b'"cats"'), "snakepit refuses a packed one"
+
+
+async def test_an_elixir_tools_failure_that_a_program_lets_out_is_a_tool_error_with_its_text(elixir):
+    _, address = elixir
+    async with runtime_with(address) as runtime:
+        outcome = await runtime.run_trial(using(lambda module: module.helper(), "fail"), {}, session="s")
+    assert (outcome.kind.name, outcome.stage.name, outcome.retryable) == ("TOOL_ERROR", "EXECUTE", False)
+    assert outcome.error_message == "Elixir tool 'fail': {:error, :no_index}"
+
+
+async def test_the_deadline_ends_a_call_of_an_elixir_tool_and_frees_the_slot(elixir):
+    """On the Elixir side too: the call's stream is reset."""
+    store, address = elixir
+    program = using(lambda module: module.helper(), "wait")
+    async with runtime_with(address) as runtime:
+        with trio.move_on_after(1.0):
+            outcome = await runtime.run_trial(program, {}, session="s")
+        assert (outcome.kind.name, outcome.stage.name) == ("DEADLINE_EXCEEDED", "EXECUTE")
+        assert outcome.details["rung"] == "wake"
+        await store.ended.wait()
+        MODULE_REGISTRY.clear()
+        after = await runtime.run_trial(program_of(lambda module: "free"), {})
+    assert isinstance(after, dspex.TrialSuccess)
+
+
+async def test_without_a_session_there_are_no_elixir_tools():
+    async with dspex.open_runtime(dspex.Settings(max_trials=1)) as runtime:
+        outcome = await runtime.run_trial(using(lambda module: module.helper(), "search"), {})
+    assert outcome.kind.name == "VARIABLE_NOT_FOUND"
+    assert "no session is named" in outcome.error_message
