@@ -211,7 +211,12 @@ def _threads_prepared(settings: Settings) -> Iterator[None]:
 
 @asynccontextmanager
 async def _open_sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
-    bounded = partial(Sessions, max_sessions=settings.max_sessions, idle_seconds=settings.session_idle_seconds)
+    bounded = partial(
+        Sessions,
+        max_sessions=settings.max_sessions,
+        idle_seconds=settings.session_idle_seconds,
+        variables_tool=settings.variables_tool,
+    )
     if settings.store == EMBEDDED:
         store = SessionStore(MemoryStore())
         yield bounded(in_process_stub(store), where="the embedded store"), [store]
