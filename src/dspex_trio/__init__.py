@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from dspex_trio.programs.registry import get_module_class, register, tool
     from dspex_trio.runtime import Runtime, open_runtime
+    from dspex_trio.service.elixir_tools import elixir_tool
     from dspex_trio.serving import serve
     from dspex_trio.sessions import SessionContext
 
@@ -63,6 +64,7 @@ __all__ = [
     "TrialSuccess",
     "Usage",
     "Variable",
+    "elixir_tool",
     "get_module_class",
     "open_client",
     "open_runtime",
@@ -84,6 +86,7 @@ _HOMES = {
     "tool": "programs.registry",
     "Runtime": "runtime",
     "open_runtime": "runtime",
+    "elixir_tool": "service.elixir_tools",
     "serve": "serving",
     "SessionContext": "sessions",
 }

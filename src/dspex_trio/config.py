@@ -81,6 +81,9 @@ class Settings(BaseSettings):
         pattern=r"^(embedded|.+:\d+|unix:.+)$",
         description="Where session variables live: `embedded`, or HOST:PORT of a store that runs elsewhere.",
     )
+    persist: Path | None = Field(
+        default=None, description="File that keeps the embedded store; without one it is in memory only."
+    )
     variables_tool: str | None = Field(
         default=None,
         min_length=1,
@@ -200,6 +203,12 @@ class Settings(BaseSettings):
     def _children_can_be_killed(self) -> Self:
         if (self.isolation == "process" or self.isolate) and not hasattr(os, "killpg"):
             raise ValueError("isolation in child processes needs process groups, which this system has not")
+        return self
+
+    @model_validator(mode="after")
+    def _own_store_to_persist(self) -> Self:
+        if self.persist is not None and self.store != "embedded":
+            raise ValueError("persist is for the embedded store; another store keeps its own sessions")
         return self
 
     @field_validator("load")

@@ -39,10 +39,22 @@ class Peer:
 LIMITS = StoreLimits(max_sessions=2, max_session_bytes=10_000, max_watchers=1)
 
 
+class Clock:
+    time = 1000.0
+
+    def __call__(self):
+        return self.time
+
+
 @pytest.fixture
-async def peer(generated):
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def peer(generated, clock):
     async with trio.open_nursery() as nursery:
-        store = SessionStore(MemoryStore(LIMITS))
+        store = SessionStore(MemoryStore(LIMITS, clock=clock))
         listeners = await nursery.start(partial(rpc.serve, [store], host="127.0.0.1", port=0))
         port = listeners[0].socket.getsockname()[1]
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -72,6 +84,17 @@ async def test_a_session_is_described_kept_alive_and_removed(peer):
     assert (await peer("CleanupSession", session_id="s")).resources_cleaned == 2
     assert await peer.status("GetSession", session_id="s") == ("NOT_FOUND", "Session not found: s")
     assert (await peer("CleanupSession", session_id="s")).success
+
+
+async def test_a_session_lives_as_long_as_it_asked_for(peer, clock):
+    """`cache_ttl_seconds` is what snakepit's clients can say about it."""
+    config = peer.pb2.SessionConfig(cache_ttl_seconds=60)
+    await peer("InitializeSession", session_id="short", config=config)
+    clock.time += 59
+    assert (await peer("Heartbeat", session_id="short")).session_valid
+    clock.time += 61
+    assert not (await peer("Heartbeat", session_id="short")).session_valid
+    assert (await peer("Heartbeat", session_id="s")).session_valid
 
 
 async def test_ping_answers_with_the_stores_time(peer):
@@ -210,7 +233,9 @@ REGISTER = {"session_id": "s", "name": "t", "type": "float", "initial_value": ty
             "the limit is 10000",
         ),
         ("ExecuteTool", {"session_id": "s"}, "UNIMPLEMENTED", "/snakepit.bridge.BridgeService/ExecuteTool"),
-        ("GetExposedElixirTools", {"session_id": "s"}, "UNIMPLEMENTED", "GetExposedElixirTools"),
+        ("RegisterTools", {"session_id": "s"}, "UNIMPLEMENTED", "RegisterTools"),
+        ("GetVariables", {"session_id": "s", "variable_identifiers": ["x"] * 11_000}, "INVALID_ARGUMENT", "is 10000"),
+        ("ListVariables", {"session_id": "s", "pattern": "x" * 600}, "INVALID_ARGUMENT", "600 characters"),
     ],
 )
 async def test_what_cannot_be_done_has_the_status_of_a_real_store_and_says_why(peer, name, fields, status, text):

@@ -123,15 +123,21 @@ def serve(config_file: Path | None, log_level: str, *, end_with_stdin: bool, **o
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
 )
+@click.option(
+    "--persist", type=click.Path(path_type=Path), help="File that keeps the store; without one it is in memory only."
+)
+@click.option("--load", multiple=True, help="Python module that registers Elixir tools.  May be repeated.")
 @_end_with_stdin_option
 @_log_level_option
-def store(host: str, port: int, ready_file: Path | None, log_level: str, *, end_with_stdin: bool) -> None:
-    """Run a stand-alone session store, in memory."""
+def store(
+    host: str, port: int, ready_file: Path | None, log_level: str, *, end_with_stdin: bool, **options: Any
+) -> None:
+    """Run a stand-alone session store."""
     set_up_logging(log_level)
     ending = Ending(STORE_GRACE, with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store
 
-    _run(ending, partial(serve_store, host, port, partial(announce, ready_file)))
+    _run(ending, partial(serve_store, host, port, partial(announce, ready_file), **options))
 
 
 @main.command()

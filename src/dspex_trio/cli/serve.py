@@ -10,6 +10,7 @@ from dspex_trio.cli.process import StartupError, announce, first_error, until_se
 from dspex_trio.config import Settings
 from dspex_trio.programs import CannotLoad, UnsupportedDspy
 from dspex_trio.serving import serve
+from dspex_trio.sessions import CannotPersist
 
 logger = logging.getLogger("dspex_trio")
 
@@ -31,7 +32,7 @@ async def serve_worker(settings: Settings, ending: Ending) -> None:
 
     try:
         await until_served(partial(serve, settings, stopping=ending.stopping), ready)
-    except* (CannotLoad, UnsupportedDspy) as group:
+    except* (CannotLoad, CannotPersist, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
     except* OSError as group:
         raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None

@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from dspex_trio import rpc
+from dspex_trio import correlation, rpc
 from dspex_trio.errors import Stage, TrialError
 from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
 from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
@@ -77,7 +77,11 @@ class ProgramExecutor(SnakepitBridgeServicer):
             return self._encode(failure, TrialOptions())
         asked = arrived + min(seconds_of(request), self._max_trial_seconds)
         deadline = min(call.deadline, asked) - self._reply_margin()
-        outcome = await self._trials.run(replace(trial, arrived=arrived, deadline=deadline, watch=watch))
+        with correlation.correlated(trial.metadata.get(correlation.METADATA_KEY)):
+            noted = correlation.noted(trial.metadata)
+            outcome = await self._trials.run(
+                replace(trial, arrived=arrived, deadline=deadline, metadata=noted, watch=watch)
+            )
         return self._encode(outcome, trial.options)
 
     def _encode(self, outcome: TrialOutcome, options: TrialOptions) -> ExecuteProgramResponse:

@@ -1,27 +1,37 @@
-"""`BridgeService` as a session store: sessions and variables in memory, with the statuses of a real one.
+"""`BridgeService` as a session store: sessions, variables and stand-ins for Elixir tools, with a real one's statuses.
 
-What belongs to tools and telemetry is UNIMPLEMENTED here.
+The tools of workers, and telemetry, are UNIMPLEMENTED here.
 """
 
 from __future__ import annotations
 
 import time
-import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from dspex_trio import rpc
 from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.generated import bridge_pb2, timestamp_pb2
+from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
+from dspex_trio.redaction import Redactor
+from dspex_trio.service.elixir_tools import StandIns
 from dspex_trio.service.in_process import in_process_stub
+from dspex_trio.service.stored_messages import StoredMessages, timestamp
+from dspex_trio.service.watching import Watch
 from dspex_trio.sessions import MemoryStore
-from dspex_trio.sessions.records import Change, Conflict, Exists, Full, NotStored, Record, Refused, StoreError
-from dspex_trio.wire import decode_constraints, decode_stored, encode_variable
+from dspex_trio.sessions.records import Conflict, Exists, Full, NotStored, Refused, StoreError
+from dspex_trio.values import plain, type_name
+from dspex_trio.wire import (
+    decode_constraints,
+    decode_stored,
+    decode_tool_arguments,
+    encode_tool_result,
+    encode_tool_spec,
+)
 
 __all__ = ["SessionStore", "in_process_stub"]
 
@@ -34,32 +44,57 @@ _STATUSES: Final[dict[type[StoreError], rpc.StatusCode]] = {
 }
 
 
+_REDACT_SHAPES: Final = Redactor()
+
+
+async def _at_once() -> None:
+    """There is nothing to wait for."""
+
+
 class SessionStore(BridgeServiceServicer):
     """Serves a store's sessions and variables.
 
     Args:
         memory: The store.
+        settled: Waits until what the store has noted up to now is safe. Nobody is told of anything before.
+        tools: What stands in for Elixir tools; by default there are none.
+        redact: Takes secrets out of what a tool's failure says.
     """
 
-    def __init__(self, memory: MemoryStore) -> None:
+    def __init__(
+        self,
+        memory: MemoryStore,
+        *,
+        settled: Callable[[], Awaitable[None]] = _at_once,
+        tools: StandIns | None = None,
+        redact: Callable[[str], str] = _REDACT_SHAPES,
+    ) -> None:
         self._memory = memory
-        # A variable is read far more often than it is written.
-        self._encoded: weakref.WeakKeyDictionary[Record, bridge_pb2.Variable] = weakref.WeakKeyDictionary()
+        self._settled = settled
+        self._tools = tools
+        self._redact = redact
+        self._messages = StoredMessages()
 
     # ---- sessions
 
     async def Ping(self, request: bridge_pb2.PingRequest, call: rpc.Call) -> bridge_pb2.PingResponse:  # noqa: ARG002, N802
         """Answer `pong: ` and the message."""
-        return bridge_pb2.PingResponse(message=f"pong: {request.message}", server_time=_timestamp(time.time()))
+        return bridge_pb2.PingResponse(message=f"pong: {request.message}", server_time=timestamp(time.time()))
 
     async def InitializeSession(  # noqa: N802
         self,
         request: bridge_pb2.InitializeSessionRequest,
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.InitializeSessionResponse:
-        """Create a session; one that exists is no error and keeps its variables."""
+        """Create a session; one that exists is no error and keeps its variables.
+
+        `config.cache_ttl_seconds`, where it is not 0, is how long the session lives when nobody uses it.
+        """
         with _told_as_status():
-            self._memory.initialize(request.session_id, request.metadata)
+            self._memory.initialize(
+                request.session_id, request.metadata, idle_seconds=max(request.config.cache_ttl_seconds, 0)
+            )
+        await self._settled()
         return bridge_pb2.InitializeSessionResponse(success=True)
 
     async def CleanupSession(  # noqa: N802
@@ -69,6 +104,7 @@ class SessionStore(BridgeServiceServicer):
     ) -> bridge_pb2.CleanupSessionResponse:
         """Remove a session; one that does not exist is no error."""
         cleaned = self._memory.cleanup(request.session_id)
+        await self._settled()
         return bridge_pb2.CleanupSessionResponse(success=True, resources_cleaned=cleaned)
 
     async def GetSession(  # noqa: N802
@@ -79,9 +115,11 @@ class SessionStore(BridgeServiceServicer):
         """Describe a session."""
         with _told_as_status():
             session = self._memory.session(request.session_id)
-        return bridge_pb2.GetSessionResponse(
-            session_id=session.session_id, metadata=session.metadata, created_at=_timestamp(session.created_at)
+        reply = bridge_pb2.GetSessionResponse(
+            session_id=session.session_id, metadata=session.metadata, created_at=timestamp(session.created_at)
         )
+        await self._settled()
+        return reply
 
     async def Heartbeat(  # noqa: N802
         self,
@@ -95,7 +133,7 @@ class SessionStore(BridgeServiceServicer):
             valid = False
         else:
             valid = True
-        return bridge_pb2.HeartbeatResponse(server_time=_timestamp(time.time()), session_valid=valid)
+        return bridge_pb2.HeartbeatResponse(server_time=timestamp(time.time()), session_valid=valid)
 
     # ---- variables
 
@@ -114,6 +152,7 @@ class SessionStore(BridgeServiceServicer):
                 constraints=_constraints(request.constraints_json),
                 metadata=request.metadata,
             )
+        await self._settled()
         return bridge_pb2.RegisterVariableResponse(success=True, variable_id=record.variable.id)
 
     async def GetVariable(  # noqa: N802
@@ -124,7 +163,8 @@ class SessionStore(BridgeServiceServicer):
         """Read one variable, by name or id."""
         with _told_as_status():
             record = self._memory.get(request.session_id, request.variable_identifier)
-        return bridge_pb2.GetVariableResponse(variable=self._encode(record))
+        await self._settled()
+        return bridge_pb2.GetVariableResponse(variable=self._messages.variable(record))
 
     async def GetVariables(  # noqa: N802
         self,
@@ -133,13 +173,15 @@ class SessionStore(BridgeServiceServicer):
     ) -> bridge_pb2.BatchGetVariablesResponse:
         """Read several variables as of one moment; those that are not there are named."""
         with _told_as_status():
+            self._check_number(request.variable_identifiers)
             found = self._memory.get_many(request.session_id, request.variable_identifiers)
+        await self._settled()
         reply = bridge_pb2.BatchGetVariablesResponse()
         for identifier, record in found.items():
             if record is None:
                 reply.missing_variables.append(identifier)
             else:
-                reply.variables[identifier].CopyFrom(self._encode(record))
+                reply.variables[identifier].CopyFrom(self._messages.variable(record))
         return reply
 
     async def ListVariables(  # noqa: N802
@@ -150,7 +192,8 @@ class SessionStore(BridgeServiceServicer):
         """Read the variables whose names match, in the order in which they were registered."""
         with _told_as_status():
             records = self._memory.list(request.session_id, request.pattern)
-        return bridge_pb2.ListVariablesResponse(variables=map(self._encode, records))
+        await self._settled()
+        return bridge_pb2.ListVariablesResponse(variables=map(self._messages.variable, records))
 
     async def SetVariable(  # noqa: N802
         self,
@@ -167,6 +210,7 @@ class SessionStore(BridgeServiceServicer):
                 expected_version=request.expected_version,
                 metadata=request.metadata,
             )
+        await self._settled()
         return bridge_pb2.SetVariableResponse(success=True, new_version=record.variable.version)
 
     async def SetVariables(  # noqa: N802
@@ -176,6 +220,7 @@ class SessionStore(BridgeServiceServicer):
     ) -> bridge_pb2.BatchSetVariablesResponse:
         """Set several variables; an atomic call sets all or none, and what is wrong is told for each."""
         with _told_as_status():
+            self._check_number(request.updates)
             known = self._memory.get_many(request.session_id, {*request.updates, *request.binary_updates})
             updates, errors = {}, {}
             for identifier, record in known.items():
@@ -190,6 +235,7 @@ class SessionStore(BridgeServiceServicer):
             made, refused = self._memory.set_many(
                 request.session_id, updates, atomic=request.atomic, metadata=request.metadata
             )
+        await self._settled()
         return bridge_pb2.BatchSetVariablesResponse(
             success=not errors and not refused,
             errors=errors | refused,
@@ -204,6 +250,7 @@ class SessionStore(BridgeServiceServicer):
         """Remove a variable."""
         with _told_as_status():
             self._memory.delete(request.session_id, request.variable_identifier)
+        await self._settled()
         return bridge_pb2.DeleteVariableResponse(success=True)
 
     async def WatchVariables(  # noqa: N802
@@ -216,71 +263,66 @@ class SessionStore(BridgeServiceServicer):
         A reader that is slower than the writers gets the last change of each variable; so no buffer grows.
         """
         with _told_as_status():
-            watch = _Watch(self._memory, request)
+            self._check_number(request.variable_identifiers)
+            watch = Watch(self._memory, request)
         try:
             while True:
-                for change in watch.take():
-                    yield self._update(change)
+                changes = watch.take()
+                await self._settled()
+                for change in changes:
+                    yield self._messages.update(change)
                 if watch.ended:
                     return
                 await watch.changed.wait()
         finally:
             watch.stop()
 
+    # ---- tools
+
+    async def GetExposedElixirTools(  # noqa: N802
+        self,
+        request: bridge_pb2.GetExposedElixirToolsRequest,
+        call: rpc.Call,  # noqa: ARG002
+    ) -> bridge_pb2.GetExposedElixirToolsResponse:
+        """Describe the tools of a session; as with snakepit, one that does not exist has none."""
+        try:
+            self._memory.session(request.session_id)
+        except NotStored:
+            return bridge_pb2.GetExposedElixirToolsResponse()
+        specs = [] if self._tools is None else self._tools.specs()
+        return bridge_pb2.GetExposedElixirToolsResponse(tools=map(encode_tool_spec, specs))
+
+    async def ExecuteElixirTool(  # noqa: N802
+        self,
+        request: bridge_pb2.ExecuteElixirToolRequest,
+        call: rpc.Call,  # noqa: ARG002
+    ) -> bridge_pb2.ExecuteElixirToolResponse:
+        """Call a tool; whatever goes wrong is told in an OK reply, as with snakepit."""
+        began = trio.current_time()
+        try:
+            value = await self._execute(request)
+        except Exception as error:  # noqa: BLE001 - a tool may raise anything
+            known = isinstance(error, (StoreError, ValueNotDecodable))
+            text = str(error) if known else f"{type_name(type(error))}: {error}"
+            reply = bridge_pb2.ExecuteElixirToolResponse(success=False, error_message=self._redact(text))
+        else:
+            result, binary = encode_tool_result(value)
+            reply = bridge_pb2.ExecuteElixirToolResponse(success=True, result=result, binary_result=binary)
+        reply.execution_time_ms = round((trio.current_time() - began) * 1e3)
+        return reply
+
+    async def _execute(self, request: bridge_pb2.ExecuteElixirToolRequest) -> Any:
+        self._memory.session(request.session_id)
+        if self._tools is None or request.tool_name not in self._tools:
+            raise NotStored(f"Tool not found: {request.tool_name}")
+        return plain(await self._tools.call(request.tool_name, decode_tool_arguments(request.parameters)))
+
     # ---- inside
 
-    def _encode(self, record: Record) -> bridge_pb2.Variable:
-        message = self._encoded.get(record)
-        if message is None:
-            message = self._encoded[record] = encode_variable(record.variable)
-            message.last_updated_at.CopyFrom(_timestamp(record.updated_at))
-            if record.variable.metadata.get("source", "").lower() == "python":
-                message.source = bridge_pb2.Variable.PYTHON
-        return message
-
-    def _update(self, change: Change) -> bridge_pb2.VariableUpdate:
-        return bridge_pb2.VariableUpdate(
-            variable_id=change.record.variable.id,
-            variable=self._encode(change.record),
-            update_source=change.record.variable.metadata.get("source", ""),
-            update_metadata=change.record.variable.metadata,
-            timestamp=_timestamp(change.record.updated_at),
-            update_type=change.kind,
-        )
-
-
-class _Watch:
-    """The changes that a watcher has not been told of yet: at most one for each variable."""
-
-    def __init__(self, memory: MemoryStore, request: bridge_pb2.WatchVariablesRequest) -> None:
-        self.ended = False
-        self.changed = trio.Event()
-        self._pending: dict[str, Change] = {}
-        named = memory.get_many(request.session_id, request.variable_identifiers)
-        for identifier, record in named.items():
-            if record is None:
-                raise NotStored(f"Variable not found: {identifier}")
-        # By name, so that a variable that is deleted and registered again is still the one that was meant.
-        self._names = {record.variable.name for record in named.values() if record is not None}
-        if request.include_initial_values:
-            for record in memory.list(request.session_id):
-                self._told(Change("initial", record))
-        self.stop = memory.watch(request.session_id, self._told)
-
-    def take(self) -> list[Change]:
-        """The changes since the last call."""
-        changes = list(self._pending.values())
-        self._pending.clear()
-        self.changed = trio.Event()
-        return changes
-
-    def _told(self, change: Change | None) -> None:
-        if change is None:
-            self.ended = True
-        elif not self._names or change.record.variable.name in self._names:
-            self._pending.pop(change.record.variable.name, None)  # it moves to the end
-            self._pending[change.record.variable.name] = change
-        self.changed.set()
+    def _check_number(self, identifiers: Collection[str]) -> None:
+        most = self._memory.limits.max_variables
+        if len(identifiers) > most:
+            raise Refused(f"{len(identifiers)} variables are asked for at once; the limit is {most}")
 
 
 @contextmanager
@@ -303,8 +345,3 @@ def _constraints(text: str) -> dict[str, object]:
         return decode_constraints(text)
     except ValueNotDecodable as error:
         raise Refused(str(error)) from error
-
-
-def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
-    whole, nanos = divmod(round(seconds * 1e9), 10**9)
-    return timestamp_pb2.Timestamp(seconds=whole, nanos=nanos)
