@@ -187,6 +187,38 @@ def _parsed(message_type: Any, read: Callable[[Any], Any]) -> Callable[[bytes], 
     return decode
 
 
+def _parsed_or_json(message_type: Any, read: Callable[[Any], Any]) -> Callable[[bytes], Any]:
+    """For messages that are JSON themselves: snakepit's Python side writes bare JSON under their names.
+
+    Parsing alone is no test: JSON text can parse as unknown fields. What is packed comes out again as it was.
+    """
+    parse = _parsed(message_type, read)
+    name = message_type.DESCRIPTOR.full_name
+
+    def decode(raw: bytes) -> Any:
+        if _is_packed(message_type, raw):
+            return parse(raw)
+        try:
+            return decode_json(raw)
+        except ValueNotDecodable as error:
+            try:
+                return parse(raw)  # packed by somebody who knows more fields, or orders them in another way
+            except ValueNotDecodable:
+                raise ValueNotDecodable(f"the bytes are no packed {name}, and {error}") from None
+
+    return decode
+
+
+def _is_packed(message_type: Any, raw: bytes) -> bool:
+    try:
+        message = message_type.FromString(raw)
+    except DecodeError:
+        return False
+    message.DiscardUnknownFields()
+    packed: bytes = message.SerializeToString()
+    return packed == raw
+
+
 def _wrapped(message: Any) -> Any:
     return message.value
 
@@ -254,9 +286,9 @@ _FORMS: Final[Mapping[str, Callable[[bytes], Any]]] = {
             "BytesValue",
         )
     },
-    "google.protobuf.Struct": _parsed(struct_pb2.Struct, _struct),
-    "google.protobuf.Value": _parsed(struct_pb2.Value, _struct_value),
-    "google.protobuf.ListValue": _parsed(struct_pb2.ListValue, _struct_list),
+    "google.protobuf.Struct": _parsed_or_json(struct_pb2.Struct, _struct),
+    "google.protobuf.Value": _parsed_or_json(struct_pb2.Value, _struct_value),
+    "google.protobuf.ListValue": _parsed_or_json(struct_pb2.ListValue, _struct_list),
     "google.protobuf.Duration": _parsed(duration_pb2.Duration, _duration),
     "google.protobuf.Timestamp": _parsed(timestamp_pb2.Timestamp, _timestamp),
     "google.protobuf.Empty": lambda _raw: None,
