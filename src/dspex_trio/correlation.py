@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -37,6 +37,12 @@ def correlated(correlation_id: str | None) -> Iterator[None]:
 def headers() -> tuple[tuple[str, str], ...]:
     """What a call made on behalf of this one carries."""
     return ((HEADER, correlation_id),) if (correlation_id := _current.get()) else ()
+
+
+def noted(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """A request's metadata with the id in it, if there is one and it holds none."""
+    correlation_id = _current.get()
+    return {METADATA_KEY: correlation_id, **metadata} if correlation_id else metadata
 
 
 def _clean(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -53,14 +53,24 @@ async def serve_runtime(
     servicers: Iterable[rpc.Servicer],
     *,
     stopping: trio.Event | None = None,
+    interceptors: Sequence[rpc.Interceptor] = (),
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """As `serve`, with a runtime that is open, for these servicers in place of its own."""
+    """As `serve`, with a runtime that is open, for these servicers in place of its own.
+
+    Args:
+        runtime: Where trials run.
+        servicers: What to serve.
+        stopping: Set it to end in an orderly way.
+        interceptors: Functions around each call that carries the token, if there is one.
+        task_status: `started` gets the listeners once the server answers.
+    """
     async with trio.open_nursery() as nursery:
         served = tuple(servicers)
         drain = rpc.Drain()
         health = rpc.Health(rpc.service_names(served))
-        listeners = await nursery.start(partial(_serve_calls, runtime.settings, served, health, drain))
+        serving = partial(_serve_calls, runtime.settings, served, health, drain, interceptors=interceptors)
+        listeners = await nursery.start(serving)
         task_status.started(listeners)
         await (stopping if stopping is not None else trio.Event()).wait()
         health.shut_down()
@@ -76,8 +86,11 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
     servicers: tuple[rpc.Servicer, ...],
     health: rpc.Health,
     drain: rpc.Drain,
+    *,
+    interceptors: Sequence[rpc.Interceptor],
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    token = [] if settings.token is None else [rpc.bearer_token(settings.token)]
     await rpc.serve(
         [*servicers, health, *rpc.reflection(servicers)],
         host=settings.host,
@@ -86,7 +99,7 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
         settings=rpc.ServerSettings(
             max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes
         ),
-        interceptors=[] if settings.token is None else [rpc.bearer_token(settings.token)],
+        interceptors=[*token, *interceptors],
         drain=drain,
         task_status=task_status,
     )
