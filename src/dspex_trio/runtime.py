@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -68,6 +69,7 @@ class Runtime:
         trial_id: str = "",
         options: TrialOptions | None = None,
         metadata: Mapping[str, str] | None = None,
+        deadline: float = math.inf,
         watch: Watch | None = None,
     ) -> TrialOutcome:
         """Run one trial.
@@ -82,6 +84,7 @@ class Runtime:
             trial_id: The caller's name for the trial.
             options: What the outcome leaves out.
             metadata: What the caller wants to see again in logs and records.
+            deadline: An earlier one, on Trio's clock.
             watch: Told what happens while the trial is on the road.
 
         Raises:
@@ -95,7 +98,7 @@ class Runtime:
                 session_id=session if isinstance(session, str) else session.session_id,
                 trial_id=trial_id,
                 arrived=arrived,
-                deadline=self._deadline(arrived),
+                deadline=self._deadline(arrived, deadline),
                 metadata=metadata or {},
                 options=options or TrialOptions(),
                 watch=watch,
@@ -113,8 +116,8 @@ class Runtime:
         """
         return await self._trials.call(name, self._deadline(trio.current_time()), function, *args)
 
-    def _deadline(self, arrived: float) -> float:
-        limit = min(trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
+    def _deadline(self, arrived: float, earlier: float = math.inf) -> float:
+        limit = min(earlier, trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
         return limit - self._margin()
 
     @property
