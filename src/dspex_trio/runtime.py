@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import trio
 
 from dspex_trio import correlation, rpc, threads
-from dspex_trio.config import Settings
+from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
+from dspex_trio.isolation import open_isolation
 from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess, Watch
-from dspex_trio.programs import CARRIERS, ProgramSettings, current_interrupt, interrupt_of_frame, open_programs
+from dspex_trio.programs import (
+    CARRIERS,
+    Loader,
+    ProgramSettings,
+    current_interrupt,
+    interrupt_of_frame,
+    open_programs,
+)
 from dspex_trio.redaction import Redactor, secrets_in
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.store import SessionStore, in_process_stub
@@ -143,52 +151,85 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
         lm: A ready language model for programs that name none, in place of `settings.lm`.
 
     Raises:
-        CannotLoad: A module of `settings.load` cannot be imported.
+        CannotLoad: A module of `settings.load` cannot be imported, or no child process for isolated programs started.
+        InvalidSettings: `lm` was given, and programs are to run in child processes.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
     """
     settings = settings or Settings()
-    redact = Redactor([*secrets_in(settings.lm_args), settings.token or ""], os.environ)
+    redact = redactor(settings)
+    if lm is not None and (settings.isolation == "process" or settings.isolate):
+        raise InvalidSettings("a child process cannot be given a ready language model: name it by lm and lm_args")
     margin = ReplyMargin(settings.reply_margin_ms / 1e3)
+    async with (
+        open_rooms(settings, redact, margin.patience, lm=lm) as (loader, workers),
+        _open_sessions(settings) as (sessions, stores),
+        open_isolation(settings, sessions.store, margin.patience) as isolation,
+    ):
+        trials = Trials(
+            loader=loader,
+            sources=sessions.context,
+            executor=Executor(workers),
+            admission=Admission(
+                threads.Slots(settings.max_trials), settings.max_queue, partial(_too_many_stuck, workers, settings)
+            ),
+            isolation=isolation,
+            redact=redact,
+            on_outcome=partial(_ended, margin),
+        )
+        executor = ProgramExecutor(
+            trials,
+            max_trial_seconds=settings.max_trial_seconds,
+            max_message_bytes=settings.max_message_bytes,
+            reply_margin=margin,
+            redact=redact,
+        )
+        yield Runtime(settings, trials, sessions, [executor, *stores], margin=margin, redact=redact)
+
+
+@asynccontextmanager
+async def open_rooms(
+    settings: Settings, redact: Redactor, patience: Callable[[], float], *, lm: dspy.BaseLM | None = None
+) -> AsyncIterator[tuple[Loader, threads.Threads]]:
+    """What every process that runs programs needs: their loader, and threads to run them in.
+
+    Args:
+        settings: What the operator chose.
+        redact: Takes secrets out of what is recorded.
+        patience: How many seconds a cancelled trial waits for its threads.
+        lm: As `open_runtime` takes it.
+
+    Raises:
+        CannotLoad, UnsupportedDspy: As `open_runtime` says.
+    """
     programs = open_programs(_program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
     with programs as loader, _threads_prepared(settings):
-        async with (
-            threads.open_threads(patience=margin.patience, may_raise=settings.raise_in_threads) as workers,
-            _open_sessions(settings) as (sessions, stores),
-        ):
-            trials = Trials(
-                loader=loader,
-                sources=sessions.context,
-                executor=_Executor(workers),
-                admission=Admission(
-                    threads.Slots(settings.max_trials), settings.max_queue, partial(_too_many_stuck, workers, settings)
-                ),
-                redact=redact,
-                on_outcome=partial(_ended, margin),
-            )
-            executor = ProgramExecutor(
-                trials,
-                max_trial_seconds=settings.max_trial_seconds,
-                max_message_bytes=settings.max_message_bytes,
-                reply_margin=margin,
-                redact=redact,
-            )
-            yield Runtime(settings, trials, sessions, [executor, *stores], margin=margin, redact=redact)
+        async with threads.open_threads(patience=patience, may_raise=settings.raise_in_threads) as workers:
+            yield loader, workers
+
+
+def redactor(settings: Settings) -> Redactor:
+    """Takes what is secret here out of text."""
+    return Redactor([*secrets_in(settings.lm_args), settings.token or ""], os.environ)
 
 
 # A thread that ignores for so long that its trial is over counts as stuck, in seconds.
 _STUCK_AFTER: Final = 2.0
 
 
-class _Executor:
-    """The thread room, as the road sees it."""
+class Executor:
+    """The thread room, as the road sees it.
 
-    def __init__(self, workers: threads.Threads) -> None:
+    Args:
+        workers: Runs the threads.
+        job: Makes a job of a name.
+    """
+
+    def __init__(self, workers: threads.Threads, job: Callable[[str], Job] = threads.Job) -> None:
         self._workers = workers
-
-    def job(self, name: str) -> Job:
-        return threads.Job(name)
+        self.job = job
 
     def run(self, function: Callable[..., Any], /, *args: Any, job: Job, slot: Slot) -> Awaitable[Any]:
+        """As the road wants it."""
         # What comes back is what `job` and the slots that admission was given handed out.
         return self._workers.run(function, *args, job=cast("threads.Job", job), slot=cast("threads.Slot", slot))
 

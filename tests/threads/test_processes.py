@@ -9,7 +9,7 @@ import sys
 import pytest
 import trio
 
-from dspex_trio.threads import ChildFailed, ChildLost, Job, open_processes
+from dspex_trio.threads import ChildFailed, ChildLost, open_processes
 from dspex_trio.threads.child_process import exit_reason
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests wait for processes by pidfd")
@@ -139,7 +139,7 @@ async def test_the_function_is_warmed_up_before_the_child_is_used(environment, t
 
 
 async def test_a_cancelled_request_kills_its_child_and_what_it_reported_is_kept(one):
-    pid, reports, job = int(await ask(one, "pid")), [], Job()
+    pid, reports, kills = int(await ask(one, "pid")), [], []
     with trio.CancelScope() as scope:
 
         def report(data):
@@ -147,10 +147,10 @@ async def test_a_cancelled_request_kills_its_child_and_what_it_reported_is_kept(
             if data == b"two":
                 scope.cancel()
 
-        await ask(one, "report and hang", job=job, on_report=report)
+        await ask(one, "report and hang", on_report=report, on_kill=kills.append)
     assert scope.cancelled_caught
     assert reports == [b"one", b"two"]
-    assert (job.details()["rung"], job.details()["stuck"]) == ("kill", "false")
+    assert len(kills) == 1
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert int(await ask(one, "pid")) != pid
@@ -240,32 +240,31 @@ async def test_the_childs_standard_output_is_not_the_workers(one, capfd):
 
 async def test_a_child_that_ends_its_work_when_it_is_told_stays(one):
     """Only what does not end is killed: a new child takes its time to start."""
-    pid, answers, job = await ask(one, "pid"), [], Job()
+    pid, answers, kills = await ask(one, "pid"), [], []
 
     def may_stay(answer):
         answers.append(answer)
-        job.ended(None, rung="wake")
         return True
 
     with trio.CancelScope() as scope:
         await ask(
             one,
             "report and wait",
-            job=job,
             patience=60,
             may_stay=may_stay,
+            on_kill=kills.append,
             on_report=lambda _data: scope.cancel(),
         )
     assert scope.cancelled_caught
-    assert answers == [b"stopped"]
-    assert job.details()["rung"] == "wake"
+    assert (answers, kills) == ([b"stopped"], [])
     assert await ask(one, "pid") == pid
 
 
 async def test_a_child_whose_answer_says_so_is_replaced(one):
-    pid, job = await ask(one, "pid"), Job()
-    assert await ask(one, "echo", 1, job=job, may_stay=lambda answer: answer != b"1", patience=60) == b"1"
-    assert job.details()["rung"] == "kill"
+    pid, kills = await ask(one, "pid"), []
+
+    assert await ask(one, "echo", 1, may_stay=lambda answer: answer != b"1", patience=60, on_kill=kills.append) == b"1"
+    assert len(kills) == 1
     assert await ask(one, "pid") != pid
 
 

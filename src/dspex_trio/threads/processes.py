@@ -15,7 +15,6 @@ import trio
 
 from dspex_trio.threads.background import open_background
 from dspex_trio.threads.child_process import ChildFailed, ChildLost, ChildProcess, Exchange
-from dspex_trio.threads.job import Job
 
 # Between attempts to start a child that does not come up, in seconds.
 _FIRST_RETRY: Final = 0.1
@@ -90,23 +89,22 @@ class Processes:
         self,
         request: bytes,
         *,
-        job: Job | None = None,
         patience: float = 0.0,
         may_stay: Callable[[bytes], bool] = lambda _answer: True,
+        on_kill: Callable[[float], None] = lambda _seconds: None,
         on_report: Callable[[bytes], None] = lambda _data: None,
         on_call: Callable[[bytes], Awaitable[bytes]] | None = None,
     ) -> bytes:
         """The answer of a child to `request`; waits for one that is free.
 
         When cancelled, the child is told. One that then answers in time, and `may_stay`, is used again; any other is
-        killed with the processes that it started. `job`, if given, tells how it was stopped: `kill`, or whatever
-        `may_stay` has told it. The cancel then goes on, when the child is gone or the patience is over.
+        killed with the processes that it started. The cancel goes on when that is done, or when the patience is over.
 
         Args:
             request: What the child's function gets.
-            job: Whose details are to tell how the work was stopped.
             patience: How many seconds a cancelled call may wait for its child, to answer or to be gone.
             may_stay: Told the answer, a late one too; whether the child that gave it may be used again.
+            on_kill: Told how many seconds after the cancel, or the answer, the child was killed and gone.
             on_report: Told what the child reports on the way.
             on_call: Replies to the child's calls, in the scope of this one; must not raise.
 
@@ -123,10 +121,8 @@ class Processes:
             async with exchange.calls(child, on_call):
                 await exchange.done.wait()
         except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
-            if job is not None:
-                job.cancel()
             with trio.CancelScope(shield=True):
-                await self._stop(child, exchange, job, patience, may_stay)
+                await self._stop(child, exchange, patience, may_stay, on_kill)
             raise
         try:
             answer = exchange.answer()
@@ -136,16 +132,16 @@ class Processes:
         if may_stay(answer):
             self._free(child)
         else:
-            await self._kill(child, job, trio.current_time() + patience)
+            await self._kill(child, trio.current_time(), patience, on_kill)
         return answer
 
     async def _stop(
         self,
         child: ChildProcess,
         exchange: Exchange,
-        job: Job | None,
         patience: float,
         may_stay: Callable[[bytes], bool],
+        on_kill: Callable[[float], None],
     ) -> None:
         began = trio.current_time()
         child.stop()
@@ -155,16 +151,13 @@ class Processes:
             if exchange.done.is_set() and may_stay(exchange.answer()):
                 self._free(child)
                 return
-        await self._kill(child, job, began + (patience or _BURIAL))
+        await self._kill(child, began, patience, on_kill)
 
-    async def _kill(self, child: ChildProcess, job: Job | None, until: float) -> None:
-        if job is not None:
-            job.cancel()
+    async def _kill(self, child: ChildProcess, began: float, patience: float, on_kill: Callable[[float], None]) -> None:
         child.kill()
-        with trio.CancelScope(deadline=until, shield=True):
+        with trio.CancelScope(deadline=began + (patience or _BURIAL), shield=True):
             await child.gone.wait()
-        if job is not None:
-            job.ended(None, rung="kill")
+        on_kill(trio.current_time() - began)
 
     def _free(self, child: ChildProcess) -> None:
         child.answers += 1

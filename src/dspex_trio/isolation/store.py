@@ -1,0 +1,61 @@
+"""The session store for child processes: its calls travel through the worker, so that an embedded store is one too."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol
+
+from dspex_trio import rpc
+from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
+from dspex_trio.isolation.messages import decode_call, decode_reply, encode_call, encode_reply
+from dspex_trio.sessions import Store
+
+logger: Final = logging.getLogger(__name__)
+
+
+class Answering(Protocol):
+    """The child's end of the connection to its parent."""
+
+    async def call(self, data: bytes) -> bytes:
+        """Ask the parent."""
+        ...
+
+
+class ThroughParent:
+    """For stubs in a child, in place of a channel."""
+
+    def __init__(self, parent: Answering) -> None:
+        self._parent = parent
+
+    async def call(self, path: str, request: bytes, _options: object) -> bytes:
+        """Make a call with one request and one reply; the trial's deadline is kept in the parent."""
+        return decode_reply(await self._parent.call(encode_call(path, request)))
+
+    def open(self, path: str, _options: object, _request: bytes | None = None) -> AbstractAsyncContextManager[Any]:
+        """Refuse: nothing of a trial streams from the store."""
+        raise rpc.RpcError(rpc.StatusCode.UNIMPLEMENTED, f"{path} does not reach into child processes")
+
+
+def replies_of(store: Store) -> Callable[[bytes], Awaitable[bytes]]:
+    """What replies to the calls of children, by asking `store`; raises nothing but a cancel."""
+    service = BridgeServiceServicer().service
+    parse = {
+        f"/{service.name}/{name}": (name, method.signature.request_type.FromString)
+        for name, method in service.methods.items()
+    }
+
+    async def reply(data: bytes) -> bytes:
+        path, request = decode_call(data)
+        try:
+            name, parsed = parse[path]
+            answered = await getattr(store, name)(parsed(request))
+        except rpc.RpcError as error:
+            return encode_reply(error)
+        except Exception:
+            logger.exception("a child's call of %.100r failed", path)
+            return encode_reply(rpc.RpcError(rpc.StatusCode.INTERNAL, "the call failed in the worker"))
+        return encode_reply(answered.SerializeToString())
+
+    return reply
