@@ -147,6 +147,7 @@ class TrialRequest:
         metadata: What the caller wants to see again in logs and records.
         options: What the answer leaves out.
         watch: Told what happens while the trial is on the road; None where nobody watches, which then costs nothing.
+        stream_output: Whether it is told of output too, which the provider is then asked to stream.
     """
 
     program: Program
@@ -158,3 +159,4 @@ class TrialRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: TrialOptions = TrialOptions()
     watch: Watch | None = None
+    stream_output: bool = True

@@ -9,7 +9,7 @@ from typing import Any, Final
 import dspy
 
 from dspex_trio.errors import InvalidSpec, LmError, ToolError, TrialError
-from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialOptions, Watch
+from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialRequest
 from dspex_trio.programs import registry
 from dspex_trio.programs.inputs import Inputs
 from dspex_trio.programs.mixin import VariableAwareMixin
@@ -30,13 +30,12 @@ class Hydrated:
         model: Its language models.
         inputs: Checks its inputs.
         names: Its predictors' stages → their names.
-        options: What to leave out of the recording.
+        request: What was asked: what to leave out of the recording, and who watches.
         chosen: Parameter → the variable that picked its class, or a submodule's.
         session: The trial's session.
         warnings: What synchronising has to say; filled until the call.
         redact: Takes secrets out of what is recorded.
         allow_repr: Whether what is no JSON is shown by its `repr`.
-        watch: Told of what the program does.
     """
 
     def __init__(
@@ -46,25 +45,23 @@ class Hydrated:
         model: TrialModel,
         inputs: Inputs,
         names: Mapping[str, str],
-        options: TrialOptions,
+        request: TrialRequest,
         chosen: Mapping[str, BoundVariable],
         session: ProgramSession,
         warnings: Sequence[str],
         redact: Callable[[str], str],
         allow_repr: bool,
-        watch: Watch | None,
     ) -> None:
         self.module = module
         self._model = model
         self._inputs = inputs
         self._names = names
-        self._options = options
+        self._request = request
         self._chosen = chosen
         self._session = session
         self._warnings = warnings
         self._redact = redact
         self._allow_repr = allow_repr
-        self._watch = watch
         self._recorder: Recorder | None = None
 
     async def sync_variables(self) -> dict[str, BoundVariable]:
@@ -76,7 +73,13 @@ class Hydrated:
         """Run the program; as `HydratedProgram.call` says. Errors of LMs and tools have the original as their cause."""
         arguments = self._inputs.check(inputs)
         recorder = self._recorder = Recorder(
-            self.module, self._names, self._options, interrupt, self._redact, watch=self._watch
+            self.module,
+            self._names,
+            self._request.options,
+            interrupt,
+            self._redact,
+            watch=self._request.watch,
+            stream_output=self._request.stream_output,
         )
         self._session.begin()
         settings = {**recorder.settings(), SESSION: self._session}

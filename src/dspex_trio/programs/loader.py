@@ -165,13 +165,12 @@ class Loader:
             model=model,
             inputs=inputs_of(module, built.signature),
             names=built.names,
-            options=request.options,
+            request=request,
             chosen=chosen,
             session=of_program,
             warnings=bindings.warnings,
             redact=self._redact,
             allow_repr=self._settings.allow_repr,
-            watch=request.watch,
         )
 
     def build(

@@ -92,7 +92,8 @@ class Recorder:
         options: What to leave out.
         interrupt: Checked at every LM call, tool call and predictor end.
         redact: Takes secrets out of what is recorded.
-        watch: Told of LM and tool calls when they begin and end, and of output while it comes.
+        watch: Told of LM and tool calls when they begin and end.
+        stream_output: Whether it is told of output while that comes.
     """
 
     def __init__(
@@ -104,12 +105,13 @@ class Recorder:
         redact: Callable[[str], str] = str,
         *,
         watch: Watch | None = None,
+        stream_output: bool = True,
     ) -> None:
         self.interrupt = interrupt
         self._program = program
         self._options = options
         self._redact = redact
-        self._told = None if watch is None else Told(watch, redact)
+        self._told = None if watch is None else Told(watch, redact, stream_output=stream_output)
         self._keep_prompts = not (options.omit_prompts or options.omit_trace)
         self._prompt_chars = self._kept = 0
         self._truncated = False

@@ -21,16 +21,18 @@ class Told:
     Args:
         watch: Who is told.
         redact: Takes secrets out of what is told.
+        stream_output: Whether output is told while it comes.
     """
 
-    def __init__(self, watch: Watch, redact: Callable[[str], str]) -> None:
+    def __init__(self, watch: Watch, redact: Callable[[str], str], *, stream_output: bool) -> None:
         self._watch = watch
         self._redact = redact
+        self._stream_output = stream_output
         self._calls = itertools.count(1)
 
     @contextmanager
     def lm(self, module: Any, name: str, model: str, answer: Callable[[], LmCall]) -> Iterator[None]:
-        """An LM is called, and streamed where that can be.
+        """An LM is called, and its output streamed where that is wanted and can be.
 
         Args:
             module: Who asks; None for the program's own code.
@@ -42,6 +44,9 @@ class Told:
         self._watch(LmStarted(number, name, model))
         error_type = ""
         try:
+            if not self._stream_output:
+                yield
+                return
             with streamed_to(partial(OutputStream, module, name, self._watch, self._redact)):
                 yield
         except BaseException as error:

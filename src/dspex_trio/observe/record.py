@@ -1,0 +1,92 @@
+"""One trial as a JSON object that says all there is to know of it. `docs/records.md` is its schema."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+from dspex_trio.model import TrialEvent, TrialOutcome, TrialRequest
+from dspex_trio.wire import event_to_json, jsonable, outcome_to_json, program_to_json
+
+FORMAT: Final = "dspex_trio.trial/1"
+"""What a reader looks at first. The number changes when a reader of the last one would be misled."""
+
+ENDING_FORMAT: Final = "dspex_trio.thread/1"
+"""The line of a thread that ended after its trial had been answered."""
+
+
+def record_of(
+    request: TrialRequest,
+    outcome: TrialOutcome,
+    events: Sequence[tuple[float, TrialEvent]],
+    *,
+    ended_at: float,
+    redact: Callable[[str], str],
+) -> dict[str, Any]:
+    """The record of a trial, without secrets; `encode_json` writes it.
+
+    Args:
+        request: What was asked.
+        outcome: What became of it.
+        events: Its stages and its tools' calls, each with its milliseconds after arrival.
+        ended_at: Seconds since the epoch.
+        redact: Takes secrets out of text.
+    """
+    seconds = request.deadline - request.arrived
+    record = {
+        "format": FORMAT,
+        "ended_at": _timestamp(ended_at),
+        "worker": _worker(),
+        "trial_id": request.trial_id,
+        "session_id": request.session_id,
+        "metadata": dict(request.metadata),
+        "time_ms": seconds * 1e3 if math.isfinite(seconds) else None,
+        "program": program_to_json(request.program),
+        "inputs": dict(request.inputs),
+        "options": asdict(request.options),
+        "outcome": outcome_to_json(outcome),
+        "events": [event_to_json(event, at_ms) for at_ms, event in events],
+    }
+    redacted: dict[str, Any] = _redacted(jsonable(record), redact)
+    return redacted
+
+
+def ending_of(trial_id: str, details: Mapping[str, str], *, ended_at: float) -> dict[str, Any]:
+    """The record of a thread that ended after its trial had been answered."""
+    return {"format": ENDING_FORMAT, "ended_at": _timestamp(ended_at), "trial_id": trial_id, "details": dict(details)}
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case list():
+            return [_redacted(item, redact) for item in value]
+        case dict():
+            return {redact(key): _redacted(item, redact) for key, item in value.items()}
+    return value
+
+
+def _timestamp(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@cache
+def _versions() -> dict[str, Any]:
+    return {
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "dspex_trio": version("dspex-trio"),
+        "dspy": version("dspy"),
+    }
+
+
+def _worker() -> dict[str, Any]:
+    return {**_versions(), "pid": os.getpid()}

@@ -1,0 +1,174 @@
+"""Trial records: a line of JSON for each trial, in a file for each day, written without holding anybody up."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from dspex_trio.model import StageStarted, ToolFinished, ToolStarted, TrialEvent, TrialOutcome, TrialRequest, Watch
+from dspex_trio.observe.record import ending_of, record_of
+from dspex_trio.threads.background import open_background
+from dspex_trio.wire import encode_json
+
+logger: Final = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 1_000
+"""The most records that wait to be written; beyond them, new ones are dropped and counted."""
+MAX_TOOL_EVENTS: Final = 10_000
+"""The most tool events that are kept of one trial."""
+# How long the last records may take to be written when everything ends, in seconds.
+_FAREWELL: Final = 5.0
+_KEPT: Final = (StageStarted, ToolStarted, ToolFinished)
+
+
+class CannotRecord(OSError):
+    """The directory cannot be written to; says which and why."""
+
+
+@asynccontextmanager
+async def open_records(directory: Path, *, redact: Callable[[str], str] = str) -> AsyncIterator[Records]:
+    """Write records to `directory` until the block ends; the last ones are written then.
+
+    Args:
+        directory: Made if it is not there. Files are called `trials-2026-01-31.jsonl`, by the day in UTC.
+        redact: Takes secrets out of text.
+
+    Raises:
+        CannotRecord: Nothing can be written there.
+    """
+    try:
+        await trio.to_thread.run_sync(_prepare, directory)
+    except OSError as error:
+        raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
+    records = Records(directory, redact)
+    async with open_background() as nursery:
+        nursery.start_soon(records._write_all)  # noqa: SLF001 - the other half of this class
+        try:
+            yield records
+        finally:
+            await records._finish()  # noqa: SLF001 - as above
+
+
+def _prepare(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    with _file(directory, time.time()).open("ab"):
+        pass
+
+
+def _file(directory: Path, seconds: float) -> Path:
+    return directory / f"trials-{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d}.jsonl"
+
+
+class Records:
+    """Writes what it is told, in the background; made by `open_records`.
+
+    Attributes:
+        dropped: How many records were lost: because they came faster than they could be written, or because the disk
+            did not take them.
+    """
+
+    def __init__(self, directory: Path, redact: Callable[[str], str]) -> None:
+        self.dropped = 0
+        self._told = 0
+        self._directory = directory
+        self._redact = redact
+        self._put, self._take = trio.open_memory_channel[Callable[[], tuple[float, bytes]]](MAX_WAITING)
+        self._writing = trio.CancelScope(shield=True)  # what is there when all is cancelled is written all the same
+        self._written = trio.Event()
+        self._limiter = trio.CapacityLimiter(1)
+
+    def begins(self, request: TrialRequest) -> TrialRequest:
+        """The request, watched for what its record needs."""
+        streams = request.watch is not None and request.stream_output
+        return replace(request, watch=_Watcher(request), stream_output=streams)
+
+    def trial_ended(self, request: TrialRequest, outcome: TrialOutcome) -> None:
+        """Record a trial whose request went through `begins`; never blocks."""
+        ended_at = time.time()
+        events = list(request.watch.events) if isinstance(request.watch, _Watcher) else []
+
+        def line() -> tuple[float, bytes]:
+            record = record_of(request, outcome, events, ended_at=ended_at, redact=self._redact)
+            return ended_at, encode_json(record)
+
+        self._enqueue(line)
+
+    def thread_ended(self, trial_id: str, details: Mapping[str, str]) -> None:
+        """Record that a thread has ended after its trial had been answered; never blocks."""
+        ended_at = time.time()
+        self._enqueue(lambda: (ended_at, encode_json(ending_of(trial_id, details, ended_at=ended_at))))
+
+    def _enqueue(self, line: Callable[[], tuple[float, bytes]]) -> None:
+        try:
+            self._put.send_nowait(line)
+        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            self.dropped += 1
+
+    async def _write_all(self) -> None:
+        with self._writing:
+            async for line in self._take:
+                lines = [line]
+                while len(lines) < MAX_WAITING:
+                    try:
+                        lines.append(self._take.receive_nowait())
+                    except (trio.WouldBlock, trio.EndOfChannel):
+                        break
+                await trio.to_thread.run_sync(self._write, lines, limiter=self._limiter)
+                self._tell_of_losses()
+        self._written.set()
+
+    async def _finish(self) -> None:
+        self._put.close()
+        with trio.move_on_after(_FAREWELL, shield=True):
+            await self._written.wait()
+        self._writing.cancel()
+        self._tell_of_losses()
+
+    def _write(self, lines: list[Callable[[], tuple[float, bytes]]]) -> None:
+        """In a thread: JSON of long prompts takes a while, and so may a disk."""
+        by_file: dict[Path, list[bytes]] = {}
+        for line in lines:
+            try:
+                ended_at, text = line()
+            except Exception:
+                self.dropped += 1
+                logger.exception("a trial cannot be recorded")
+                continue
+            by_file.setdefault(_file(self._directory, ended_at), []).append(text + b"\n")
+        for file, texts in by_file.items():
+            try:
+                # One write, so that lines of several workers which share the directory do not mix.
+                with file.open("ab", buffering=0) as target:
+                    target.write(b"".join(texts))
+            except OSError as error:
+                self.dropped += len(texts)
+                logger.error("records cannot be written to %s: %s", file, error)  # noqa: TRY400 - no bug of ours
+
+    def _tell_of_losses(self) -> None:
+        if self.dropped > self._told:
+            logger.warning("%d trial records were dropped, %d in all", self.dropped - self._told, self.dropped)
+            self._told = self.dropped
+
+
+class _Watcher:
+    """Keeps the events of one trial that its record needs, and tells whoever else watches of all of them."""
+
+    def __init__(self, request: TrialRequest) -> None:
+        self.events: list[tuple[float, TrialEvent]] = []
+        self._next: Watch | None = request.watch
+        self._arrived = request.arrived
+        self._clock = trio.lowlevel.current_clock()
+
+    def __call__(self, event: TrialEvent) -> None:
+        if isinstance(event, _KEPT) and len(self.events) < MAX_TOOL_EVENTS:
+            self.events.append(((self._clock.current_time() - self._arrived) * 1e3, event))
+        if self._next is not None:
+            self._next(event)

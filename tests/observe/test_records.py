@@ -1,0 +1,159 @@
+"""Records: every trial leaves a line that says all of it, without secrets, and nobody waits for the disk."""
+
+import json
+import threading
+
+import pytest
+import trio
+
+from dspex_trio.errors import FailureKind, Stage
+from dspex_trio.model import (
+    LmCall,
+    LmStarted,
+    OutputChunk,
+    Program,
+    Signature,
+    StageStarted,
+    ToolFinished,
+    ToolStarted,
+    TraceEntry,
+    TrialFailure,
+    TrialRequest,
+    TrialSuccess,
+)
+from dspex_trio.observe import CannotRecord, open_records, records
+from dspex_trio.redaction import Redactor
+
+PROGRAM = Program("dspy.Predict", signature=Signature("question -> answer"), name="qa")
+KEY = "sk-abcdefghijklmnopqrst"
+
+
+def request(**given):
+    return TrialRequest(
+        PROGRAM, {"question": "2+2?"}, trial_id="t1", session_id="s1", arrived=1.0, deadline=3.5, **given
+    )
+
+
+def read(directory):
+    [file] = directory.glob("trials-*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+async def test_a_trial_leaves_one_line_that_says_all_of_it(tmp_path):
+    call = LmCall("m", messages_json='[{"role": "user"}]', response_json="{}")
+    outcome = TrialSuccess(
+        {"answer": 4}, trace=(TraceEntry("self", "Predict", "q -> a", {}, {}, lm_calls=(call,)),), trial_id="t1"
+    )
+    async with open_records(tmp_path / "made") as opened:
+        asked = opened.begins(request(metadata={"generation": "7"}))
+        asked.watch(StageStarted(Stage.EXECUTE))
+        asked.watch(ToolStarted(1, "search", {"query": "cats"}))
+        asked.watch(ToolFinished(1, ["tom"], "", 3.0))
+        opened.trial_ended(asked, outcome)
+    [record] = read(tmp_path / "made")
+    assert record["format"] == "dspex_trio.trial/1"
+    assert (record["trial_id"], record["session_id"], record["metadata"]) == ("t1", "s1", {"generation": "7"})
+    assert (record["inputs"], record["time_ms"]) == ({"question": "2+2?"}, 2500.0)
+    assert record["program"] == {"python_class": "dspy.Predict", "signature": "question -> answer", "name": "qa"}
+    assert record["outcome"]["success"]["prediction"] == {"answer": 4}
+    [lm_call] = record["outcome"]["success"]["trace"][0]["lm_calls"]
+    assert lm_call["messages_json"] == '[{"role": "user"}]'
+    stage, started, finished = record["events"]
+    assert stage["stage"] == {"stage": "STAGE_EXECUTE"}
+    assert started["tool_started"] == {"call": 1, "tool": "search", "arguments": {"query": "cats"}}
+    assert finished["tool_finished"]["result"] == ["tom"]
+    assert record["worker"]["dspy"]
+
+
+async def test_a_failure_and_a_thread_that_ended_late_are_recorded_too(tmp_path):
+    failure = TrialFailure(FailureKind.DEADLINE_EXCEEDED, Stage.EXECUTE, "E", "late", details={"rung": "abandon"})
+    async with open_records(tmp_path) as opened:
+        opened.trial_ended(opened.begins(request()), failure)
+        opened.thread_ended("t1", {"rung": "raise", "rung_ms": "312"})
+    failed, late = read(tmp_path)
+    assert failed["outcome"]["failure"]["details"] == {"rung": "abandon"}
+    assert (late["format"], late["trial_id"]) == ("dspex_trio.thread/1", "t1")
+    assert late["details"]["rung"] == "raise"
+
+
+async def test_secrets_are_redacted_wherever_they_are(tmp_path):
+    async with open_records(tmp_path, redact=Redactor()) as opened:
+        asked = TrialRequest(PROGRAM, {"question": f"my key is {KEY}"}, metadata={KEY: KEY})
+        opened.trial_ended(opened.begins(asked), TrialSuccess({"answer": [KEY]}))
+    assert KEY not in next(tmp_path.glob("*.jsonl")).read_text()
+    assert read(tmp_path)[0]["inputs"] == {"question": "my key is [redacted]"}
+
+
+async def test_who_watches_besides_hears_everything_and_the_record_keeps_what_it_needs(tmp_path):
+    heard = []
+    events = [LmStarted(1, "self", "m"), OutputChunk("self", "answer", "x", False), StageStarted(Stage.SYNC)]
+    async with open_records(tmp_path) as opened:
+        asked = opened.begins(request(watch=heard.append))
+        assert asked.stream_output
+        for event in events:
+            asked.watch(event)
+        opened.trial_ended(asked, TrialSuccess({}))
+    assert heard == events
+    assert [set(event) - {"at_ms"} for event in read(tmp_path)[0]["events"]] == [{"stage"}]
+
+
+async def test_recording_alone_asks_no_provider_to_stream(tmp_path):
+    async with open_records(tmp_path) as opened:
+        assert not opened.begins(request()).stream_output
+
+
+async def test_what_has_no_json_form_does_not_stop_the_record(tmp_path):
+    async with open_records(tmp_path) as opened:
+        asked = TrialRequest(PROGRAM, {"question": object(), "x": float("nan"), "n": 2**70, "b": b"\xff"})
+        opened.trial_ended(opened.begins(asked), TrialSuccess({"answer": object()}))
+    assert read(tmp_path)[0]["inputs"]["n"] == 2**70
+
+
+async def test_a_full_queue_drops_records_and_says_how_many(tmp_path, monkeypatch, caplog):
+    """The disk stands still; the trials do not wait for it."""
+    monkeypatch.setattr(records, "MAX_WAITING", 3)
+    moving, writing = threading.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    original = records.Records._write
+
+    def slow(self, lines):
+        token.run_sync_soon(writing.set)
+        moving.wait(30)
+        original(self, lines)
+
+    monkeypatch.setattr(records.Records, "_write", slow)
+    async with open_records(tmp_path) as opened:
+        opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+        await writing.wait()
+        for _ in range(10):
+            opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+        assert opened.dropped == 7
+        moving.set()
+    assert len(read(tmp_path)) == 4
+    assert "7 trial records were dropped" in caplog.text
+
+
+async def test_a_disk_that_refuses_is_logged_and_counted_and_the_trials_go_on(tmp_path, caplog):
+    async with open_records(tmp_path) as opened:
+        [file] = tmp_path.glob("*.jsonl")
+        file.unlink()
+        file.mkdir()
+        opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+    assert opened.dropped == 1
+    assert "records cannot be written" in caplog.text
+
+
+async def test_a_directory_that_cannot_be_is_told_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotRecord, match="records cannot be written to"):
+        async with open_records(tmp_path / "file" / "below"):
+            pass
+
+
+async def test_records_are_written_when_the_block_is_cancelled(tmp_path):
+    with trio.CancelScope() as scope:
+        async with open_records(tmp_path) as opened:
+            opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert len(read(tmp_path)) == 1
