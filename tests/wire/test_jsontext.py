@@ -39,8 +39,22 @@ def test_long_integers_are_written_digit_by_digit_like_python_writes_short_ones(
 
 
 def test_absurdly_long_integers_are_refused_instead_of_stalling_the_loop():
-    with pytest.raises(ValueNotDecodable, match="integers of more than 1000000 digits"):
+    with pytest.raises(ValueNotDecodable, match="integers of more than 100000 digits"):
         decode_json(b"[" + b",".join([b"9" * (MAX_DIGITS // 2)] * 3) + b"]")
+
+
+def test_absurdly_long_integers_are_marked_instead_of_stalling_the_loop():
+    """Writing a million digits takes ten seconds."""
+    value = [1 << 10**7, 10**5000, -(10**90_000), 7**90_000]
+    assert decode_json(encode_json(value)) == [MARKED, 10**5000, -(10**90_000), MARKED]
+
+
+def test_only_integers_that_python_itself_would_refuse_count_as_long():
+    value = [10**4000] * 100 + [10**6000]
+    assert decode_json(encode_json(value)) == value
+
+
+MARKED = {"__ffi_unserializable__": True, "__type__": "int"}
 
 
 def test_special_floats_are_strings_at_any_depth():

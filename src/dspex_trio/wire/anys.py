@@ -190,13 +190,13 @@ def _parsed(message_type: Any, read: Callable[[Any], Any]) -> Callable[[bytes], 
 def _parsed_or_json(message_type: Any, read: Callable[[Any], Any]) -> Callable[[bytes], Any]:
     """For messages that are JSON themselves: snakepit's Python side writes bare JSON under their names.
 
-    Parsing alone is no test: JSON text can parse as unknown fields. What is packed comes out again as it was.
+    Parsing alone is no test: JSON text can parse as unknown fields. What is packed comes out again as it went in.
     """
     parse = _parsed(message_type, read)
     name = message_type.DESCRIPTOR.full_name
 
     def decode(raw: bytes) -> Any:
-        if _is_packed(message_type, raw):
+        if raw[:1] not in _BEGIN_JSON or _is_packed(message_type, raw):
             return parse(raw)
         try:
             return decode_json(raw)
@@ -207,6 +207,9 @@ def _parsed_or_json(message_type: Any, read: Callable[[Any], Any]) -> Callable[[
                 raise ValueNotDecodable(f"the bytes are no packed {name}, and {error}") from None
 
     return decode
+
+
+_BEGIN_JSON: Final = frozenset({bytes([byte]) for byte in b'{["-0123456789tfn'})
 
 
 def _is_packed(message_type: Any, raw: bytes) -> bool:

@@ -10,16 +10,18 @@ from json.encoder import encode_basestring
 from typing import Any, Final
 
 from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.values import MAX_DEPTH, plain
+from dspex_trio.values import MARKER, MAX_DEPTH, plain
 
 BYTES_KEY: Final = "__bytes__"
 """The one key of the object that stands for bytes; its value is base64."""
 
-MAX_DIGITS: Final = 1_000_000
-"""Digits that the long integers of one JSON text may have in total; beyond, converting them would take seconds."""
+MAX_DIGITS: Final = 100_000
+"""Digits that the long integers of one JSON text may have in total; beyond, writing them would take seconds."""
 
 # Below Python's own limit (int_max_str_digits), which is not ours to change: the process is the embedder's too.
 _CHUNK: Final = 512
+_LONG: Final = 4_300  # digits; what Python's own limit is by default, and what costs nothing worth counting
+_LONG_BITS: Final = round(_LONG * math.log2(10))
 _TEN_TO_CHUNK: Final = 10**_CHUNK
 
 _NAN, _INFINITY, _MINUS_INFINITY = "NaN", "Infinity", "-Infinity"
@@ -31,12 +33,12 @@ _encode_fast: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sepa
 def encode_json(value: Any) -> bytes:
     """`value` as JSON text in UTF-8; what has no JSON form is made plain first, so this never fails.
 
-    Lone surrogates, which UTF-8 cannot carry, become U+FFFD.
+    Integers beyond MAX_DIGITS, which no reader of ours would take, become markers. Lone surrogates, which UTF-8 cannot carry, become U+FFFD.
     """
     try:
         text = _encode_fast(value)
     except (ValueError, TypeError, RecursionError):  # NaN, an endless integer, bytes, an object, a cycle
-        text = "".join(_pieces(plain(value)))
+        text = "".join(_Pieces().of(plain(value)))
     return utf8(text)
 
 
@@ -75,7 +77,7 @@ def decode_json(raw: bytes) -> Any:
 
     Raises:
         ValueNotDecodable: It is no JSON (RFC 8259: a bare NaN is none), nests deeper than 100 levels, or holds integers
-            of more than a million digits.
+            of more than a hundred thousand digits.
     """
     try:
         text = raw.decode()
@@ -144,7 +146,8 @@ class _LongIntegers:
     def __call__(self, digits: str) -> int:
         if len(digits) <= _CHUNK:
             return int(digits)
-        self._left -= len(digits)
+        if len(digits) > _LONG:
+            self._left -= len(digits)
         if self._left < 0:
             raise ValueNotDecodable(f"the JSON text holds integers of more than {MAX_DIGITS} digits")
         return -_to_int(digits[1:]) if digits[0] == "-" else _to_int(digits)
@@ -171,7 +174,7 @@ def _to_digits(value: int) -> str:
 
 
 _POWERS: Final = {_CHUNK: _TEN_TO_CHUNK}
-_MAX_POWERS: Final = 12  # up to a million digits
+_MAX_POWERS: Final = 9  # up to a hundred thousand digits
 
 
 def _power_of_ten(exponent: int) -> int:
@@ -187,20 +190,32 @@ def _special(value: float) -> str:
     return _NAN if math.isnan(value) else _INFINITY if value > 0 else _MINUS_INFINITY
 
 
-def _pieces(value: Any) -> list[str]:
-    """The JSON text of a plain value that the standard encoder does not take."""
-    match value:
-        case int() if type(value) is int:
-            return ["-", _to_digits(-value)] if value < 0 else [_to_digits(value)]
-        case float() if not math.isfinite(value):
-            return [f'"{_special(value)}"']
-        case bytes():
-            return [f'{{"{BYTES_KEY}":"{base64.b64encode(value).decode("ascii")}"}}']
-        case list():
-            inner = [piece for item in value for piece in (",", *_pieces(item))]
-            return ["[", *inner[1:], "]"]
-        case dict():
-            inner = [piece for k, v in value.items() for piece in (",", encode_basestring(k), ":", *_pieces(v))]
-            return ["{", *inner[1:], "}"]
-        case _:
-            return [_encode_fast(value)]
+class _Pieces:
+    """The JSON text of plain values that the standard encoder does not take, within a budget for long integers."""
+
+    def __init__(self) -> None:
+        self._left_bits = round(MAX_DIGITS * math.log2(10))
+
+    def of(self, value: Any) -> list[str]:
+        match value:
+            case int() if type(value) is int:
+                return self._integer(value)
+            case float() if not math.isfinite(value):
+                return [f'"{_special(value)}"']
+            case bytes():
+                return [f'{{"{BYTES_KEY}":"{base64.b64encode(value).decode("ascii")}"}}']
+            case list():
+                inner = [piece for item in value for piece in (",", *self.of(item))]
+                return ["[", *inner[1:], "]"]
+            case dict():
+                inner = [piece for k, v in value.items() for piece in (",", encode_basestring(k), ":", *self.of(v))]
+                return ["{", *inner[1:], "}"]
+            case _:
+                return [_encode_fast(value)]
+
+    def _integer(self, value: int) -> list[str]:
+        if value.bit_length() > _LONG_BITS:
+            self._left_bits -= value.bit_length()
+            if self._left_bits < 0:
+                return [_encode_fast({MARKER: True, "__type__": "int"})]
+        return ["-", _to_digits(-value)] if value < 0 else [_to_digits(value)]
