@@ -1,5 +1,6 @@
 """Programs that use their session, in real threads against a real store."""
 
+import json
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +14,7 @@ import dspex_trio as dspex
 from dspex_trio import rpc
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
+from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.programs import MODULE_REGISTRY
 from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
@@ -67,19 +69,37 @@ class Elixir(SessionStore):
         return bridge_pb2.ExecuteElixirToolResponse(success=False, error_message="{:error, :no_index}")
 
 
+class Snakepit13(BridgeServiceServicer):
+    """Has tools and no variables: every call that is not here is UNIMPLEMENTED."""
+
+    async def ExecuteElixirTool(self, request, call):
+        names = json.loads(request.parameters["names"].value)
+        values = {"temp": 0.25, "style": "brief"}
+        found = {name: values[name] for name in names if name in values}
+        result = AnyMessage(type_url=STRING, value=json.dumps(found).encode())
+        return bridge_pb2.ExecuteElixirToolResponse(success=True, result=result)
+
+
+@asynccontextmanager
+async def served(store):
+    """A store's address."""
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(rpc.serve, [store], host="127.0.0.1", port=0))
+        yield f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
 @pytest.fixture
 async def elixir():
     """The store, and its address."""
     store = Elixir()
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(rpc.serve, [store], host="127.0.0.1", port=0))
-        yield store, f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        nursery.cancel_scope.cancel()
+    async with served(store) as address:
+        yield store, address
 
 
 @asynccontextmanager
-async def runtime_with(address):
-    settings = dspex.Settings(max_trials=1, max_queue=0, store=address, reply_margin_ms=200)
+async def runtime_with(address, **options):
+    settings = dspex.Settings(max_trials=1, max_queue=0, store=address, reply_margin_ms=200, **options)
     async with dspex.open_runtime(settings, lm=DummyLM([{"a": "b"}] * 20)) as runtime:
         yield runtime
 
@@ -205,3 +225,22 @@ async def test_without_a_session_there_are_no_elixir_tools():
         outcome = await runtime.run_trial(using(lambda module: module.helper(), "search"), {})
     assert outcome.kind.name == "VARIABLE_NOT_FOUND"
     assert "no session is named" in outcome.error_message
+
+
+async def test_a_store_without_variables_is_read_through_the_elixir_tool_that_the_operator_names():
+    bindings = (dspex.Binding("temperature", "temp"), dspex.Binding("seed", "missing", default=7))
+    program = dspex.Program("dspy.Predict", dspex.Signature("q -> a"), config_space=bindings)
+    async with served(Snakepit13()) as address:
+        async with runtime_with(address) as runtime:
+            without = await runtime.run_trial(program, {"q": "?"}, session="s")
+        async with runtime_with(address, variables_tool="read_variables") as runtime:
+            outcome = await runtime.run_trial(program, {"q": "?"}, session="s")
+            read = await runtime.run_trial(program_of(lambda m: m.session.get("style")), {}, session="s")
+            MODULE_REGISTRY.clear()
+            write = await runtime.run_trial(program_of(lambda m: m.session.set("style", "x")), {}, session="s")
+    assert (without.kind.name, without.retryable) == ("STORE_UNAVAILABLE", True)
+    assert "has no variable calls" in without.error_message
+    assert "variables_tool" in without.error_message
+    assert {path: one.value for path, one in outcome.variables.items()} == {"temperature": 0.25, "seed": 7}
+    assert read.prediction["result"] == "brief"
+    assert write.kind.name == "STORE_UNAVAILABLE", "a tool that reads does not write"
