@@ -33,7 +33,8 @@ _encode_fast: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sepa
 def encode_json(value: Any) -> bytes:
     """`value` as JSON text in UTF-8; what has no JSON form is made plain first, so this never fails.
 
-    Integers beyond MAX_DIGITS, which no reader of ours would take, become markers. Lone surrogates, which UTF-8 cannot carry, become U+FFFD.
+    Integers beyond MAX_DIGITS, which no reader of ours would take, become markers. Lone surrogates, which UTF-8 cannot
+    carry, become U+FFFD.
     """
     try:
         text = _encode_fast(value)
@@ -214,8 +215,8 @@ class _Pieces:
                 return [_encode_fast(value)]
 
     def _integer(self, value: int) -> list[str]:
-        if value.bit_length() > _LONG_BITS:
-            self._left_bits -= value.bit_length()
-            if self._left_bits < 0:
+        if (bits := value.bit_length()) > _LONG_BITS:
+            if bits > self._left_bits:
                 return [_encode_fast({MARKER: True, "__type__": "int"})]
+            self._left_bits -= bits
         return ["-", _to_digits(-value)] if value < 0 else [_to_digits(value)]
