@@ -29,7 +29,7 @@ test-h2-4 *arguments: (_venv "dev")
     @[ -e {{h2-4}}/.complete ] || { {{bin}}/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
         --target {{h2-4}} h2==4.4.1 hpack==4.2.0 hyperframe==6.1.0 && touch {{h2-4}}/.complete; }
     @PYTHONPATH={{h2-4}} {{bin}}/python -c 'import h2; print("h2", h2.__version__)'
-    @PYTHONPATH={{h2-4}} {{bin}}/python -m pytest tests/rpc --ignore tests/rpc/test_bench_rpc.py "$@"
+    @PYTHONPATH={{h2-4}} {{bin}}/python -m pytest tests/rpc "$@"
 
 # Run gRPC's interoperability cases both ways against grpcio, grpc-js and raw frames
 interop *arguments: (_venv "dev")

@@ -148,8 +148,8 @@ async def run(names: Sequence[str], seconds: float, rounds: int) -> list[Row]:
 def main() -> None:
     """Read the arguments, run, and fail if a flood was noticed."""
     parser = argparse.ArgumentParser(description="Flood the RPC server; measure what a well-behaved client notices.")
-    parser.add_argument("--rounds", type=int, default=3, help="of quiet and flood (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each half of a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=6, help="of quiet and flood (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each half of a round (default: %(default)s)")
     parser.add_argument("--only", choices=ATTACKS, action="append", help="one flood; may be given more than once")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     asked = parser.parse_args()

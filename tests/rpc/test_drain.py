@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import trio
+import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
@@ -13,6 +14,14 @@ from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloRequest
 from .greeter import Greeter, serving
 from .raw import fields, message, raw_client
+
+
+@pytest.fixture
+def tls(tmp_path):
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "server.key")
+    return rpc.server_tls(tmp_path / "server.pem", tmp_path / "server.key")
 
 
 class Draining:
@@ -123,6 +132,33 @@ async def test_a_client_that_does_not_answer_the_ping_delays_a_drain_by_a_second
         server.drain.start()
         await client.until_closed()
         assert trio.current_time() - began == pytest.approx(1, abs=0.1)
+
+
+async def test_a_drain_that_begins_while_a_connection_is_being_closed_changes_nothing_for_it(autojump_clock, nursery):
+    """There are no calls to say goodbye to, and nobody who could."""
+    server = Draining()
+    await nursery.start(server.run)
+    async with raw_client(server.connect) as client:
+        assert await client.works(1)
+        await client.send(client.data(99, b"for no stream"))
+        await client.until(lambda: client.goaways)
+        server.drain.start()  # the server waits for our end of the connection
+        await client.until_closed()
+        await server.over.wait()
+    assert client.goaways == [(1, 1)]
+    assert trio.current_time() < 5
+
+
+async def test_a_drain_waits_no_longer_for_a_handshake_than_for_calls(autojump_clock, nursery, tls):
+    """A client that connects and is silent could hold up every restart."""
+    server = Draining(tls=tls)
+    await nursery.start(server.run)
+    stream = await server.connect()
+    await wait_all_tasks_blocked()
+    server.drain.start(grace=0.5)
+    await server.over.wait()
+    assert trio.current_time() == pytest.approx(0.5)
+    assert await stream.receive_some() == b""
 
 
 async def test_health_turns_first_and_connections_are_not_accepted_any_more(nursery):

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from dspex_trio import rpc
 from dspex_trio.rpc.http2.buckets import TokenBucket
-from dspex_trio.rpc.http2.client_engine import ClientEngine
+from dspex_trio.rpc.http2.client_engine import H2ClientEngine
 from dspex_trio.rpc.http2.events import MessageReceived, RequestEnded, RequestStarted, ResponseEnded, StreamReset
 from dspex_trio.rpc.http2.headers import RefusedRequest, encode_metadata, encode_status, format_timeout, parse_timeout
-from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import BadMessage, MessageReader, frame
 from dspex_trio.rpc.http2.responses import BadResponse, parse_response, parse_trailers
-from dspex_trio.rpc.http2.server_engine import ServerEngine
+from dspex_trio.rpc.http2.server_engine import H2ServerEngine
 from dspex_trio.rpc.metadata import Metadata, outgoing
 from dspex_trio.rpc.status import OK, Status
 
@@ -188,8 +187,8 @@ class Pair:
     """Two engines and the wire between them."""
 
     def __init__(self, **limits):
-        self.server = ServerEngine(Limits(**limits))
-        self.client = ClientEngine(Limits(**limits), authority="a", scheme="http", user_agent="t")
+        self.server = H2ServerEngine(rpc.ServerSettings(**limits).limits())
+        self.client = H2ClientEngine(rpc.ChannelSettings().limits(), authority="a", scheme="http", user_agent="t")
         self.now = 0.0
         self.pump()
 

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
-from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.call_stream import CallStream
 from dspex_trio.rpc.details import received_error
+from dspex_trio.rpc.http2.interface import ErrorCode
 from dspex_trio.rpc.http2.messages import compressor, frame
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.settings import Compression
@@ -146,7 +146,7 @@ class ClientCall(CallStream):
         """Give the call up, if it is not over: the server is told by RST_STREAM(CANCEL)."""
         if self.status is None:
             self.ended(_CANCELLED)
-            self._client.engine.reset(self.stream_id, ErrorCodes.CANCEL)
+            self._client.engine.reset(self.stream_id, ErrorCode.CANCEL)
             self._client.wake()
         self.again = None  # which knows this call: without a cycle it is gone at once
         self._client.forget(self)

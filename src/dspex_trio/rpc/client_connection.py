@@ -8,7 +8,6 @@ from typing import Final
 import trio
 
 from dspex_trio.rpc.client_call import ClientCall
-from dspex_trio.rpc.http2.client_engine import ClientEngine
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
@@ -18,6 +17,7 @@ from dspex_trio.rpc.http2.events import (
     SettingsChanged,
     WindowOpened,
 )
+from dspex_trio.rpc.http2.interface import ClientEngine
 from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.settings import ChannelSettings, Compression
 from dspex_trio.rpc.status import Status, StatusCode

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import trio
 
 from dspex_trio.rpc.client_connection import ClientConnection
-from dspex_trio.rpc.http2.client_engine import ClientEngine
+from dspex_trio.rpc.http2.client_engine import H2ClientEngine
 from dspex_trio.rpc.settings import ChannelSettings
 from dspex_trio.rpc.target import Address, secure
 
@@ -99,7 +99,7 @@ class Endpoint:
             raise
 
     def _new_connection(self, stream: trio.abc.Stream) -> ClientConnection:
-        engine = ClientEngine(
+        engine = H2ClientEngine(
             self._settings.limits(),
             authority=self._settings.authority or self.address.authority,
             scheme="http" if self._tls is None else "https",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -80,9 +81,10 @@ class _Server:
         self._settings = settings
         self._interceptors = interceptors
         self._connections: set[ServerConnection] = set()
+        self._handshakes: set[trio.CancelScope] = set()
         self._count = 0  # those in a handshake included
         self._accepting = trio.CancelScope()
-        self._drain_deadline: float | None = None
+        self._drain_deadline = math.inf
 
     async def accept(self, listeners: list[Listener], connections: trio.Nursery) -> None:
         """Accept until `drain` is called; connections go on."""
@@ -95,6 +97,8 @@ class _Server:
         self._accepting.cancel()
         for connection in self._connections:
             connection.drain(deadline)
+        for handshake in self._handshakes:
+            handshake.deadline = min(handshake.deadline, deadline)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         if self._count >= self._settings.max_connections:
@@ -129,19 +133,23 @@ class _Server:
         )
         self._connections.add(connection)
         try:
-            if self._drain_deadline is not None:
+            if self._accepting.cancel_called:
                 connection.drain(self._drain_deadline)
             await connection.run()
         finally:
             self._connections.discard(connection)
 
     async def _handshake(self, stream: trio.SSLStream[trio.abc.Stream]) -> bool:
-        with trio.move_on_after(self._settings.handshake_timeout):
+        deadline = min(trio.current_time() + self._settings.handshake_timeout, self._drain_deadline)
+        with trio.CancelScope(deadline=deadline) as handshake:
+            self._handshakes.add(handshake)
             try:
                 await stream.do_handshake()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 log.info("a TLS handshake failed: %s", error.__cause__ or error)
                 return False
+            finally:
+                self._handshakes.discard(handshake)
             if stream.selected_alpn_protocol() == "h2":
                 return True
             log.info("a TLS client does not speak HTTP/2")

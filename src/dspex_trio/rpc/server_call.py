@@ -15,8 +15,8 @@ from dspex_trio.rpc._purerpc import RpcFailedError
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.call_stream import CallStream
 from dspex_trio.rpc.details import pack_details
+from dspex_trio.rpc.http2.interface import ServerEngine
 from dspex_trio.rpc.http2.messages import compressor, frame
-from dspex_trio.rpc.http2.server_engine import ServerEngine
 from dspex_trio.rpc.interceptors import Interceptor, chain
 from dspex_trio.rpc.service import Route
 from dspex_trio.rpc.status import OK, RpcError, Status, StatusCode

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final
 
 import trio
-from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.deadlines import DeadlineWatch
@@ -28,7 +27,8 @@ from dspex_trio.rpc.http2.events import (
     StreamReset,
     WindowOpened,
 )
-from dspex_trio.rpc.http2.server_engine import ServerEngine
+from dspex_trio.rpc.http2.interface import ErrorCode, ServerEngine
+from dspex_trio.rpc.http2.server_engine import H2ServerEngine
 from dspex_trio.rpc.interceptors import Interceptor
 from dspex_trio.rpc.server_call import ServerCall, respond
 from dspex_trio.rpc.service import Route
@@ -75,7 +75,7 @@ class ServerConnection(Connection[ServerEngine]):
     ) -> None:
         super().__init__(
             stream,
-            ServerEngine(settings.limits()),
+            H2ServerEngine(settings.limits()),
             output_buffer=settings.output_buffer,
             close_timeout=settings.close_timeout,
         )
@@ -219,7 +219,7 @@ class ServerConnection(Connection[ServerEngine]):
         self._watch.add(call.call.deadline + _RESET_DELAY, partial(self._reset, call.stream_id))
 
     def _reset(self, stream_id: int) -> None:
-        self.engine.reset(stream_id, ErrorCodes.CANCEL)
+        self.engine.reset(stream_id, ErrorCode.CANCEL)
         self.wake()
 
     async def _serve_call(self, call: ServerCall, route: Route) -> None:
@@ -257,10 +257,10 @@ class ServerConnection(Connection[ServerEngine]):
         self._last_ping = now
         self._ping_strikes = self._ping_strikes + 1 if soon else 0
         if self._ping_strikes >= _MAX_PING_STRIKES:
-            self._say_farewell(ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
+            self._say_farewell(ErrorCode.ENHANCE_YOUR_CALM, b"too_many_pings")
             self._reading.cancel()
 
-    def _say_farewell(self, error_code: int = ErrorCodes.NO_ERROR, debug: bytes = b"") -> None:
+    def _say_farewell(self, error_code: int = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
         """Name the last call that counts, once, unless the engine has done so when the client broke the rules."""
         if self._last_allowed is None and not self.engine.failed:
             self._last_allowed = self.engine.highest_peer_stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from dspex_trio.rpc.http2.limits import Limits
 
@@ -143,8 +143,11 @@ class ChannelSettings:
 
 
 def _limits(settings: ServerSettings | ChannelSettings, max_concurrent_streams: int) -> Limits:
-    names = {field.name for field in fields(Limits)} & {field.name for field in fields(settings)}
-    return Limits(**{name: getattr(settings, name) for name in names}, max_concurrent_streams=max_concurrent_streams)
+    """The limits of either side; those that a channel's user cannot set are a server's defaults."""
+    values: dict[str, Any] = {field.name: field.default for field in fields(ServerSettings)}
+    values |= {field.name: getattr(settings, field.name) for field in fields(settings)}
+    values |= {"max_concurrent_streams": max_concurrent_streams}
+    return Limits(**{field.name: values[field.name] for field in fields(Limits)})
 
 
 def _check(settings: ServerSettings | ChannelSettings) -> None:

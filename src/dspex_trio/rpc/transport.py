@@ -7,10 +7,9 @@ import os
 from typing import Final, Generic, Protocol, TypeVar
 
 import trio
-from h2.exceptions import ProtocolError
 
-from dspex_trio.rpc.http2.engine import Engine
 from dspex_trio.rpc.http2.events import Event
+from dspex_trio.rpc.http2.interface import Engine
 
 EngineT = TypeVar("EngineT", bound=Engine)
 
@@ -252,7 +251,7 @@ class Connection(Generic[EngineT]):
 
     def _log_failure(self) -> None:
         failure = self.engine.failure
-        if isinstance(failure, ProtocolError):
+        if self.engine.peer_is_at_fault:
             log.info("closing a connection: %s", failure)
         else:
             log.error("closing a connection after an unexpected error", exc_info=failure)

@@ -8,17 +8,17 @@ from typing import Any, ClassVar, Final
 import h2.events
 from h2.errors import ErrorCodes
 
-from dspex_trio.rpc.http2.engine import Engine, StreamState
+from dspex_trio.rpc.http2.engine import H2Engine, StreamState
 from dspex_trio.rpc.http2.events import ResponseEnded, ResponseStarted
 from dspex_trio.rpc.http2.header_codec import Field
 from dspex_trio.rpc.http2.headers import encode_metadata, format_timeout
+from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
 from dspex_trio.rpc.http2.responses import BadResponse, parse_response, parse_trailers
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.status import Status, StatusCode
 
-_HIGHEST_STREAM_ID: Final = 2**31 - 1
 # What a reset by the server means for the call ("HTTP2 Transport Mapping", "Errors"); everything else is INTERNAL.
 _RESET_STATUS: Final[Mapping[int, StatusCode]] = {
     ErrorCodes.REFUSED_STREAM: StatusCode.UNAVAILABLE,
@@ -28,8 +28,8 @@ _RESET_STATUS: Final[Mapping[int, StatusCode]] = {
 }
 
 
-class ClientEngine(Engine):
-    """One connection, as its client sees it. Every call ends with exactly one ResponseEnded, unless it is reset here.
+class H2ClientEngine(H2Engine):
+    """The interface's ClientEngine.
 
     Args:
         limits: Sizes and rates.
@@ -44,7 +44,7 @@ class ClientEngine(Engine):
         self._scheme = scheme.encode()
         self._user_agent = user_agent.encode()
         self._next_stream_id = 1
-        self._last_allowed = _HIGHEST_STREAM_ID
+        self._last_allowed = MAX_STREAM_ID
 
     @property
     def streams(self) -> int:
@@ -59,7 +59,7 @@ class ClientEngine(Engine):
     @property
     def exhausted(self) -> bool:
         """Whether no more calls can be made: the server said goodbye, or the ids are used up."""
-        return self._last_allowed < _HIGHEST_STREAM_ID or self._next_stream_id > _HIGHEST_STREAM_ID
+        return self._last_allowed < MAX_STREAM_ID or self._next_stream_id > MAX_STREAM_ID
 
     def start_call(
         self, path: str, metadata: Metadata = NO_METADATA, *, timeout: float | None = None, encoding: str = "identity"
@@ -163,7 +163,7 @@ class ClientEngine(Engine):
             self.reset(stream_id, ErrorCodes.CANCEL)
 
     dispatch: ClassVar[Mapping[type[Any], Any]] = {
-        **Engine.dispatch,
+        **H2Engine.dispatch,
         h2.events.ResponseReceived: _response_received,
         h2.events.TrailersReceived: _trailers_received,
         h2.events.StreamEnded: _stream_ended,

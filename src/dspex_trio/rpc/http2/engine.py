@@ -35,12 +35,12 @@ from dspex_trio.rpc.http2.h2_control import (
 )
 from dspex_trio.rpc.http2.h2_frames import FramedH2Connection
 from dspex_trio.rpc.http2.header_codec import Field, literal
+from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import BadMessage, MessageReader
 from dspex_trio.rpc.status import Status, StatusCode
 
 _DEFAULT_WINDOW: Final = 65_535  # of a connection, until it is enlarged (RFC 9113, 6.9.2)
-_MAX_STREAM_ID: Final = 2**31 - 1
 # What a peer may send for free per frame of ours that carries data: it has to open both windows now and then, and
 # gRPC's clients measure the round trip with a ping when data arrives.
 _UPDATES_PER_DATA: Final = 4
@@ -67,11 +67,8 @@ class StreamState:
     batch: int = 0  # the `receive` within which it began
 
 
-class Engine:
-    """One HTTP/2 connection that carries gRPC, without I/O.
-
-    Bytes from the peer go into `receive`, which returns events; bytes for the peer come out of `data_to_send`. Calls
-    that send raise KeyError for streams that are over: ask `is_open` first.
+class H2Engine:
+    """The interface's Engine, over h2. Methods that send raise KeyError for streams that are over.
 
     Args:
         client: Which side this is.
@@ -119,9 +116,14 @@ class Engine:
 
     @property
     def failure(self) -> Exception | None:
-        """Why `failed`: a ProtocolError of h2's, or a surprise."""
+        """Why `failed`."""
         failure: Exception | None = self._h2.failure
         return failure
+
+    @property
+    def peer_is_at_fault(self) -> bool:
+        """Whether it is h2's error, or one like it, rather than a surprise."""
+        return isinstance(self.failure, ProtocolError)
 
     def data_to_send(self) -> bytearray:
         """Everything that is queued; it is the caller's now."""
@@ -148,7 +150,7 @@ class Engine:
         self._pings += 1
         self._h2.ping(data)
 
-    def goaway(self, last_stream_id: int = _MAX_STREAM_ID, error_code: int = 0, debug: bytes = b"") -> None:
+    def goaway(self, last_stream_id: int = MAX_STREAM_ID, error_code: int = 0, debug: bytes = b"") -> None:
         """Tell the peer that streams above an id will not be served; those below go on."""
         self._h2.goaway(last_stream_id, error_code, debug)
 

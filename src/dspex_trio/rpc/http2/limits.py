@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in bytes, rates per second. Their meaning for users is documented in `settings`."""
+    """Sizes in bytes, rates per second. Their meanings and their defaults are those of `settings`."""
 
-    max_message_size: int = 16 * 2**20
-    max_header_list_size: int = 16 * 2**10
-    max_frame_size: int = 2**20
-    stream_window: int = 256 * 2**10
-    connection_window: int = 4 * 2**20
-    max_concurrent_streams: int = 1000
-    max_buffered: int = 64 * 2**20
-    reset_burst: int = 1000
-    reset_rate: float = 500.0
-    control_burst: int = 500
-    control_rate: float = 50.0
+    max_message_size: int
+    max_header_list_size: int
+    max_frame_size: int
+    stream_window: int
+    connection_window: int
+    max_concurrent_streams: int
+    max_buffered: int
+    reset_burst: int
+    reset_rate: float
+    control_burst: int
+    control_rate: float
 
     @property
     def max_header_block(self) -> int:

@@ -10,7 +10,7 @@ import h2.events
 from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.http2.buckets import TokenBucket
-from dspex_trio.rpc.http2.engine import Engine, StreamState, calm
+from dspex_trio.rpc.http2.engine import H2Engine, StreamState, calm
 from dspex_trio.rpc.http2.events import (
     Event,
     RequestEnded,
@@ -39,8 +39,8 @@ _ACCEPT_ENCODING: Final = (b"grpc-accept-encoding", ACCEPT_ENCODING.encode())
 _INITIAL: Final = ((b":status", b"200"), _CONTENT_TYPE, _ACCEPT_ENCODING)
 
 
-class ServerEngine(Engine):
-    """One connection, as its server sees it. A request that cannot be served is answered here and never reported."""
+class H2ServerEngine(H2Engine):
+    """The interface's ServerEngine."""
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(client=False, limits=limits)
@@ -48,7 +48,7 @@ class ServerEngine(Engine):
         self._batch = 0
 
     def receive(self, data: bytes, now: float) -> list[Event]:
-        """As Engine.receive; a call that was begun and reset within these bytes is not reported at all."""
+        """As the interface says; a call that was begun and reset within these bytes is not reported at all."""
         self._batch += 1
         return super().receive(data, now)
 
@@ -156,7 +156,7 @@ class ServerEngine(Engine):
         super()._stream_reset(event)
 
     dispatch: ClassVar[Mapping[type[Any], Any]] = {
-        **Engine.dispatch,
+        **H2Engine.dispatch,
         h2.events.RequestReceived: _request_received,
         h2.events.TrailersReceived: _trailers_received,
         h2.events.StreamEnded: _stream_ended,
