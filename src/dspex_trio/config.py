@@ -154,11 +154,14 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(
         default=5.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
     )
+    record: Path | None = Field(
+        default=None, description="Directory that gets a record of every trial, a file of JSON lines for each day."
+    )
     memory_cache: bool = Field(default=True, description="DSPy's cache in memory, salted by endpoint.")
     disk_cache: bool = Field(default=False, description="DSPy's cache on disk, shared by all processes of the user.")
 
     @classmethod
-    def load_from(cls, arguments: Mapping[str, Any], config_file: Path | None = None) -> Settings:
+    def load_from(cls, arguments: Mapping[str, Any], config_file: Path | None = None) -> Self:
         """Put the sources together: `arguments` win over the environment, it over `config_file`, it over the defaults.
 
         Args:

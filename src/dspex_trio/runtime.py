@@ -17,6 +17,7 @@ from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.isolation import open_isolation
 from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess, Watch
+from dspex_trio.observe import Records, open_records
 from dspex_trio.programs import (
     CARRIERS,
     Loader,
@@ -27,8 +28,9 @@ from dspex_trio.programs import (
 )
 from dspex_trio.redaction import Redactor, secrets_in
 from dspex_trio.service.executor import ProgramExecutor
-from dspex_trio.service.store import SessionStore, in_process_stub
-from dspex_trio.sessions import STORE_CHANNEL, MemoryStore, SessionContext, Sessions
+from dspex_trio.service.in_process import in_process_stub
+from dspex_trio.service.opening import open_store
+from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.trials import Admission, ReplyMargin, Trials
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.road import Job, contained
@@ -153,6 +155,8 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
     Raises:
         CannotLoad: A module of `settings.load` cannot be imported, or no child process for isolated programs started.
         InvalidSettings: `lm` was given, and programs are to run in child processes.
+        CannotPersist: The file of `settings.persist` cannot be used; in a group, when it cannot be written any more.
+        CannotRecord: Nothing can be written to `settings.record`.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
     """
     settings = settings or Settings()
@@ -162,8 +166,9 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
     margin = ReplyMargin(settings.reply_margin_ms / 1e3)
     async with (
         open_rooms(settings, redact, margin.patience, lm=lm) as (loader, workers),
-        _open_sessions(settings) as (sessions, stores),
+        _open_sessions(settings, workers, redact) as (sessions, stores),
         open_isolation(settings, sessions.store, margin.patience) as isolation,
+        _open_records(settings, redact) as records,
     ):
         trials = Trials(
             loader=loader,
@@ -174,7 +179,8 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
             ),
             isolation=isolation,
             redact=redact,
-            on_outcome=partial(_ended, margin),
+            begins=records.begins if records is not None else _as_it_is,
+            on_outcome=partial(_ended, margin, records),
         )
         executor = ProgramExecutor(
             trials,
@@ -254,7 +260,9 @@ def _threads_prepared(settings: Settings) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _open_sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
+async def _open_sessions(
+    settings: Settings, workers: threads.Threads, redact: Redactor
+) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
     bounded = partial(
         Sessions,
         max_sessions=settings.max_sessions,
@@ -262,8 +270,8 @@ async def _open_sessions(settings: Settings) -> AsyncIterator[tuple[Sessions, li
         variables_tool=settings.variables_tool,
     )
     if settings.store == EMBEDDED:
-        store = SessionStore(MemoryStore())
-        yield bounded(in_process_stub(store), where="the embedded store"), [store]
+        async with open_store(settings.persist, workers, redact) as store:
+            yield bounded(in_process_stub(store), where="the embedded store"), [store]
     else:
         async with rpc.open_channel(settings.store, settings=STORE_CHANNEL) as channel:
             stub = BridgeServiceStub(rpc.Attached(channel, correlation.headers))
@@ -281,8 +289,23 @@ def _program_settings(settings: Settings) -> ProgramSettings:
     )
 
 
-def _ended(margin: ReplyMargin, request: TrialRequest, outcome: TrialOutcome) -> None:
+@asynccontextmanager
+async def _open_records(settings: Settings, redact: Redactor) -> AsyncIterator[Records | None]:
+    if settings.record is None:
+        yield None
+        return
+    async with open_records(settings.record, redact=redact) as records:
+        yield records
+
+
+def _as_it_is(request: TrialRequest) -> TrialRequest:
+    return request
+
+
+def _ended(margin: ReplyMargin, records: Records | None, request: TrialRequest, outcome: TrialOutcome) -> None:
     margin.observe(request, outcome)
+    if records is not None:
+        records.trial_ended(request, outcome)
     if logger.isEnabledFor(logging.INFO):
         told = "OK" if isinstance(outcome, TrialSuccess) else f"{outcome.kind.name} in {outcome.stage.name}"
         logger.info(

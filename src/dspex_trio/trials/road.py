@@ -89,6 +89,7 @@ class Trials:
         admission: Hands out slots.
         isolation: Runs those trials that it takes.
         redact: Takes secrets out of text that leaves.
+        begins: Given every request first; what it returns is run, and told to `on_outcome`.
         on_outcome: Told of every trial that ended, also of those whose caller is gone; must not block or raise.
     """
 
@@ -101,6 +102,7 @@ class Trials:
         admission: Admission,
         isolation: Isolation | None = None,
         redact: Callable[[str], str] = str,
+        begins: Callable[[TrialRequest], TrialRequest] = lambda request: request,
         on_outcome: Callable[[TrialRequest, TrialOutcome], None] = lambda _request, _outcome: None,
     ) -> None:
         self._loader = loader
@@ -109,6 +111,7 @@ class Trials:
         self._admission = admission
         self._isolation = isolation
         self._redact = redact
+        self._begins = begins
         self._on_outcome = on_outcome
         self._running: set[_Work] = set()
         self._idle = trio.Event()
@@ -124,6 +127,7 @@ class Trials:
         A deadline that passes is a DEADLINE_EXCEEDED outcome. A cancel from outside (the caller is gone) propagates;
         the trial is then told to `on_outcome` as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
         """
+        request = self._begins(request)
         trial = _Trial(request, self._executor.job(request.trial_id or request.program.name))
         with self._under_way(trial):
             try:
