@@ -1,0 +1,87 @@
+"""Options that commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dspex_trio.cli.ending import Ending
+from dspex_trio.cli.process import StartupError, first_error, json_or_text
+from dspex_trio.config import InvalidSettings, Settings
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _lm_arguments(
+    _context: click.Context, _option: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, object] | None:
+    found: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise click.BadParameter(f"{key!r} is not KEY=VALUE, such as temperature=0.2")
+        found[key] = json_or_text(value)
+    return found or None
+
+
+lm_arguments_option = click.option(
+    "--lm-arg",
+    "lm_args",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_lm_arguments,
+    help="A keyword for dspy.LM; JSON where it parses as JSON, else text.  May be repeated.",
+)
+log_level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+end_with_stdin_option = click.option(
+    "--end-with-stdin",
+    is_flag=True,
+    help="End as on SIGTERM when standard input does, as when whoever holds its other end is gone.",
+)
+
+
+def setting_options(command: Callable[..., Any], of: type[Settings] = Settings) -> Callable[..., Any]:
+    """An option for each setting, with its description and default; what is not given stays unset."""
+    for name, field in reversed(of.model_fields.items()):
+        if name == "lm_args":
+            command = lm_arguments_option(command)
+            continue
+        default = field.get_default(call_default_factory=True)
+        several = isinstance(default, tuple)
+        told = "  May be repeated." if several else "" if default is None else f"  [default: {default}]"
+        flag = name.replace("_", "-")
+        command = click.option(
+            f"--{flag}/--no-{flag}" if isinstance(default, bool) else f"--{flag}",
+            name,
+            type=type(default) if isinstance(default, (int, float)) else str,
+            default=None,
+            multiple=several,
+            help=f"{field.description}{told}",
+        )(command)
+    return command
+
+
+config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file with settings."
+)
+
+
+def load_settings(of: type[SettingsT], options: Mapping[str, Any], config_file: Path | None) -> SettingsT:
+    """The settings of that kind: options that were given, over the other sources."""
+    try:
+        return of.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
+    except InvalidSettings as error:
+        raise click.UsageError(str(error)) from None
+
+
+def run(ending: Ending, serve: Callable[..., Any]) -> None:
+    """Run a server on Trio until it ends, and the process with it."""
+    try:
+        ending.run(serve)
+    except* StartupError as group:
+        raise click.ClickException(str(first_error(group))) from None

@@ -1,0 +1,86 @@
+"""What an operator has registered, described for callers: programs and tools."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+from dspex_trio.model import MISSING, ToolParameter, ToolSpec
+from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable
+from dspex_trio.values import plain
+
+# What a predictor's call takes from the caller that is no input of the program.
+_OWN: Final = frozenset({"self", "args", "kwargs"})
+
+
+def programs() -> list[dict[str, Any]]:
+    """The registered programs by name, each with its class and the first line of its docstring."""
+    return [
+        {"name": name, "python_class": _path(cls), "description": _summary(cls)}
+        for name, cls in sorted(MODULE_REGISTRY.items())
+    ]
+
+
+def describe(name: str) -> dict[str, Any] | None:
+    """A registered program: its class, docstring, constructor keywords and inputs; None if there is none."""
+    if (cls := MODULE_REGISTRY.get(name)) is None:
+        return None
+    return {
+        "name": name,
+        "python_class": _path(cls),
+        "description": inspect.getdoc(cls) or "",
+        "reusable": is_reusable(cls),
+        "dependencies": _parameters(cls.__init__),
+        "inputs": _parameters(cls.forward) if hasattr(cls, "forward") else [],
+    }
+
+
+def tool_specs() -> list[ToolSpec]:
+    """The registered tools, by name."""
+    return [
+        ToolSpec(
+            name=name,
+            description=tool.desc or "",
+            parameters=tuple(_argument(tool.func, argument, schema) for argument, schema in (tool.args or {}).items()),
+        )
+        for name, tool in sorted(TOOL_REGISTRY.items())
+    ]
+
+
+def tool_function(name: str) -> Callable[..., Any] | None:
+    """What calls a registered tool with keyword arguments; blocking."""
+    return TOOL_REGISTRY.get(name)
+
+
+def _argument(function: Callable[..., Any], name: str, schema: Any) -> ToolParameter:
+    known = inspect.signature(function).parameters.get(name)
+    default = MISSING if known is None or known.default is inspect.Parameter.empty else plain(known.default)
+    of_schema = schema if isinstance(schema, dict) else {}
+    return ToolParameter(
+        name=name,
+        type=str(of_schema.get("type") or ""),
+        description=str(of_schema.get("description") or ""),
+        required=known is not None and default is MISSING,
+        default=default,
+    )
+
+
+def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": each.name,
+            "type": "" if each.annotation is each.empty else inspect.formatannotation(each.annotation),
+            "required": each.default is each.empty,
+        }
+        for each in inspect.signature(function).parameters.values()
+        if each.name not in _OWN
+    ]
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _summary(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]

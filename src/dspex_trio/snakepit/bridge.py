@@ -1,0 +1,273 @@
+"""`BridgeService` as a snakepit worker serves it: signs of life, sessions, tools and telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from dspex_trio import correlation, rpc
+from dspex_trio.errors import InvalidInput, Stage, ValueNotDecodable
+from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
+from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
+from dspex_trio.model import Watch
+from dspex_trio.service.streamed import Ended, streamed
+from dspex_trio.snakepit import telemetry
+from dspex_trio.snakepit.elixir import timestamp
+from dspex_trio.snakepit.tools import Tools
+from dspex_trio.snakepit.trial_tool import EXECUTE_PROGRAM, TrialTool
+from dspex_trio.threads.background import open_background
+from dspex_trio.trials import failure_of
+from dspex_trio.values import plain
+from dspex_trio.wire import decode_tool_arguments, encode_any, encode_json, encode_tool_spec, event_to_json
+
+MAX_SESSIONS: Final = 1024
+"""The most sessions that are remembered; the oldest goes first."""
+
+_MAP_URL: Final = "type.googleapis.com/snakepit.map"
+_BINARY_FORMATS: Final = frozenset({"", "raw", "binary"})
+_MAX_NAME: Final = 100
+
+
+class WorkerBridge(BridgeServiceServicer):
+    """Answers a pool.
+
+    A tool's failure is an answer, never a status: snakepit turns statuses into bare atoms, or falls over them.
+
+    Args:
+        tools: The tools but `execute_program`.
+        trials: That one.
+        adopted: Told of every session that the pool uses with this worker.
+        redact: Takes secrets out of failures.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        trials: TrialTool,
+        *,
+        adopted: Callable[[str], object],
+        redact: Callable[[str], str],
+    ) -> None:
+        self.telemetry = telemetry.Telemetry()
+        self._tools = tools
+        self._trials = trials
+        self._adopted = adopted
+        self._redact = redact
+        self._sessions: dict[str, tuple[timestamp_pb2.Timestamp, dict[str, str]]] = {}
+
+    # ---- signs of life and sessions
+
+    async def Ping(self, request: bridge_pb2.PingRequest, call: rpc.Call) -> bridge_pb2.PingResponse:  # noqa: ARG002, N802
+        """Answer the message."""
+        return bridge_pb2.PingResponse(message=f"pong: {request.message}", server_time=timestamp())
+
+    async def Heartbeat(  # noqa: N802
+        self,
+        request: bridge_pb2.HeartbeatRequest,  # noqa: ARG002
+        call: rpc.Call,  # noqa: ARG002
+    ) -> bridge_pb2.HeartbeatResponse:
+        """Say that the worker is there. Any session is valid: a pool that is told otherwise kills the worker."""
+        return bridge_pb2.HeartbeatResponse(server_time=timestamp(), session_valid=True)
+
+    async def InitializeSession(  # noqa: N802
+        self,
+        request: bridge_pb2.InitializeSessionRequest,
+        call: rpc.Call,  # noqa: ARG002
+    ) -> bridge_pb2.InitializeSessionResponse:
+        """Take note of a session, which Elixir is then told of; variables live over there."""
+        if len(self._sessions) >= MAX_SESSIONS and request.session_id not in self._sessions:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions.setdefault(request.session_id, (timestamp(), dict(request.metadata)))
+        self._adopted(request.session_id)
+        tools = {spec.name: encode_tool_spec(spec) for spec in self._tools.specs()}
+        return bridge_pb2.InitializeSessionResponse(success=True, available_tools=tools)
+
+    async def GetSession(  # noqa: N802
+        self,
+        request: bridge_pb2.GetSessionRequest,
+        call: rpc.Call,  # noqa: ARG002
+    ) -> bridge_pb2.GetSessionResponse:
+        """Describe a session that the pool initialised here."""
+        if (found := self._sessions.get(request.session_id)) is None:
+            raise rpc.RpcError(rpc.StatusCode.NOT_FOUND, "no such session was initialised here")
+        created_at, metadata = found
+        return bridge_pb2.GetSessionResponse(
+            session_id=request.session_id,
+            metadata=metadata,
+            created_at=created_at,
+            tool_count=len(self._tools.specs()),
+        )
+
+    async def CleanupSession(  # noqa: N802
+        self,
+        request: bridge_pb2.CleanupSessionRequest,
+        call: rpc.Call,  # noqa: ARG002
+    ) -> bridge_pb2.CleanupSessionResponse:
+        """Forget a session."""
+        found = self._sessions.pop(request.session_id, None)
+        return bridge_pb2.CleanupSessionResponse(success=True, resources_cleaned=int(found is not None))
+
+    # ---- tools
+
+    async def RegisterTools(  # noqa: N802
+        self,
+        request: bridge_pb2.RegisterToolsRequest,
+        call: rpc.Call,  # noqa: ARG002
+    ) -> bridge_pb2.RegisterToolsResponse:
+        """Answer with the tools that are here already: a worker's tools come from its own modules alone."""
+        here = {spec.name for spec in self._tools.specs()}
+        asked = [tool.name for tool in request.tools]
+        if missing := [name for name in asked if name not in here]:
+            message = f"this worker has no tools {', '.join(missing)}; its operator registers them (--load)"
+            return bridge_pb2.RegisterToolsResponse(success=False, error_message=message)
+        ids = {name: f"{request.session_id}:{name}" for name in asked}
+        return bridge_pb2.RegisterToolsResponse(success=True, tool_ids=ids)
+
+    async def ExecuteTool(  # noqa: N802
+        self, request: bridge_pb2.ExecuteToolRequest, call: rpc.Call
+    ) -> bridge_pb2.ExecuteToolResponse:
+        """Call a tool. What goes wrong is `success=false` with a JSON object that snakepit understands."""
+        with self._told(request, call) as report:
+            try:
+                value = await self._run(request)
+                report.size = len(value.value)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
+                report.failed = True
+                problem = encode_json(self._problem(error, request)).decode()
+                return bridge_pb2.ExecuteToolResponse(
+                    success=False, error_message=problem, execution_time_ms=report.milliseconds
+                )
+            return bridge_pb2.ExecuteToolResponse(success=True, result=value, execution_time_ms=report.milliseconds)
+
+    async def ExecuteStreamingTool(  # noqa: N802
+        self, request: bridge_pb2.ExecuteToolRequest, call: rpc.Call
+    ) -> AsyncIterator[bridge_pb2.ToolChunk]:
+        """Call a tool whose answer comes in chunks, each a JSON value, with an empty final one behind the last.
+
+        `execute_program` tells its stages before its outcome; any other tool has one chunk. A failure is a chunk with
+        the one key `error`.
+        """
+        arrived = trio.current_time()
+        with self._told(request, call) as report:
+            chunks = 0
+            async with aclosing(streamed(partial(self._data, request, report), arrived=arrived)) as events:
+                async for at_ms, event in events:
+                    if not isinstance(event, Ended):
+                        data = encode_json(event_to_json(event, at_ms))
+                    elif request.tool_name == EXECUTE_PROGRAM and not report.failed:
+                        data = b'{"response":%b,"at_ms":%.3f}' % (event.result, at_ms)
+                    else:
+                        data = event.result
+                    yield bridge_pb2.ToolChunk(chunk_id=str(chunks), data=data)
+                    chunks += 1
+            yield bridge_pb2.ToolChunk(chunk_id=str(chunks), is_final=True)
+
+    async def StreamTelemetry(  # noqa: N802
+        self,
+        requests: AsyncIterator[bridge_pb2.TelemetryControl],
+        call: rpc.Call,  # noqa: ARG002
+    ) -> AsyncIterator[bridge_pb2.TelemetryEvent]:
+        """Tell of tool calls while the pool listens, as it says what it wants to hear."""
+        async with open_background() as nursery:
+            with self.telemetry.listening() as listener:
+                nursery.start_soon(_obey, listener, requests)
+                async for event in listener.events:
+                    yield event  # noqa: ASYNC119 - the server closes what it does not read to its end
+
+    # ---- inside
+
+    async def _run(self, request: bridge_pb2.ExecuteToolRequest, watch: Watch | None = None) -> any_pb2.Any:
+        """Call the tool; returns its result, of which snakepit reads the value alone, as JSON."""
+        arguments = _arguments(request)
+        if request.tool_name == EXECUTE_PROGRAM:
+            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, watch))
+        return encode_any(plain(await self._tools.call(request.tool_name, arguments)))
+
+    async def _data(self, request: bridge_pb2.ExecuteToolRequest, report: _Report, watch: Watch) -> bytes:
+        try:
+            value = await self._run(request, watch)
+        except Exception as error:  # noqa: BLE001 - as in ExecuteTool
+            report.failed = True
+            return encode_json({"error": self._problem(error, request)})
+        report.size = len(value.value)
+        return value.value
+
+    def _problem(self, error: Exception, request: bridge_pb2.ExecuteToolRequest) -> dict[str, Any]:
+        """An error as snakepit's own workers tell one."""
+        failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
+        return {
+            "type": failure.error_type.rpartition(".")[2],
+            "message": failure.error_message,
+            "stacktrace": failure.traceback.splitlines(),
+            "traceback": failure.traceback,
+            "context": {
+                "tool": request.tool_name,
+                "session_id": request.session_id,
+                "correlation_id": correlation.current(),
+                "kind": failure.kind.name,
+                "retryable": failure.retryable,
+            },
+        }
+
+    @contextmanager
+    def _told(self, request: bridge_pb2.ExecuteToolRequest, call: rpc.Call) -> Iterator[_Report]:
+        """Do a tool call under its correlation id, and tell listeners of it."""
+        self._adopted(request.session_id)
+        given = request.metadata.get(correlation.METADATA_KEY) or call.metadata.get(correlation.HEADER)
+        about = {"tool": request.tool_name[:_MAX_NAME], "session_id": request.session_id}
+        with correlation.correlated(given):
+            self.telemetry.tell(telemetry.START, {"count": 1}, about)
+            report = _Report()
+            yield report
+            if report.failed:
+                self.telemetry.tell(telemetry.EXCEPTION, {"count": 1}, about)
+            else:
+                duration = round(report.seconds * 1e9)
+                self.telemetry.tell(telemetry.STOP, {"count": 1, "duration": duration}, about)
+                self.telemetry.tell(telemetry.RESULT_SIZE, {"message_size": report.size}, about)
+
+
+class _Report:
+    """How a tool call went.
+
+    Attributes:
+        failed: Whether it did.
+        size: The bytes of its answer.
+    """
+
+    def __init__(self) -> None:
+        self.failed = False
+        self.size = 0
+        self._began = trio.current_time()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken."""
+        return trio.current_time() - self._began
+
+    @property
+    def milliseconds(self) -> int:
+        """How long it has taken, rounded."""
+        return round(self.seconds * 1e3)
+
+
+async def _obey(listener: telemetry.Listener, controls: AsyncIterator[bridge_pb2.TelemetryControl]) -> None:
+    async for control in controls:
+        listener.control(control)
+
+
+def _arguments(request: bridge_pb2.ExecuteToolRequest) -> dict[str, Any]:
+    """The tool's arguments; the binary ones as bytes. Nothing is ever unpickled."""
+    try:
+        arguments = decode_tool_arguments(request.parameters)
+    except ValueNotDecodable as error:
+        raise InvalidInput(str(error)) from None
+    for name, value in request.binary_parameters.items():
+        if request.metadata.get(f"binary_format:{name}", "raw") not in _BINARY_FORMATS:
+            raise InvalidInput(f"binary parameter {name[:_MAX_NAME]!r} is not in a format that is safe to read")
+        arguments[name] = value
+    return arguments

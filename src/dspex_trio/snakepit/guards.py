@@ -1,0 +1,75 @@
+"""A worker must not outlive its pool, nor leave anything behind: its process group, its parent, its own standstill."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+from typing import Final
+
+import trio
+
+logger: Final = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PGRP_FIELD: Final = 2  # of /proc/PID/stat, counted from behind the name: proc(5)
+
+REARM_SECONDS: Final = 1.0
+
+
+def lead_group() -> None:
+    """Lead a session and a process group of our own, which the pool can kill as one."""
+    try:
+        os.setsid()
+    except PermissionError:
+        logger.debug("this process leads a group already")  # as OTP 25 starts it
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent ends (Linux). Call it in the main thread."""
+    if not sys.platform.startswith("linux"):
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        logger.debug("prctl(PR_SET_PDEATHSIG): %s", os.strerror(ctypes.get_errno()))
+
+
+def stdin_is_held() -> bool:
+    """Whether standard input is a pipe or a socket, whose end says that whoever holds the other side is gone."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+async def end_when_stuck(seconds: float, stopping: trio.Event) -> None:
+    """End the process, with every thread's stack on standard error, when this task does not run for so long.
+
+    That is when somebody's C code holds the GIL and no signal, no end of standard input and no heartbeat can be
+    noticed: a pool would have killed the worker by then, and where it has not, it is gone. Ends when `stopping` is set:
+    the end has a bound of its own.
+    """
+    while not stopping.is_set():
+        faulthandler.dump_traceback_later(seconds, exit=True)
+        with trio.move_on_after(REARM_SECONDS):
+            await stopping.wait()
+
+
+def kill_group() -> None:
+    """Kill what is left of the process group that this process leads: whatever programs have started (Linux)."""
+    own = os.getpid()
+    if os.getpgrp() != own:
+        return
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        pid = int(entry.parent.name)
+        try:
+            behind_name = entry.read_text("utf-8", "replace").rpartition(")")[2].split()
+            if pid != own and int(behind_name[_PGRP_FIELD]) == own:
+                os.kill(pid, signal.SIGKILL)
+        except (OSError, IndexError, ValueError):
+            continue  # it has just ended

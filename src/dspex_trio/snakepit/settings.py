@@ -1,0 +1,41 @@
+"""The settings of a snakepit worker: a runtime's, with the defaults that fit a pool."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Self
+
+from pydantic import Field
+
+from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.snakepit.pool import Pool
+
+OLD_POOLS_GRACE: Final = 1.0
+"""The default grace with a pool that names no ready file: such a one (snakepit 0.4) kills after two seconds."""
+
+_ADDRESS: Final = re.compile(r".+:\d+")
+
+
+class WorkerSettings(Settings):
+    """`Settings` with other defaults: a pool gives a worker one thing to do, and kills it 6 s after SIGTERM."""
+
+    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    max_trials: int = Field(default=1, ge=1, description="Trials that run at the same time; a pool sends one.")
+    grace_seconds: float = Field(
+        default=4.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
+    )
+
+    def for_pool(self, pool: Pool) -> Self:
+        """The settings as they are with this pool, where the operator did not say otherwise.
+
+        Raises:
+            InvalidSettings: Elixir's address is none.
+        """
+        changes: dict[str, Any] = {}
+        if pool.address and not _ADDRESS.fullmatch(pool.address):
+            raise InvalidSettings(f"--elixir-address {pool.address!r} is no HOST:PORT")
+        if pool.address and "store" not in self.model_fields_set:
+            changes["store"] = pool.address
+        if pool.run_id and pool.ready_file is None and "grace_seconds" not in self.model_fields_set:
+            changes["grace_seconds"] = OLD_POOLS_GRACE
+        return self.model_copy(update=changes)
