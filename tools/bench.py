@@ -26,10 +26,10 @@ from bench_measure import (
     Effort,
     everything_running,
     measure_deadlines,
-    measure_round_trips,
     measure_starts,
     measure_trials,
 )
+from bench_store import Sync, measure_syncs, verdicts
 from bench_table import percentile, table
 
 FULL: Final = Effort(rounds=15, seconds=90, trials=32, starts=7, failures=200, reads=60)
@@ -45,8 +45,8 @@ async def measure(effort: Effort) -> dict[str, Any]:
     starts = await measure_starts(effort, tell)
     async with everything_running(effort.models) as bench:
         trials = await measure_trials(bench, effort, tell)
-        tell("round trips to a store that is 5 ms away")
-        round_trips = await measure_round_trips(bench, effort)
+    tell("a store that is 5 ms away")
+    syncs = await measure_syncs(effort.reads)
     tell("deadlines")
     deadlines = await measure_deadlines(effort)
     return {
@@ -60,7 +60,7 @@ async def measure(effort: Effort) -> dict[str, Any]:
         "trials": [
             {**asdict(case), "batches": [asdict(batch) for batch in batches]} for case, batches in trials.items()
         ],
-        "round_trips": round_trips,
+        "syncs": [{**asdict(sync), "round_trips": sync.round_trips} for sync in syncs],
         "deadlines": deadlines,
         "starts": starts,
     }
@@ -73,6 +73,7 @@ def tell(what: str) -> None:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The results as a table."""
+    syncs = [Sync(**{name: each[name] for name in Sync.__slots__}) for each in found["syncs"]]
     batches = {
         Case(*(each[field] for field in ("lm", "way", "variables", "at_once"))): [
             Batch(**batch) for batch in each["batches"]
@@ -85,18 +86,21 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from table(
-        ("store 5 ms away: variables", "store RPCs/trial", "latency p50 ms", "p99 ms"),
+        ("store 5 ms away", "variables", "store RPCs/trial", "sync p50 ms", "p99 ms", "round trips"),
         [
             (
-                str(each["variables"]),
-                f"{each['store_calls_per_trial']:.2f}",
-                f"{percentile(each['latency_ms'], 50):.1f}",
-                f"{percentile(each['latency_ms'], 99):.1f}",
+                each.how,
+                str(each.variables),
+                f"{each.calls:.2f}",
+                f"{percentile(each.sync_ms, 50):.1f}",
+                f"{percentile(each.sync_ms, 99):.1f}",
+                f"{each.round_trips:.2f}",
             )
-            for each in found["round_trips"]
+            for each in syncs
         ],
     )
     yield ""
+    yield from verdicts(syncs)
     late = found["deadlines"]["lateness_ms"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in found["deadlines"]["kinds"].items())
     p50, p99, most = percentile(late, 50), percentile(late, 99), max(late)

@@ -1,4 +1,4 @@
-"""What the benchmark measures: trials in rounds, round trips to the store, lateness of deadlines, start-up."""
+"""What the benchmark measures: trials in rounds, lateness of deadlines, start-up."""
 
 from __future__ import annotations
 
@@ -27,11 +27,7 @@ VARIABLE_COUNTS: Final = (0, 3, len(PATHS))
 AT_ONCE: Final = (1, 8)
 WARM_UP: Final = 5
 AT_LEAST_ROUNDS: Final = 2
-STORE_DELAY_SECONDS: Final = 0.005
 DEADLINE_SECONDS: Final = 0.25
-FRAME_HEADER_BYTES: Final = 9
-HEADERS_FRAME: Final = 1
-PREFACE_BYTES: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +75,9 @@ class Batch:
 class Bench:
     """The processes that stay up through all rounds."""
 
-    def __init__(self, subjects: dict[tuple[str, str], Subject], clients: dict[str, dspex.Client], store: int) -> None:
+    def __init__(self, subjects: dict[tuple[str, str], Subject], clients: dict[str, dspex.Client]) -> None:
         self._subjects = subjects
         self._clients = clients
-        self.store = store
 
     async def batch(self, case: Case, trials: int) -> Batch:
         """Run a batch."""
@@ -140,7 +135,7 @@ async def everything_running(wanted: Sequence[str]) -> AsyncIterator[Bench]:
         clients = {
             lm: await stack.enter_async_context(dspex.open_client(f"127.0.0.1:{ports[lm, 'server']}")) for lm in wanted
         }
-        yield Bench(subjects, clients, store)
+        yield Bench(subjects, clients)
 
 
 async def register_variables(store: int) -> None:
@@ -166,27 +161,6 @@ async def measure_trials(bench: Bench, effort: Effort, tell: Callable[[str], Non
         tell(f"trials: round {number + 1} of {effort.rounds}")
         for case, batches in found.items():
             batches.append(await bench.batch(case, effort.trials))
-    return found
-
-
-async def measure_round_trips(bench: Bench, effort: Effort) -> list[dict[str, Any]]:
-    """Trials one after the other against a store that is 5 ms away: the store's RPCs and the wait, by variables."""
-    found = []
-    async with trio.open_nursery() as nursery:
-        link = SlowLink(bench.store)
-        port = await nursery.start(link.serve)
-        async with (
-            subject("server", {"lm": None, "lm_args": {}, "store": f"127.0.0.1:{port}"}) as server,
-            dspex.open_client(f"127.0.0.1:{await server.ready()}") as client,
-        ):
-            for variables in (0, 1, *VARIABLE_COUNTS[1:]):
-                one = execution(client, variables)
-                await repeat(one, WARM_UP, 1)
-                before = link.calls
-                latencies = [await repeat(one, 1, 1) * 1e3 for _ in range(effort.reads)]
-                calls = (link.calls - before) / effort.reads
-                found.append({"variables": variables, "store_calls_per_trial": calls, "latency_ms": latencies})
-        nursery.cancel_scope.cancel()
     return found
 
 
@@ -252,39 +226,3 @@ def children_cpu() -> float:
     """CPU seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-class SlowLink:
-    """A way to the store on which every request takes 5 ms longer; counts the RPCs that pass."""
-
-    def __init__(self, store: int) -> None:
-        self.calls = 0
-        self._store = store
-
-    async def serve(self, *, task_status: trio.TaskStatus[int]) -> None:
-        """Accept connections until cancelled; starts with the port."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, self._join, listeners)
-            task_status.started(listeners[0].socket.getsockname()[1])
-
-    async def _join(self, near: trio.SocketStream) -> None:
-        async with await trio.open_tcp_stream("127.0.0.1", self._store) as far, trio.open_nursery() as nursery:
-            nursery.start_soon(self._requests, near, far)
-            async for data in far:
-                await near.send_all(data)
-            nursery.cancel_scope.cancel()
-
-    async def _requests(self, near: trio.SocketStream, far: trio.SocketStream) -> None:
-        """Pass on what the worker sends, late, and count the HEADERS frames in it (RFC 9113, section 4.1)."""
-        pending, skip = b"", PREFACE_BYTES
-        async for data in near:
-            pending += data
-            while len(pending) >= skip + FRAME_HEADER_BYTES:
-                pending, skip = pending[skip:], 0
-                length = int.from_bytes(pending[:3], "big")
-                self.calls += pending[3] == HEADERS_FRAME
-                skip = FRAME_HEADER_BYTES + length
-            await trio.sleep(STORE_DELAY_SECONDS)
-            await far.send_all(data)
-        await far.send_eof()

@@ -52,6 +52,28 @@ def program(variables: int, *, endless: bool = False) -> dict[str, Any]:
     return {"python_class": "dspy.ChainOfThought", "signature": SIGNATURE, "config_space": bound}
 
 
+WIDE: Final = 32
+
+
+def reading(variables: int) -> dict[str, Any]:
+    """A program that does nothing, bound to so many variables."""
+    return {"python_class": "bench.Wide", "config_space": {f"p{i}": f"v{i}" for i in range(variables)}}
+
+
+@dspex.register("bench.Wide")
+class Wide(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
+    """Has something to set, and does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(WIDE):
+            setattr(self, f"p{number}", 0.0)
+
+    def forward(self) -> dict[str, Any]:
+        """Return at once."""
+        return {}
+
+
 @dspex.register("bench.Endless")
 class Endless(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
     """Waits for what never comes, as a program does whose provider hangs."""

@@ -25,7 +25,7 @@ def frame(kind, payload=b""):
 
 async def test_the_slow_link_counts_calls_however_the_bytes_are_cut(nursery):
     """It reads HTTP/2 frame headers out of a byte stream; a header split between two reads must not be missed."""
-    measure = importlib.import_module("bench_measure")
+    measure = importlib.import_module("bench_store")
     sent = (
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4) + frame(1, b"head") + frame(0, b"\x01" * 300) + frame(1, b"more")
     )
@@ -77,12 +77,17 @@ def test_the_whole_benchmark_runs(tmp_path):
     assert {(case["lm"], case["way"]) for case in found["trials"]} == {
         ("http", way) for way in ("bare", "runtime", "server")
     }
-    assert {each["variables"]: each["store_calls_per_trial"] for each in found["round_trips"]} == {
-        0: 0,
-        1: 1,
-        3: 1,
-        16: 1,
+    assert {(each["how"], each["variables"]): each["calls"] for each in found["syncs"]} == {
+        ("one batch", 0): 0,
+        ("one batch", 1): 1,
+        ("one batch", 16): 1,
+        ("one batch", 32): 1,
+        ("concurrent", 0): 0,
+        ("concurrent", 1): 1,
+        ("concurrent", 16): 16,
+        ("concurrent", 32): 32,
     }
+    assert "32 variables, concurrent: sync" in finished.stdout
     assert found["deadlines"]["kinds"] == {"DEADLINE_EXCEEDED": 8}
     assert "HTTP   ExecuteProgram" in finished.stdout
     assert str(Path.home()) not in file.read_text()
