@@ -47,8 +47,8 @@ class ServerSettings:
         max_connection_age_grace: the time its calls have to end then.
         reset_burst: Calls a client may begin and give up in one breath, and
         reset_rate: how many of them are forgiven a second; beyond, the connection ends with ENHANCE_YOUR_CALM.
-        control_burst: Frames that carry nothing (pings, settings, priorities, empty data, window updates beyond what
-            data explains) that are taken, and
+        control_burst: Frames that carry nothing (pings, priorities, empty data, window updates beyond what data
+            explains; settings, which count for ten) that are taken, and
         control_rate: how many of them are forgiven a second; beyond, the connection ends with ENHANCE_YOUR_CALM.
         compression: What replies are compressed with for clients that accept it, unless the handler says otherwise.
     """
