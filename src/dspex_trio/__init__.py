@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dspex_trio.client import Client, open_client
     from dspex_trio.config import InvalidSettings, Settings
-    from dspex_trio.errors import FailureKind, Stage, TrialError
+    from dspex_trio.errors import FailureKind, Stage, TrialError, WorkerStuck
     from dspex_trio.model import (
         MISSING,
         Binding,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Variable,
     )
     from dspex_trio.programs.registry import get_module_class, register, tool
-    from dspex_trio.runtime import Runtime, open_runtime
+    from dspex_trio.runtime import Runtime, RuntimeStatus, open_runtime
     from dspex_trio.service.elixir_tools import elixir_tool
     from dspex_trio.serving import serve
     from dspex_trio.sessions import SessionContext
@@ -51,6 +51,7 @@ __all__ = [
     "LmCall",
     "Program",
     "Runtime",
+    "RuntimeStatus",
     "SessionContext",
     "Settings",
     "Signature",
@@ -64,6 +65,7 @@ __all__ = [
     "TrialSuccess",
     "Usage",
     "Variable",
+    "WorkerStuck",
     "elixir_tool",
     "get_module_class",
     "open_client",
@@ -81,10 +83,12 @@ _HOMES = {
     "FailureKind": "errors",
     "Stage": "errors",
     "TrialError": "errors",
+    "WorkerStuck": "errors",
     "get_module_class": "programs.registry",
     "register": "programs.registry",
     "tool": "programs.registry",
     "Runtime": "runtime",
+    "RuntimeStatus": "runtime",
     "open_runtime": "runtime",
     "elixir_tool": "service.elixir_tools",
     "serve": "serving",

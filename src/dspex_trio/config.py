@@ -112,6 +112,18 @@ class Settings(BaseSettings):
         default=64, ge=0, description="Trials that may wait for a slot; one more is OVERLOADED at once."
     )
     max_trial_seconds: float = Field(default=600.0, gt=0, description="The most time any trial gets, in seconds.")
+    queue_timeout: float | None = Field(
+        default=None, gt=0, description="The most that a trial waits for a slot, in seconds; then it is OVERLOADED."
+    )
+    hydrate_timeout: float | None = Field(
+        default=None, gt=0, description="The most that a program's construction may take, in seconds."
+    )
+    sync_timeout: float | None = Field(
+        default=None, gt=0, description="The most that reading a trial's variables may take, in seconds."
+    )
+    execute_timeout: float | None = Field(
+        default=None, gt=0, description="The most that a program may run, in seconds."
+    )
     max_message_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, lt=2**31, description="The largest request or response, in bytes."
     )
@@ -151,11 +163,21 @@ class Settings(BaseSettings):
         description="A child process is replaced after so many trials; 0 keeps it. With 1 no trial finds what another "
         "one left in its process.",
     )
+    max_stuck_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Trials whose threads cannot be ended, until the worker ends itself to be replaced; by default as "
+        "many as `max_trials`.",
+    )
     grace_seconds: float = Field(
         default=5.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
     )
     record: Path | None = Field(
         default=None, description="Directory that gets a record of every trial, a file of JSON lines for each day."
+    )
+    allow_repr: bool = Field(
+        default=False,
+        description="Whether an object in a prediction that is no JSON is shown by its `repr`, cut and redacted.",
     )
     memory_cache: bool = Field(default=True, description="DSPy's cache in memory, salted by endpoint.")
     disk_cache: bool = Field(default=False, description="DSPy's cache on disk, shared by all processes of the user.")

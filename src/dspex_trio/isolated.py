@@ -34,10 +34,11 @@ from dspex_trio.model import (
     TrialRequest,
     TrialSession,
 )
-from dspex_trio.runtime import Executor, open_rooms, redactor
+from dspex_trio.rooms import Executor, budgets, open_rooms, redactor
 from dspex_trio.sessions import Sessions
 from dspex_trio.threads.child import Answer, Parent
 from dspex_trio.trials import Admission, Trials
+from dspex_trio.trials.observer import Nobody
 
 logger: Final = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ async def open_answering(warm_up: bytes, parent: Parent) -> AsyncIterator[Answer
             executor=Executor(workers, partial(_Job, trial.checked)),
             admission=Admission(trial.slots, settings.max_queue),
             redact=redact,
-            on_outcome=trial.ended,
+            observer=trial,
+            budgets=budgets(settings),
         )
         yield partial(_answer, trials, trial, settings.max_message_bytes)
 
@@ -107,7 +109,7 @@ class _ToParent(logging.Handler):
             self.handleError(record)
 
 
-class _Trial:
+class _Trial(Nobody):
     """The trial that is on the road: what the parent is told of it, and how it ended.
 
     Attributes:
@@ -154,7 +156,7 @@ class _Trial:
             self._told, self._cost, self._written = len(ended), seen.cost, seen.written
             self._parent.report(encode_progress(Stage.EXECUTE, news))
 
-    def ended(self, _request: TrialRequest, outcome: TrialOutcome) -> None:
+    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:  # noqa: ARG002 - there is only one
         """It has ended, cancelled ones too."""
         self.running(None)
         if isinstance(outcome, TrialFailure) and not self.slots.free:
@@ -173,7 +175,7 @@ class _Job(threads.Job):
 
     __slots__ = ("_on_check",)
 
-    def __init__(self, on_check: Callable[[], None], name: str) -> None:
+    def __init__(self, on_check: Callable[[], None], name: str, _request: TrialRequest | None) -> None:
         super().__init__(name)
         self._on_check = on_check
 

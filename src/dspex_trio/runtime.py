@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from dspex_trio import correlation, rpc, threads
 from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.errors import WorkerStuck
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.isolation import open_isolation
-from dspex_trio.model import LanguageModel, Program, TrialOptions, TrialOutcome, TrialRequest, TrialSuccess, Watch
+from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest, Watch
 from dspex_trio.observe import Records, open_records
-from dspex_trio.programs import (
-    CARRIERS,
-    Loader,
-    ProgramSettings,
-    current_interrupt,
-    interrupt_of_frame,
-    open_programs,
-)
-from dspex_trio.redaction import Redactor, secrets_in
+from dspex_trio.redaction import Redactor
+from dspex_trio.rooms import Executor, TrialJob, budgets, open_rooms, redactor
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
-from dspex_trio.trials import Admission, ReplyMargin, Trials
-from dspex_trio.trials.admission import Slot
-from dspex_trio.trials.road import Job, contained
+from dspex_trio.threads.background import open_background
+from dspex_trio.trials import Admission, LatenessWatch, LoopLateness, ReplyMargin, StuckLimit, TrialLog, Trials
 from dspex_trio.wire import program_from_json
 
 if TYPE_CHECKING:
     import dspy
-
-logger: Final = logging.getLogger(__name__)
 
 EMBEDDED: Final = "embedded"
 
@@ -60,7 +50,8 @@ class Runtime:
         sessions: Sessions,
         servicers: list[rpc.Servicer],
         *,
-        margin: ReplyMargin,
+        observer: _Observer,
+        workers: threads.Threads,
         redact: Redactor,
     ) -> None:
         self.settings = settings
@@ -68,7 +59,11 @@ class Runtime:
         self.redact = redact
         self._trials = trials
         self._sessions = sessions
-        self._margin = margin
+        self._margin = observer.margin
+        self._lateness = observer.lateness
+        self._limit = observer.limit
+        self._workers = workers
+        self._drained_when_stuck = False
 
     async def run_trial(
         self,
@@ -122,7 +117,7 @@ class Runtime:
 
         Raises:
             Overloaded, ShuttingDown, DeadlineExceeded: In place of a trial's outcome of that kind.
-            ToolError: From whatever the function raised.
+            Described: The function raised something, which is a TOOL_ERROR.
         """
         return await self._trials.call(name, self._deadline(trio.current_time()), function, *args)
 
@@ -135,6 +130,19 @@ class Runtime:
         """How many trials and tools are under way, queued ones included."""
         return self._trials.running
 
+    def status(self) -> RuntimeStatus:
+        """How it is doing."""
+        return RuntimeStatus(
+            running=self._trials.running,
+            queued=self._trials.queued,
+            stuck=self._limit.count,
+            loop_lateness=self._lateness.summary(),
+        )
+
+    def stuck(self) -> list[threads.StuckThread]:
+        """The threads that were told to end and have not: which trial's, for how long, and where they are."""
+        return self._workers.stuck()
+
     def session(self, session_id: str) -> SessionContext:
         """The session of that id in the runtime's store; it need not exist yet."""
         return self._sessions.context(session_id)
@@ -142,6 +150,37 @@ class Runtime:
     async def drain(self, grace: float) -> None:
         """Take no new trials, let running ones end for `grace` seconds, then end them as SHUTTING_DOWN."""
         await self._trials.drain(grace)
+
+    async def until_stuck(self) -> WorkerStuck:
+        """Wait until so many threads are stuck that the process must be replaced.
+
+        Who waits for it ends the runtime in an orderly way: `open_runtime` then leaves that to him.
+        """
+        self._drained_when_stuck = True
+        await self._limit.reached()
+        return WorkerStuck(self._limit.reason)
+
+    async def _raise_when_stuck(self) -> None:
+        await self._limit.reached()
+        if not self._drained_when_stuck:
+            raise WorkerStuck(self._limit.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatus:
+    """How a runtime is doing.
+
+    Attributes:
+        running: Trials and tools under way, queued ones included.
+        queued: Those that wait for a slot.
+        stuck: Trials that are over and whose threads have ignored that for two seconds or more.
+        loop_lateness: How late the loop is for its timers.
+    """
+
+    running: int
+    queued: int
+    stuck: int
+    loop_lateness: LoopLateness
 
 
 @asynccontextmanager
@@ -158,105 +197,92 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
         CannotPersist: The file of `settings.persist` cannot be used; in a group, when it cannot be written any more.
         CannotRecord: Nothing can be written to `settings.record`.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
+        WorkerStuck: Threads of `settings.max_stuck_threads` trials cannot be ended; the body is cancelled.
     """
     settings = settings or Settings()
     redact = redactor(settings)
     if lm is not None and (settings.isolation == "process" or settings.isolate):
         raise InvalidSettings("a child process cannot be given a ready language model: name it by lm and lm_args")
-    margin = ReplyMargin(settings.reply_margin_ms / 1e3)
-    async with (
-        open_rooms(settings, redact, margin.patience, lm=lm) as (loader, workers),
-        _open_sessions(settings, workers, redact) as (sessions, stores),
-        open_isolation(settings, sessions.store, margin.patience) as isolation,
-        _open_records(settings, redact) as records,
-    ):
-        trials = Trials(
-            loader=loader,
-            sources=sessions.context,
-            executor=Executor(workers),
-            admission=Admission(
-                threads.Slots(settings.max_trials), settings.max_queue, partial(_too_many_stuck, workers, settings)
+    async with open_background() as nursery:
+        observer = _Observer(settings, nursery)
+        margin, limit = observer.margin, observer.limit
+        async with (
+            open_rooms(settings, redact, margin.patience, lm=lm, on_late_end=observer.on_job_ended) as (
+                loader,
+                workers,
             ),
-            isolation=isolation,
-            redact=redact,
-            begins=records.begins if records is not None else _as_it_is,
-            on_outcome=partial(_ended, margin, records),
-        )
-        executor = ProgramExecutor(
-            trials,
-            max_trial_seconds=settings.max_trial_seconds,
-            max_message_bytes=settings.max_message_bytes,
-            reply_margin=margin,
-            redact=redact,
-        )
-        yield Runtime(settings, trials, sessions, [executor, *stores], margin=margin, redact=redact)
+            _open_sessions(settings, workers, redact) as (sessions, stores),
+            open_isolation(settings, sessions.store, margin.patience) as isolation,
+            _open_records(settings, redact) as records,
+        ):
+            observer.records = records
+            trials = Trials(
+                loader=loader,
+                sources=sessions.context,
+                executor=Executor(workers, on_abandoned=limit.abandoned),
+                admission=Admission(
+                    threads.Slots(settings.max_trials),
+                    settings.max_queue,
+                    lambda: limit.reason,
+                    max_wait=settings.queue_timeout or math.inf,
+                ),
+                isolation=isolation,
+                redact=redact,
+                begins=records.begins if records is not None else _as_it_is,
+                observer=observer,
+                budgets=budgets(settings),
+                lateness=observer.lateness,
+            )
+            executor = ProgramExecutor(
+                trials,
+                max_trial_seconds=settings.max_trial_seconds,
+                max_message_bytes=settings.max_message_bytes,
+                reply_margin=margin,
+                redact=redact,
+            )
+            runtime = Runtime(
+                settings, trials, sessions, [executor, *stores], observer=observer, workers=workers, redact=redact
+            )
+            nursery.start_soon(observer.lateness.run)
+            nursery.start_soon(runtime._raise_when_stuck)  # noqa: SLF001 - the other half of that class
+            yield runtime
 
 
-@asynccontextmanager
-async def open_rooms(
-    settings: Settings, redact: Redactor, patience: Callable[[], float], *, lm: dspy.BaseLM | None = None
-) -> AsyncIterator[tuple[Loader, threads.Threads]]:
-    """What every process that runs programs needs: their loader, and threads to run them in.
+class _Observer(TrialLog):
+    """What a runtime learns from what becomes of trials, beside telling the log.
 
-    Args:
-        settings: What the operator chose.
-        redact: Takes secrets out of what is recorded.
-        patience: How many seconds a cancelled trial waits for its threads.
-        lm: As `open_runtime` takes it.
-
-    Raises:
-        CannotLoad, UnsupportedDspy: As `open_runtime` says.
-    """
-    programs = open_programs(_program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
-    with programs as loader, _threads_prepared(settings):
-        async with threads.open_threads(patience=patience, may_raise=settings.raise_in_threads) as workers:
-            yield loader, workers
-
-
-def redactor(settings: Settings) -> Redactor:
-    """Takes what is secret here out of text."""
-    return Redactor([*secrets_in(settings.lm_args), settings.token or ""], os.environ)
-
-
-# A thread that ignores for so long that its trial is over counts as stuck, in seconds.
-_STUCK_AFTER: Final = 2.0
-
-
-class Executor:
-    """The thread room, as the road sees it.
-
-    Args:
-        workers: Runs the threads.
-        job: Makes a job of a name.
+    Attributes:
+        margin: The reply margin.
+        lateness: How late the loop is.
+        limit: The limit on stuck threads.
+        records: Where trials are recorded, if they are.
     """
 
-    def __init__(self, workers: threads.Threads, job: Callable[[str], Job] = threads.Job) -> None:
-        self._workers = workers
-        self.job = job
+    def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
+        self.margin = ReplyMargin(settings.reply_margin_ms / 1e3)
+        self.lateness = LatenessWatch(self.margin.loop_was_late)
+        self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery)
+        self.records: Records | None = None
+        super().__init__(self.lateness.worst_since)
 
-    def run(self, function: Callable[..., Any], /, *args: Any, job: Job, slot: Slot) -> Awaitable[Any]:
-        """As the road wants it."""
-        # What comes back is what `job` and the slots that admission was given handed out.
-        return self._workers.run(function, *args, job=cast("threads.Job", job), slot=cast("threads.Slot", slot))
+    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
+        """A trial has ended."""
+        self.margin.observe(request, outcome)
+        if self.records is not None:
+            self.records.trial_ended(request, outcome)
+        super().on_outcome(request, outcome)
 
+    def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
+        """Its threads have ended, after all."""
+        if self.records is not None:
+            self.records.thread_ended(request.trial_id, details)
+        super().on_late_end(request, details)
 
-def _too_many_stuck(workers: threads.Threads, settings: Settings) -> str | None:
-    stuck = workers.stuck_longer_than(_STUCK_AFTER)
-    if stuck < settings.max_trials:
-        return None
-    return f"{stuck} threads ignore that their trials are over, and no slot is left; this worker must be replaced"
-
-
-@contextmanager
-def _threads_prepared(settings: Settings) -> Iterator[None]:
-    """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
-    for carrier in (*CARRIERS, contained):
-        threads.carries_programs(carrier)
-    with ExitStack() as stack:
-        stack.enter_context(threads.switch_interval(settings.switch_interval_ms / 1e3))
-        stack.callback(threads.add_lookup(current_interrupt))
-        stack.callback(threads.add_frame_lookup(interrupt_of_frame))
-        yield
+    def on_job_ended(self, job: threads.Job) -> None:
+        """The threads of a job have ended that were abandoned."""
+        self.limit.ended(job)
+        if isinstance(job, TrialJob) and job.request is not None:
+            self.on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})
 
 
 @asynccontextmanager
@@ -278,17 +304,6 @@ async def _open_sessions(
             yield bounded(stub, where=settings.store), []
 
 
-def _program_settings(settings: Settings) -> ProgramSettings:
-    return ProgramSettings(
-        lm=LanguageModel(settings.lm, settings.lm_args) if settings.lm is not None else None,
-        load=settings.load,
-        allow_import=settings.allow_import,
-        allow_lm_arg=settings.allow_lm_arg,
-        memory_cache=settings.memory_cache,
-        disk_cache=settings.disk_cache,
-    )
-
-
 @asynccontextmanager
 async def _open_records(settings: Settings, redact: Redactor) -> AsyncIterator[Records | None]:
     if settings.record is None:
@@ -300,18 +315,3 @@ async def _open_records(settings: Settings, redact: Redactor) -> AsyncIterator[R
 
 def _as_it_is(request: TrialRequest) -> TrialRequest:
     return request
-
-
-def _ended(margin: ReplyMargin, records: Records | None, request: TrialRequest, outcome: TrialOutcome) -> None:
-    margin.observe(request, outcome)
-    if records is not None:
-        records.trial_ended(request, outcome)
-    if logger.isEnabledFor(logging.INFO):
-        told = "OK" if isinstance(outcome, TrialSuccess) else f"{outcome.kind.name} in {outcome.stage.name}"
-        logger.info(
-            "trial %.200r of %.200r: %s after %.0f ms",  # both are the caller's: as long as they like, newlines too
-            request.trial_id,
-            request.program.name or request.program.python_class,
-            told,
-            outcome.timings.total_ms,
-        )

@@ -11,6 +11,7 @@ import trio
 
 from dspex_trio import rpc
 from dspex_trio.config import Settings
+from dspex_trio.errors import WorkerStuck
 from dspex_trio.runtime import Runtime, open_runtime
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ async def serve(
 
     Beside the program service (and the store, if it is embedded) it serves `grpc.health.v1` and server reflection. When
     `stopping` is set, health turns NOT_SERVING, no new trials are taken, running ones get `settings.grace_seconds` and
-    then end as SHUTTING_DOWN, and connections close once the last reply has left.
+    then end as SHUTTING_DOWN, and connections close once the last reply has left. It ends in the same way, with
+    liveness NOT_SERVING too, when too many threads are stuck.
 
     Args:
         settings: What the operator chose.
@@ -43,6 +45,7 @@ async def serve(
     Raises:
         OSError: The port cannot be bound, or a TLS file cannot be read.
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
+        WorkerStuck: Threads of `settings.max_stuck_threads` trials could not be ended; the orderly end is over.
     """
     async with open_runtime(settings, lm=lm) as runtime:
         await serve_runtime(runtime, runtime.servicers, stopping=stopping, task_status=task_status)
@@ -72,13 +75,33 @@ async def serve_runtime(
         serving = partial(_serve_calls, runtime.settings, served, health, drain, interceptors=interceptors)
         listeners = await nursery.start(serving)
         task_status.started(listeners)
-        await (stopping if stopping is not None else trio.Event()).wait()
+        stuck = await _until_it_ends(runtime, stopping if stopping is not None else trio.Event())
+        if stuck is not None:
+            health.set_alive(False)
         health.shut_down()
         grace = runtime.settings.grace_seconds
         grace_ends = trio.current_time() + grace
         await runtime.drain(grace)
         least, most = _LAST_REPLIES
         drain.start(max(least, min(grace_ends - trio.current_time(), most)))
+    if stuck is not None:
+        raise stuck
+
+
+async def _until_it_ends(runtime: Runtime, stopping: trio.Event) -> WorkerStuck | None:
+    """Wait until somebody says that it is to end, or until it must: then the error says why."""
+    stuck = None
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            nonlocal stuck
+            stuck = await runtime.until_stuck()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        await stopping.wait()
+        nursery.cancel_scope.cancel()
+    return stuck
 
 
 async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started

@@ -241,7 +241,7 @@ async def test_drain_tells_waiting_trials_at_once(blocking):
 async def test_what_a_caller_names_a_trial_cannot_forge_or_flood_the_log(caplog):
     """A newline in a trial's id would look like a line of its own; an id may be as long as a message."""
     program = dspex.Program("no.such.Class", name="harmless\n2026-01-01 ERROR forged" + "x" * 100_000)
-    with caplog.at_level("INFO", logger="dspex_trio.runtime"):
+    with caplog.at_level("INFO", logger="dspex_trio.trials"):
         async with dspex.open_runtime(SETTINGS) as runtime:
             outcome = await runtime.run_trial(program, {}, trial_id="also\nforged" + "x" * 100_000)
     assert len(outcome.trial_id) > 100_000  # the caller gets it back whole

@@ -54,7 +54,7 @@ class FakeJob:
 class FakeExecutor:
     """Runs "blocking" work on the loop: a function that returns an awaitable is awaited."""
 
-    def job(self, name):
+    def job(self, name, request=None):
         return FakeJob()
 
     async def run(self, function, /, *args, job, slot):
@@ -118,13 +118,27 @@ def sleeps(seconds, **fields):
     return FakeProgram(run)
 
 
-def trials(program, *, capacity=1, max_queue=8, on_outcome=lambda _request, _outcome: None):
+class Told:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.outcomes = []
+        self.late_ends = []
+
+    def on_outcome(self, request, outcome):
+        self.outcomes.append(outcome)
+
+    def on_late_end(self, request, details):
+        self.late_ends.append((request, details))
+
+
+def trials(program, *, capacity=1, max_queue=8, max_wait=math.inf, **more):
     return Trials(
         loader=FakeLoader(program),
         sources=lambda session_id: session_id,
         executor=FakeExecutor(),
-        admission=Admission(FakeSlots(capacity), max_queue),
-        on_outcome=on_outcome,
+        admission=Admission(FakeSlots(capacity), max_queue, max_wait=max_wait),
+        **more,
     )
 
 
@@ -139,4 +153,4 @@ def bound(parameter, value):
     return BoundVariable(parameter=parameter, variable=parameter, value=value, version=1)
 
 
-__all__ = ["FakeProgram", "FakeSlots", "answers", "bound", "raises", "request", "sleeps", "trials"]
+__all__ = ["FakeProgram", "FakeSlots", "Told", "answers", "bound", "raises", "request", "sleeps", "trials"]

@@ -46,7 +46,7 @@ async def test_a_wait_that_cannot_fit_is_overloaded_at_once_and_says_when_to_com
         nursery.start_soon(hold, admission, [], "running", release)
         await wait_all_tasks_blocked()
         began = trio.current_time()
-        with trio.fail_after(1), pytest.raises(Overloaded, match=r"the trial has 1\.0 s left") as caught:
+        with trio.fail_after(1), pytest.raises(Overloaded, match=r"the trial can wait 1\.0 s") as caught:
             await admission.admit().__aenter__()
         assert trio.current_time() == began
         assert caught.value.retry_after == pytest.approx(10, rel=0.01)

@@ -12,11 +12,11 @@ from dspex_trio.errors import (
     ShuttingDown,
     Stage,
     StoreUnavailable,
-    ToolError,
 )
 from dspex_trio.model import Prediction, TraceEntry, TrialFailure, TrialSuccess
+from dspex_trio.trials import Described
 
-from .fakes import FakeProgram, answers, bound, raises, request, sleeps, trials
+from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
 
 
 async def test_a_trial_that_succeeds_tells_everything(autojump_clock):
@@ -86,13 +86,13 @@ async def test_a_deadline_that_is_already_past_runs_nothing():
 
 
 async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_cancelled(autojump_clock):
-    told = []
-    runner = trials(sleeps(100), on_outcome=lambda _request, outcome: told.append(outcome))
+    told = Told()
+    runner = trials(sleeps(100), observer=told)
     with trio.move_on_after(3) as caller:
         await runner.run(request())
         pytest.fail("a cancel from outside must stay a cancel")
     assert caller.cancelled_caught
-    assert [(o.kind, o.stage, o.timings.execute_ms) for o in told] == [
+    assert [(o.kind, o.stage, o.timings.execute_ms) for o in told.outcomes] == [
         (FailureKind.CANCELLED, Stage.EXECUTE, pytest.approx(3000))
     ]
     assert runner.running == 0
@@ -100,14 +100,14 @@ async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_
 
 async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(mock_clock):
     """The caller's own timer beat the answer: the reply margin learns from it, and CANCELLED would be a lie."""
-    told = []
-    runner = trials(sleeps(100), on_outcome=lambda _request, outcome: told.append(outcome))
+    told = Told()
+    runner = trials(sleeps(100), observer=told)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run, request(seconds=3))
         await wait_all_tasks_blocked()
         mock_clock.jump(3.5)  # nothing ran at the deadline itself
         nursery.cancel_scope.cancel()
-    assert [(o.kind, o.stage) for o in told] == [(FailureKind.DEADLINE_EXCEEDED, Stage.EXECUTE)]
+    assert [(o.kind, o.stage) for o in told.outcomes] == [(FailureKind.DEADLINE_EXCEEDED, Stage.EXECUTE)]
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,12 @@ async def test_a_call_that_is_no_trial_returns_what_it_returns_and_tells_what_it
     road = trials(answers())
 
     assert await road.call("upper", math.inf, str.upper, "x") == "X"
-    with pytest.raises(ToolError) as caught:
+    with pytest.raises(Described) as caught:
         await road.call("float", math.inf, float, "x")
-    assert isinstance(caught.value.__cause__, ValueError)
+    assert (caught.value.description.kind, caught.value.description.error_type) == (
+        FailureKind.TOOL_ERROR,
+        "ValueError",
+    )
     assert road.running == 0
 
 

@@ -28,7 +28,7 @@ from dspex_trio.model import (
 )
 from dspex_trio.programs import MODULE_CHOICE, CannotLoad, any_isolated, homes, isolation_of
 from dspex_trio.sessions import Store
-from dspex_trio.trials.road import Sight
+from dspex_trio.trials.joints import Sight
 
 logger: Final = logging.getLogger(__name__)
 

@@ -1,8 +1,24 @@
 """Admission, the road of a trial, its deadline, and the conversion of what goes wrong into failures."""
 
 from dspex_trio.trials.admission import Admission
-from dspex_trio.trials.failures import failure_of
+from dspex_trio.trials.contained import CARRIERS
+from dspex_trio.trials.failures import Described, failure_of
+from dspex_trio.trials.lateness import LatenessWatch, LoopLateness
 from dspex_trio.trials.margin import ReplyMargin
+from dspex_trio.trials.observer import Observer, TrialLog
 from dspex_trio.trials.road import Trials
+from dspex_trio.trials.stuck import StuckLimit
 
-__all__ = ["Admission", "ReplyMargin", "Trials", "failure_of"]
+__all__ = [
+    "CARRIERS",
+    "Admission",
+    "Described",
+    "LatenessWatch",
+    "LoopLateness",
+    "Observer",
+    "ReplyMargin",
+    "StuckLimit",
+    "TrialLog",
+    "Trials",
+    "failure_of",
+]

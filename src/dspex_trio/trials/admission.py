@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
@@ -46,12 +47,21 @@ class Admission:
         slots: The slots.
         max_queue: How many trials may wait; one more is OVERLOADED at once.
         refuse: Asked before anything else; a text is the reason why no trial can be taken now.
+        max_wait: The most that a trial may wait, in seconds, however far its deadline is.
     """
 
-    def __init__(self, slots: Slots, max_queue: int, refuse: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        max_queue: int,
+        refuse: Callable[[], str | None] = lambda: None,
+        *,
+        max_wait: float = math.inf,
+    ) -> None:
         self._slots = slots
         self._max_queue = max_queue
         self._refuse = refuse
+        self._max_wait = max_wait
         self._waiting: set[trio.CancelScope] = set()
         self._closed = False
         self._typical_seconds = 0.0
@@ -72,7 +82,7 @@ class Admission:
         """Hold a slot; waiting for one counts against the enclosing deadline.
 
         Raises:
-            Overloaded: The queue is full, or the wait cannot be expected to end before the deadline.
+            Overloaded: The queue is full, or the wait took too long or cannot be expected to end before the deadline.
             ShuttingDown: The worker takes no more trials.
         """
         slot = await self._take()
@@ -85,33 +95,41 @@ class Admission:
 
     async def _take(self) -> Slot:
         await trio.lowlevel.checkpoint_if_cancelled()  # a deadline that is past takes no slot
-        if self._closed:
-            raise ShuttingDown("the worker is shutting down and takes no more trials")
         if (reason := self._refuse()) is not None:
             raise Overloaded(reason)
+        if self._closed:
+            raise ShuttingDown("the worker is shutting down and takes no more trials")
         with suppress(trio.WouldBlock):
             return self._slots.acquire_nowait()
         self._check_queue()
-        with trio.CancelScope() as scope:
+        with trio.CancelScope(deadline=trio.current_time() + self._max_wait) as scope:
             self._waiting.add(scope)
             try:
                 return await self._slots.acquire()
             finally:
                 self._waiting.discard(scope)
-        raise ShuttingDown("the worker began to shut down while the trial waited for a slot")
+        if self._closed:
+            raise ShuttingDown("the worker began to shut down while the trial waited for a slot")
+        raise Overloaded(
+            f"no slot was free within {self._max_wait:g} s (--queue-timeout)", retry_after=self._expected() or None
+        )
+
+    def _expected(self) -> float:
+        """How long one more trial is expected to wait, in seconds."""
+        return (len(self._waiting) + 1) * self._typical_seconds / self._slots.capacity
 
     def _check_queue(self) -> None:
-        expected = (len(self._waiting) + 1) * self._typical_seconds / self._slots.capacity
+        expected = self._expected()
         if len(self._waiting) >= self._max_queue:
             raise Overloaded(
                 f"all {self._slots.capacity} slots are taken and {len(self._waiting)} trials wait already "
                 f"(--max-trials, --max-queue)",
                 retry_after=expected or None,
             )
-        left = trio.current_effective_deadline() - trio.current_time()
+        left = min(trio.current_effective_deadline() - trio.current_time(), self._max_wait)
         if expected > left:
             raise Overloaded(
                 f"all {self._slots.capacity} slots are taken; the wait is expected to last {expected:.1f} s "
-                f"and the trial has {max(left, 0):.1f} s left",
+                f"and the trial can wait {max(left, 0):.1f} s",
                 retry_after=expected,
             )

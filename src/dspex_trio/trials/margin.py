@@ -29,11 +29,16 @@ class ReplyMargin:
         self._floor = floor
         self._highest = max(floor, _HIGHEST)
         self._now = max(floor, min(_FIRST, self._highest))
+        self._loop_late = 0.0
 
     def __call__(self) -> float:
         """The margin now, in seconds."""
         # Trio has no name for its default clock; every other one is a test's.
-        return self._now if type(trio.lowlevel.current_clock()).__name__ == "SystemClock" else 0.0
+        return (
+            min(max(self._now, self._loop_late), self._highest)
+            if type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
+            else 0.0
+        )
 
     def patience(self) -> float:
         """How long an answer may wait for its trial's thread, in seconds."""
@@ -48,3 +53,7 @@ class ReplyMargin:
             late -= self.patience()  # it waited on purpose
         if request.deadline > request.arrived:  # a deadline that was past on arrival teaches nothing
             self._now = min(max(self._floor, self._now * _DECAY, late * _SAFETY), self._highest)
+
+    def loop_was_late(self, seconds: float) -> None:
+        """Learn from the loop's own lateness: an answer that is to leave now will leave as late."""
+        self._loop_late = max(seconds, self._loop_late * _DECAY)

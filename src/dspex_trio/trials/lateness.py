@@ -1,0 +1,111 @@
+"""How late the loop is for its timers: what every deadline, heartbeat and reply of the process has to reckon with.
+
+Threads that compute hold the interpreter, and the loop has to wait for its turn; a callback that takes long has the
+same effect. Measured while trials run, by a timer of its own; with none running there is none.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+logger: Final = logging.getLogger(__name__)
+
+# How often it is looked, in seconds, and how many looks are remembered: less than a minute of them.
+_PERIOD: Final = 0.05
+_REMEMBERED: Final = 1024
+# No reply margin makes up for more, in seconds; it is told to the log, but no more often than that.
+_TOO_LATE: Final = 0.05
+_BETWEEN_WARNINGS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLateness:
+    """How late the loop was for its timers, over the last looks at it.
+
+    Attributes:
+        samples: How many looks; at most the last 1,024, one each 50 ms while trials run.
+        p50_ms: Half of them were later.
+        p99_ms: One in a hundred was later.
+        max_ms: The worst of them.
+    """
+
+    samples: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+class LatenessWatch:
+    """Measures how late the loop is while there is somebody whom that may harm.
+
+    Args:
+        on_sample: Told of each look: seconds late.
+    """
+
+    def __init__(self, on_sample: Callable[[float], None] = lambda _seconds: None) -> None:
+        self._on_sample = on_sample
+        self._samples: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self._users = 0
+        self._used = trio.Event()
+        self._due = math.inf
+        self._warned = -math.inf
+
+    def begin(self) -> None:
+        """A trial begins."""
+        self._users += 1
+        self._used.set()
+
+    def end(self) -> None:
+        """It has ended."""
+        self._users -= 1
+
+    async def run(self) -> None:
+        """Look, for ever; nothing happens while nobody has begun."""
+        while True:
+            await self._used.wait()
+            while self._users:
+                self._due = trio.current_time() + _PERIOD
+                await trio.sleep_until(self._due)
+                self._look(max(trio.current_time() - self._due, 0.0))
+            self._used = trio.Event()
+            self._due = math.inf
+
+    def _look(self, late: float) -> None:
+        now = trio.current_time()
+        self._samples.append((now, late))
+        self._on_sample(late)
+        if late > _TOO_LATE and now >= self._warned + _BETWEEN_WARNINGS:
+            self._warned = now
+            found = self.summary()
+            logger.warning(
+                "the loop was %.0f ms late (p99 %.0f ms, at most %.0f ms over the last %d looks): threads that compute "
+                "keep the interpreter; deadlines are kept that much later",
+                late * 1e3,
+                found.p99_ms,
+                found.max_ms,
+                found.samples,
+            )
+
+    def worst_since(self, time: float) -> float:
+        """The most that the loop was late since then, in seconds, as far as remembered; also if it is late just now."""
+        worst = max(trio.current_time() - self._due, 0.0)
+        for at, late in reversed(self._samples):
+            if at < time:
+                break
+            worst = max(worst, late)
+        return worst
+
+    def summary(self) -> LoopLateness:
+        """The last looks in three figures."""
+        if not self._samples:
+            return LoopLateness()
+        found = sorted(late * 1e3 for _, late in self._samples)
+        last = len(found) - 1
+        return LoopLateness(len(found), found[last // 2], found[math.ceil(last * 0.99)], found[last])

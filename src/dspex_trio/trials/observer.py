@@ -1,0 +1,80 @@
+"""Who wants to know what becomes of trials: the log, metrics, records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from dspex_trio.model import TrialOutcome, TrialRequest, TrialSuccess
+
+logger: Final = logging.getLogger(__name__)
+
+# A loop that was later than this, in seconds, may be why a trial missed its deadline, and is told with its outcome.
+LATE: Final = 0.01
+
+
+class Observer(Protocol):
+    """Told of trials, in the Trio thread; must neither block nor raise."""
+
+    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
+        """A trial has ended, answered or not: one whose caller is gone is told as CANCELLED."""
+        ...
+
+    def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
+        """The threads of a trial have ended that was told before as `abandon`, `stuck`.
+
+        `details` are those of a failure, as they are now: `rung`, `rung_ms`; and `abandoned_ms`, from when the trial
+        was told to end until the last of its threads had.
+        """
+        ...
+
+
+class Nobody:
+    """Observes nothing."""
+
+    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
+        """Nothing."""
+
+    def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
+        """Nothing."""
+
+
+class TrialLog:
+    """A line in the log for each trial, and one more for each thread that ended late.
+
+    Args:
+        late_since: How late the loop has been since a time of Trio's clock, in seconds.
+    """
+
+    def __init__(self, late_since: Callable[[float], float]) -> None:
+        self._late_since = late_since
+
+    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
+        """One line."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        late = self._late_since(request.arrived)
+        logger.info(
+            "trial %.200r of %.200r: %s after %.0f ms%s",  # both are the caller's: as long as they like, newlines too
+            request.trial_id,
+            _program(request),
+            "OK" if isinstance(outcome, TrialSuccess) else f"{outcome.kind.name} in {outcome.stage.name}",
+            outcome.timings.total_ms,
+            f"; the loop was up to {late * 1e3:.0f} ms late meanwhile" if late >= LATE else "",
+        )
+
+    def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
+        """One line."""
+        logger.info(
+            "trial %.200r of %.200r: its threads have ended, by %s after %s ms; the last one after %s ms",
+            request.trial_id,
+            _program(request),
+            details.get("rung"),
+            details.get("rung_ms"),
+            details.get("abandoned_ms"),
+        )
+
+
+def _program(request: TrialRequest) -> str:
+    return request.program.name or request.program.python_class
