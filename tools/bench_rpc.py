@@ -1,4 +1,4 @@
-"""Measure what a call costs a server: `just bench-rpc [--quick] [--json FILE]`.
+"""Measure what a call costs a server: `just bench-rpc [--quick] [--json FILE]`. Fails if a goal is missed.
 
 dspex_trio.rpc against purerpc as it comes, grpclib and both of grpcio's servers, each in a process of its own that
 stays up. CPU is what the server's own process used, all threads; the client's is not in it. Rounds go through all
@@ -122,6 +122,13 @@ def worse_than_stock(samples: Samples) -> Iterator[str]:
                 yield f"{case.shape.name}, {case.at_once} at once, {case.client} client: {spread(found)}"
 
 
+def misses(samples: Samples) -> list[str]:
+    """What was promised and not found."""
+    return [line for line in goals(samples) if "MISSED" in line] + [
+        f"dearer than {STOCK}: {case}" for case in worse_than_stock(samples)
+    ]
+
+
 def document(samples: Samples, effort: Effort, seed: int) -> dict[str, Any]:
     """Everything that was found, and how."""
     return {
@@ -167,6 +174,10 @@ def main(
     if file is not None:
         json.dump(document(samples, effort, seed), file)
         file.write("\n")
+    missed = [] if smoke else misses(samples)
+    click.echo("ok" if not missed else f"{len(missed)} missed")
+    if missed:
+        sys.exit(1)
 
 
 def tell(what: str) -> None:
@@ -175,4 +186,4 @@ def tell(what: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

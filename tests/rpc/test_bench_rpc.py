@@ -68,6 +68,17 @@ def test_a_case_that_costs_more_than_stock_is_named():
     servers = {"dspex_trio": [batch(10, 0.02)], "purerpc": [batch(10, 0.01)]}
     *_, last = bench.goals({case(at_once=1): servers})
     assert last == "dearer than purerpc: small unary, 1 at once, raw client: 2.00 (2.00-2.00)"
+    assert bench.misses({case(at_once=1): servers}) == [last]
+
+
+def test_a_missed_goal_is_a_miss_and_one_that_is_met_is_not():
+    """The recipe fails by this: nobody reads tables at night."""
+    bench = importlib.import_module("bench_rpc")
+    met = {"dspex_trio": [batch(10, 0.004)], "purerpc": [batch(10, 0.01)]}
+    missed = {"dspex_trio": [batch(10, 0.005)], "purerpc": [batch(10, 0.01)]}
+    assert bench.misses({case(): met}) == []
+    (miss,) = bench.misses({case(): missed})
+    assert miss.endswith("(goal: at most 0.45, MISSED)")
 
 
 def test_a_server_that_lost_every_batch_still_has_its_row():
