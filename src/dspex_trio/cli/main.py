@@ -20,6 +20,7 @@ from dspex_trio.cli.options import (
     setting_options,
 )
 from dspex_trio.cli.process import announce, set_up_logging
+from dspex_trio.cli.show import Ago
 from dspex_trio.cli.worker import worker
 from dspex_trio.config import Settings
 from dspex_trio.redaction import secrets_in
@@ -124,3 +125,17 @@ def check(*, as_json: bool) -> None:
 
 
 main.add_command(worker)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option("--trial", metavar="ID", help="Show this trial in full.")
+@click.option("--failed", is_flag=True, help="List failures only.")
+@click.option("--kind", metavar="KIND", help="List trials that ended so: OK, DEADLINE_EXCEEDED, LM_ERROR, …")
+@click.option("--since", type=Ago(), metavar="TIME", help="List trials that ended within the last 90s, 15m, 1h, 2d.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write the trial as one page to FILE.")
+def show(path: Path, **options: Any) -> None:
+    """Show trial records: those of a directory that was given to --record, or of one of its files."""
+    from dspex_trio.cli.show import show as show_records
+
+    show_records(path, **options)

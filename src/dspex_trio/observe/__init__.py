@@ -1,5 +1,18 @@
-"""What is left of trials for people to look at: records."""
+"""What is left of trials for people to look at: records, written by workers and read back."""
 
+from dspex_trio.observe.page import page
+from dspex_trio.observe.reading import CannotRead, Recorded, read_records
 from dspex_trio.observe.records import CannotRecord, Records, open_records
+from dspex_trio.observe.terminal import listed, shown
 
-__all__ = ["CannotRecord", "Records", "open_records"]
+__all__ = [
+    "CannotRead",
+    "CannotRecord",
+    "Recorded",
+    "Records",
+    "listed",
+    "open_records",
+    "page",
+    "read_records",
+    "shown",
+]

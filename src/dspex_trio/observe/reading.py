@@ -1,0 +1,120 @@
+"""Records read back: from a file or a directory, without trusting what stands there."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dspex_trio.observe.record import ENDING_FORMAT, FORMAT
+
+
+class CannotRead(ValueError):
+    """There are no records to be read; says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One trial, read back.
+
+    Attributes:
+        record: As `docs/records.md` describes it.
+        late: What is known of threads of it that ended after it had been answered.
+    """
+
+    record: Mapping[str, Any]
+    late: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def trial_id(self) -> str:
+        """The caller's name for it."""
+        return str(self.record.get("trial_id", ""))
+
+    @property
+    def ended_at(self) -> dt.datetime:
+        """When it ended."""
+        return dt.datetime.fromisoformat(str(self.record["ended_at"]))
+
+    @property
+    def failure(self) -> Mapping[str, Any] | None:
+        """The failure, if it ended in one."""
+        found: Mapping[str, Any] | None = self.record["outcome"].get("failure")
+        return found
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """The success or the failure."""
+        found: Mapping[str, Any] = self.failure or self.record["outcome"]["success"]
+        return found
+
+    @property
+    def kind(self) -> str:
+        """`OK`, or the kind of the failure."""
+        return "OK" if self.failure is None else str(self.failure["kind"]).removeprefix("FAILURE_KIND_")
+
+    @property
+    def program(self) -> str:
+        """What it is called, or its class."""
+        program = self.record["program"]
+        return str(program.get("name") or program["python_class"])
+
+
+def read_records(path: Path) -> tuple[list[Recorded], int]:
+    """The trials in a file, or in the files of a directory, oldest first; and how many lines could not be read.
+
+    Lines that cannot be read are those of a later version, and one that a worker was writing when it was killed.
+
+    Raises:
+        CannotRead: There is nothing at `path`, or no file of records in it.
+    """
+    files = sorted(path.glob("trials-*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise CannotRead(f"{path} holds no records (trials-*.jsonl)")
+    trials: list[Mapping[str, Any]] = []
+    late: dict[str, list[Mapping[str, Any]]] = {}
+    unreadable = 0
+    for line in _lines(files):
+        match _parsed(line):
+            case {"format": str(name)} as record if name == FORMAT and _complete(record):
+                trials.append(record)
+            case {"format": str(name), "trial_id": str(trial_id)} as ending if name == ENDING_FORMAT:
+                late.setdefault(trial_id, []).append(ending)
+            case _:
+                unreadable += 1
+    found = [Recorded(record, tuple(late.get(str(record["trial_id"]), ()))) for record in trials]
+    return sorted(found, key=lambda each: each.ended_at), unreadable
+
+
+def _lines(files: Iterable[Path]) -> Iterator[bytes]:
+    for file in files:
+        try:
+            with file.open("rb") as source:
+                yield from source
+        except OSError as error:
+            raise CannotRead(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _complete(record: Mapping[str, Any]) -> bool:
+    """Whether it has what is read without asking."""
+    match record:
+        case {
+            "trial_id": str(),
+            "ended_at": str(ended_at),
+            "program": {"python_class": str()},
+            "outcome": {"success": {"timings": dict()}} | {"failure": {"timings": dict(), "kind": str()}},
+        }:
+            try:
+                return dt.datetime.fromisoformat(ended_at).tzinfo is not None
+            except ValueError:
+                return False
+    return False

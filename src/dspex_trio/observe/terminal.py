@@ -1,0 +1,136 @@
+"""Records in a terminal: a list of trials, and one of them as a waterfall."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import click
+
+from dspex_trio.observe import words
+from dspex_trio.observe.reading import Recorded
+from dspex_trio.observe.waterfall import Bar, Waterfall, waterfall
+
+_EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
+_COLOURS: Final = {"stage": "blue", "predictor": "cyan", "lm": "green", "tool": "magenta"}
+_NARROWEST: Final = 16
+_NUMBERS: Final = frozenset({4, 5})  # columns of the list
+
+
+def listed(trials: Sequence[Recorded], *, width: int) -> Iterator[str]:
+    """One line for each trial, and how they ended."""
+    rows = [_row(trial) for trial in trials]
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
+    for trial, row in zip(trials, rows, strict=True):
+        cells = [
+            cell.rjust(size) if i in {4, 5} else cell.ljust(size)
+            for i, (cell, size) in enumerate(zip(row, sizes, strict=False))
+        ]
+        line = _cut("  ".join([*cells, row[-1]]).rstrip(), width)
+        yield line if trial.failure is None else click.style(line, fg="red")
+    kinds: dict[str, int] = {}
+    for trial in trials:
+        kinds[trial.kind] = kinds.get(trial.kind, 0) + 1
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
+    yield f"{len(trials)} trials" + (f": {told}" if told else "")
+
+
+def _row(trial: Recorded) -> tuple[str, ...]:
+    timings, cost = trial.result["timings"], trial.result.get("cost", {})
+    tokens = cost.get("usage", {}).get("total_tokens", 0)
+    says = "" if trial.failure is None else _one_line(str(trial.failure.get("error_message", "")))
+    return (
+        f"{trial.ended_at:%Y-%m-%d %H:%M:%S}",
+        _cut(_one_line(trial.trial_id) or "-", 24),
+        _cut(_one_line(trial.program), 24),
+        trial.kind,
+        words.milliseconds(timings.get("total_ms", 0.0)),
+        f"{tokens} tokens" if tokens else "",
+        says,
+    )
+
+
+def shown(trial: Recorded, *, width: int) -> Iterator[str]:
+    """One trial: what it was, how it ended, its waterfall, its variables and what came out."""
+    record, result = trial.record, trial.result
+    session = f" · session {_one_line(record['session_id'])}" if record.get("session_id") else ""
+    title = f"{_one_line(trial.program)} · trial {_one_line(trial.trial_id) or '-'}{session}"
+    yield click.style(title, bold=True)
+    yield f"ended {trial.ended_at:%Y-%m-%d %H:%M:%S} UTC · {words.took(trial)}"
+    yield from _ending(trial, width)
+    yield ""
+    yield from _bars(waterfall(trial), width)
+    yield ""
+    yield from _fields(
+        "variables", {name: words.variable(each) for name, each in result.get("variables", {}).items()}, width
+    )
+    yield from _fields("inputs", record.get("inputs", {}), width)
+    yield from _fields("outputs", result.get("prediction", {}), width)
+    yield from _fields("cost", words.cost(result.get("cost", {})), width)
+
+
+def _ending(trial: Recorded, width: int) -> Iterator[str]:
+    failure = trial.failure
+    if failure is None:
+        yield click.style("OK", fg="green", bold=True)
+        for warning in trial.result.get("warnings", ()):
+            yield f"warning: {_one_line(warning)}"
+        return
+    yield click.style(f"{trial.kind} in {words.stage(trial)}", fg="red", bold=True) + f" ({words.prospects(failure)})"
+    for line in str(failure.get("error_message", "")).splitlines()[:12]:
+        yield _cut(f"  {_printable(line)}", width)
+    details = {**failure.get("details", {})}
+    if details:
+        yield _cut("  " + ", ".join(_one_line(f"{name} {value}") for name, value in details.items()), width)
+    for late in trial.late:
+        told = ", ".join(_one_line(f"{name} {value}") for name, value in late.get("details", {}).items())
+        yield _cut(f"  its thread ended later, at {late.get('ended_at')}: {told}", width)
+
+
+def _bars(drawn: Waterfall, width: int) -> Iterator[str]:
+    names = [_cut("  " * bar.depth + _one_line(bar.name), 34) for bar in drawn.bars]
+    left = max((len(name) for name in names), default=0)
+    room = max(width - left - 12 - 26, _NARROWEST)
+    for bar, name in zip(drawn.bars, names, strict=True):
+        colour = "red" if bar.failed else _COLOURS[bar.kind]
+        line = click.style(_bar(bar, drawn, room), fg=colour)
+        took = words.milliseconds(bar.end_ms - bar.start_ms).rjust(9)
+        yield f"{name.ljust(left)} {took} {line} {_cut(_one_line(bar.note), 26)}".rstrip()
+    if drawn.deadline_ms is not None:
+        at = min(round(drawn.deadline_ms / drawn.total_ms * room), room - 1)
+        text = f"deadline, {words.milliseconds(drawn.deadline_ms)}"
+        mark = f"{text} ▲" if at > len(text) else f"▲ {text}"
+        start = at - len(text) - 1 if at > len(text) else at
+        yield " " * (left + 11 + max(start, 0)) + click.style(mark, fg="red")
+
+
+def _bar(bar: Bar, drawn: Waterfall, room: int) -> str:
+    """From its start to its end in eighths of a column; at least one eighth wide."""
+    start, end = (min(at / drawn.total_ms, 1.0) * room for at in (bar.start_ms, bar.end_ms))
+    first = min(int(start), room - 1)
+    width = max(end - first, 0.125)
+    full, rest = divmod(round(width * 8), 8)
+    body = "█" * min(full, room - first) + (_EIGHTHS[rest] if rest and full + first < room else "")
+    return (" " * first + body).ljust(room)
+
+
+def _fields(title: str, fields: Any, width: int) -> Iterator[str]:
+    if fields:
+        yield click.style(title, bold=True)
+    for name, value in fields.items():
+        said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        yield _cut(f"  {_one_line(name)}: {_one_line(said)}", width)
+
+
+def _one_line(text: object) -> str:
+    return _printable(" ".join(str(text).split()))
+
+
+def _printable(text: str) -> str:
+    """Without control characters: what a program returned must not steer the reader's terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,184 @@
+"""Records read back: what is listed, how a trial is drawn, and that what a record holds is never obeyed."""
+
+import datetime as dt
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from dspex_trio.cli.main import main
+from dspex_trio.observe import CannotRead, page, read_records, shown
+from dspex_trio.observe.waterfall import waterfall
+
+TIMINGS = {"total_ms": 500.0}
+
+
+def lm_call(started, took, *, answered=True, **more):
+    usage = {"prompt_tokens": 7, "completion_tokens": 3} if answered else {}
+    said = json.dumps({"outputs": ["four"]}) if answered else ""
+    asked = json.dumps([{"role": "user", "content": "2+2?"}])
+    return {"model": "m", "messages_json": asked, "response_json": said, "usage": usage,
+            "started_ms": started, "latency_ms": took, **more}  # fmt: skip
+
+
+def entry(*calls, outputs=None):
+    return {"predictor": "solve", "class_name": "Predict", "inputs": {"q": "2+2?"}, "outputs": outputs or {},
+            "lm_calls": list(calls), "started_ms": 0.0, "latency_ms": 300.0}  # fmt: skip
+
+
+def events():
+    stages = [{"stage": {"stage": f"STAGE_{name}"}, "at_ms": at} for name, at in (("HYDRATE", 0.0), ("EXECUTE", 100.0))]
+    return [
+        *stages,
+        {"tool_started": {"call": 2, "tool": "search", "arguments": {"query": "cats"}}, "at_ms": 250.0},
+        {"tool_finished": {"call": 2, "result": ["tom"], "error_type": "", "latency_ms": 50.0}, "at_ms": 300.0},
+    ]
+
+
+def record(trial_id="t1", *, ended_at="2026-01-31T12:00:00.000Z", failure=None, **more):
+    good = {"timings": TIMINGS, "prediction": {"answer": "four"}, "trace": [entry(lm_call(10, 90), outputs={"a": "4"})]}
+    outcome = {"success": good} if failure is None else {"failure": {"timings": TIMINGS, **failure}}
+    program = {"python_class": "dspy.Predict", "name": "qa"}
+    return {"format": "dspex_trio.trial/1", "trial_id": trial_id, "ended_at": ended_at, "session_id": "",
+            "program": program, "inputs": {"q": "2+2?"}, "events": events(), "outcome": outcome, **more}  # fmt: skip
+
+
+LATE = {"kind": "FAILURE_KIND_DEADLINE_EXCEEDED", "stage": "STAGE_EXECUTE", "error_message": "the deadline passed",
+        "details": {"rung": "wake"}, "partial_trace": [entry(lm_call(10, 390, answered=False))]}  # fmt: skip
+
+
+@pytest.fixture
+def directory(tmp_path):
+    def write(*records, name="trials-2026-01-31.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(each) + "\n" for each in records))
+        return tmp_path
+
+    return write
+
+
+def run(*arguments):
+    done = CliRunner().invoke(main, ["show", *map(str, arguments)], env={"COLUMNS": "120"})
+    return done.exit_code, done.output
+
+
+def test_bars_lie_where_the_trial_spent_its_time(directory):
+    [trial], unreadable = read_records(directory(record()))
+    drawn = waterfall(trial)
+    assert [(bar.kind, bar.name, bar.start_ms, bar.end_ms) for bar in drawn.bars] == [
+        ("stage", "HYDRATE", 0.0, 100.0),
+        ("stage", "EXECUTE", 100.0, 500.0),
+        ("predictor", "solve", 100.0, 400.0),
+        ("lm", "m", 110.0, 200.0),
+        ("tool", "search", 250.0, 300.0),
+    ]
+    assert (drawn.total_ms, drawn.deadline_ms, unreadable) == (500.0, None, 0)
+    [prompt, reply] = drawn.bars[3].parts
+    assert (prompt, reply) == (("user", "2+2?"), ("reply", "four"))
+    assert drawn.bars[4].parts == (("query", "cats"), ("result", '[\n  "tom"\n]'))
+
+
+def test_a_deadline_is_drawn_where_it_passed_and_what_it_cut_off_is_marked(directory):
+    [trial], _ = read_records(directory(record(failure=LATE, time_ms=480.0)))
+    drawn = waterfall(trial)
+    assert drawn.deadline_ms == 480.0
+    assert [bar.name for bar in drawn.bars if bar.failed] == ["EXECUTE", "solve", "m"]
+    text = "\n".join(shown(trial, width=100))
+    assert "DEADLINE_EXCEEDED in EXECUTE" in text
+    assert "rung wake" in text
+    assert "deadline, 480.0 ms ▲" in text
+
+
+def test_a_thread_that_ended_later_is_told_with_its_trial(directory):
+    ending = {"format": "dspex_trio.thread/1", "trial_id": "t1", "ended_at": "later", "details": {"rung_ms": "900"}}
+    [trial], _ = read_records(directory(record(failure=LATE), ending))
+    assert "its thread ended later, at later: rung_ms 900" in "\n".join(shown(trial, width=100))
+
+
+def test_lines_that_are_no_records_are_counted_and_left_out(directory):
+    """The last line may be half of one: its worker was killed while it wrote."""
+    path = directory(record(), {"format": "dspex_trio.trial/2"}, {"format": "dspex_trio.trial/1"}, [1])
+    with next(path.glob("*.jsonl")).open("a") as file:
+        file.write(json.dumps(record())[:50])
+    trials, unreadable = read_records(path)
+    assert (len(trials), unreadable) == (1, 4)
+
+
+def test_trials_are_listed_from_all_days_oldest_first(directory):
+    path = directory(record("second", ended_at="2026-02-01T00:00:01.000Z"), name="trials-2026-02-01.jsonl")
+    directory(record("first"), name="trials-2026-01-31.jsonl")
+    code, output = run(path)
+    assert code == 0
+    assert re.findall("first|second", output) == ["first", "second"]
+    assert "2 trials: 2 OK" in output
+
+
+def test_a_list_is_narrowed_by_failure_kind_and_time(directory):
+    now = dt.datetime.now(dt.UTC).isoformat()
+    path = directory(
+        record("old", failure=LATE), record("new", failure=LATE, ended_at=now), record("good", ended_at=now)
+    )
+    assert "2 trials" in run(path, "--failed")[1]
+    assert "1 trials: 1 OK" in run(path, "--kind", "ok")[1]
+    recent = run(path, "--since", "1h", "--failed")[1]
+    assert "new" in recent
+    assert "old" not in recent
+
+
+def test_the_last_of_several_trials_with_one_id_is_shown(directory):
+    path = directory(record(failure=LATE), record(ended_at="2026-01-31T13:00:00.000Z"))
+    code, output = run(path, "--trial", "t1")
+    assert code == 0
+    assert "answer: four" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--trial", "nobody"], "there is no record of trial 'nobody'"),
+        (["--html", "x.html"], "there are 2 records; name one by --trial"),
+        (["--since", "soon"], "no time such as 90s"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_a_line(directory, arguments, says):
+    code, output = run(directory(record("a"), record("b")), *arguments)
+    assert code != 0
+    assert says in output
+
+
+def test_an_empty_directory_is_an_error(tmp_path):
+    with pytest.raises(CannotRead, match="holds no records"):
+        read_records(tmp_path)
+
+
+HOSTILE = "<script>alert(1)</script>\x1b[2J\"'&"
+
+
+def hostile():
+    failure = {**LATE, "error_message": HOSTILE, "traceback": HOSTILE, "details": {HOSTILE: HOSTILE}}
+    program = {"python_class": HOSTILE, "name": HOSTILE}
+    return record(HOSTILE, failure=failure, program=program, inputs={HOSTILE: HOSTILE}, session_id=HOSTILE)
+
+
+def test_a_page_holds_what_a_record_says_as_text_and_asks_for_nothing_outside(directory):
+    [trial], _ = read_records(directory(hostile()))
+    made = page(trial)
+    assert "<script" not in made
+    assert "&lt;script&gt;" in made
+    assert re.findall(r"(?:src|href|@import|url\()", made) == []
+
+
+def test_a_terminal_is_not_steered_by_what_a_record_says(directory):
+    [trial], _ = read_records(directory(hostile()))
+    code, output = run(directory(hostile(), record()))
+    assert code == 0
+    assert "\x1b[2J" not in "\n".join(shown(trial, width=100)) + output
+
+
+def test_a_page_is_written_where_it_is_asked_for(directory, tmp_path):
+    code, _ = run(directory(record()), "--html", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert code == 0
+    assert text.startswith("<!doctype html>")
+    assert "prefers-color-scheme: dark" in text
+    assert "2+2?" in text
