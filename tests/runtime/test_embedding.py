@@ -78,31 +78,12 @@ async def test_a_program_may_be_given_in_its_json_form():
             await runtime.run_trial({"python_klass": "x"}, {})
 
 
-async def test_the_callers_scope_is_the_deadline_and_the_outcome_comes_before_it_raises(blocking):
-    async with dspex.open_runtime(UNHURRIED) as runtime:
-        with trio.fail_after(0.7):
-            outcome = await runtime.run_trial(dspex.Program("Blocks"), {"question": "?"})
-        assert (outcome.kind, outcome.stage) == (dspex.FailureKind.DEADLINE_EXCEEDED, dspex.Stage.EXECUTE)
-        assert outcome.details["rung"] == "wake"
-        assert outcome.details["stuck"] == "false"
-
-
 async def test_a_cancel_from_outside_propagates_and_stops_the_thread(blocking):
     async with dspex.open_runtime(SETTINGS) as runtime, trio.open_nursery() as nursery:
         nursery.start_soon(runtime.run_trial, dspex.Program("Blocks"), {"question": "?"})
         await trio.to_thread.run_sync(blocking.wait, 10)
         nursery.cancel_scope.cancel()
     assert nursery.cancel_scope.cancelled_caught
-
-
-async def test_every_thread_of_twenty_timed_out_trials_ends_and_its_slot_is_free_again(blocking):
-    """The next trial finds both slots, at once."""
-    async with dspex.open_runtime(UNHURRIED, lm=answering()) as runtime:
-        for _ in range(20):
-            with trio.fail_after(0.55):
-                outcome = await runtime.run_trial(dspex.Program("Blocks"), {"question": "?"})
-            assert outcome.kind is dspex.FailureKind.DEADLINE_EXCEEDED
-        assert isinstance(await runtime.run_trial(PREDICT, {"question": "?"}), dspex.TrialSuccess)
 
 
 async def test_an_error_of_the_body_comes_out_as_it_is():

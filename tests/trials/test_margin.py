@@ -5,6 +5,7 @@ import trio
 
 from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import TrialFailure, TrialSuccess
+from dspex_trio.testing import VirtualClock
 from dspex_trio.trials import ReplyMargin
 
 from .fakes import request
@@ -54,5 +55,14 @@ async def test_a_floor_above_the_ceiling_is_the_margin():
     assert (margin(), margin.patience()) == (0.5, 0.25)
 
 
-async def test_there_is_none_where_time_is_virtual(mock_clock):
+async def test_there_is_none_where_a_tests_clock_jumps_while_threads_run(mock_clock):
     assert (ReplyMargin(0.01)(), ReplyMargin(0.01).patience()) == (0, 0)
+
+
+def test_it_is_as_in_real_time_where_the_clock_keeps_the_time_of_threads():
+    async def look():
+        await trio.lowlevel.checkpoint()
+        return ReplyMargin(0.01)()
+
+    clock = VirtualClock()
+    assert trio.run(look, clock=clock, instruments=[clock]) == 0.02

@@ -13,11 +13,12 @@ from dspex_trio.model import RunInLoop
 from dspex_trio.programs.choices import MODULE_CHOICE, replace_submodule
 from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
+from dspex_trio.programs.endings import ENDING, current_interrupt
 from dspex_trio.programs.hydrated import Hydrated
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.loader import Loader
 from dspex_trio.programs.loading import CannotLoad, operators_modules
-from dspex_trio.programs.patches import WATCHERS, current_interrupt, dspy_prepared, interrupt_of_frame
+from dspex_trio.programs.patches import WATCHERS, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.private import UnsupportedDspy
 from dspex_trio.programs.registry import (
     MODULE_REGISTRY,
@@ -34,6 +35,7 @@ from dspex_trio.programs.settings import ProgramSettings
 
 __all__ = [
     "CARRIERS",
+    "KEPT_WHOLE",
     "MODULE_CHOICE",
     "MODULE_REGISTRY",
     "CannotLoad",
@@ -62,8 +64,12 @@ CARRIERS: Final = (
     import_module,
     RegisteredTool.__call__,
     *WATCHERS,
+    *ENDING,
 )
 """Functions of ours that are on the stack while a program's code runs, and that bear being left at any point."""
+
+KEPT_WHOLE: Final = ("dspy._vendor.lm15", "dspy.clients.cache", "cachetools", "diskcache", "litellm", "openai")
+"""What trials share and must not be left halfway: engines with their connections, and caches."""
 
 
 @contextmanager

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 import os
 import threading
-from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -18,6 +16,7 @@ import dspy.clients
 from dspy.utils import DummyLM
 
 from dspex_trio.model import Interrupt, TrialOptions
+from dspex_trio.programs.endings import ENDED
 from dspex_trio.programs.private import (
     Cache,
     UnsupportedDspy,
@@ -32,8 +31,6 @@ from dspex_trio.programs.private import (
 from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, current_recorder
 from dspex_trio.programs.streaming import streaming_attempt, streaming_completion
 
-logger: Final = logging.getLogger(__name__)
-
 # Without it litellm fetches a price list over the network on its first import, and stalls for seconds where it cannot.
 _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
 
@@ -47,12 +44,6 @@ _OWNER: Final = "config_owner_thread_id"
 _lock = threading.Lock()
 _open = 0
 _changes: ExitStack = ExitStack()
-
-
-def current_interrupt() -> Interrupt | None:
-    """The interrupt of the trial whose program the calling thread runs, in dspy.Parallel's threads too; else None."""
-    recorder = current_recorder()
-    return None if recorder is None else recorder.interrupt
 
 
 def interrupt_of_frame(frame: FrameType) -> Interrupt | None:
@@ -166,78 +157,12 @@ def _watched_tool_async(original: Callable[..., Any] | None) -> Callable[..., An
     return acall
 
 
-def _killable_sandbox(original: Callable[..., Any] | None) -> Callable[..., Any]:
-    """The first thing that an interpreter does with its new process; from here on the end of the trial kills it."""
-
-    @functools.wraps(cast("Any", original))
-    def check_health(self: Any) -> Any:
-        if (interrupt := current_interrupt()) is not None:
-            interrupt.on_cancel(self.deno_process.kill)
-        return original(self)  # type: ignore[misc]
-
-    return check_health
-
-
-def _ended_parallel(original: Callable[..., Any] | None) -> Callable[..., Any]:
-    """What dspy.Parallel has not begun when the trial ends, it does not begin."""
-
-    @functools.wraps(cast("Any", original))
-    def execute(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if (interrupt := current_interrupt()) is None:
-            return original(self, *args, **kwargs)  # type: ignore[misc]
-        forget = interrupt.on_cancel(self.cancel_jobs.set)
-        try:
-            return original(self, *args, **kwargs)  # type: ignore[misc]
-        finally:
-            forget()
-
-    return execute
-
-
-def _ended_interpreter(original: Callable[..., Any] | None) -> Callable[..., Any]:
-    """An interpreter made for one call is shut down when the trial ends, in a thread that is none of the trial's.
-
-    Its own `shutdown` at the end of the call is part of the trial, and could not speak to anybody any more.
-    """
-
-    @functools.wraps(cast("Any", original))
-    @contextmanager
-    def interpreter_context(self: Any, *args: Any) -> Iterator[Any]:
-        with original(self, *args) as interpreter:  # type: ignore[misc]
-            # dspy.PythonInterpreter may be used by the thread that began with it alone; its process is killed above.
-            if (
-                (interrupt := current_interrupt()) is None
-                or any(arg is interpreter for arg in args)  # its owner shuts it down
-                or isinstance(interpreter, dspy.PythonInterpreter)
-            ):
-                yield interpreter
-                return
-            forget = interrupt.on_cancel(functools.partial(start_new_thread, _shut_down, (interpreter,)))
-            try:
-                yield interpreter
-            finally:
-                forget()
-
-    return interpreter_context
-
-
-def _shut_down(interpreter: Any) -> None:
-    try:
-        interpreter.shutdown()
-    except Exception:
-        logger.exception("a code interpreter of a trial that is over could not be shut down")
-
-
 # A trial's LM calls and tool calls are seen here, whoever made the LM or the tool. Others pass through.
 _WATCHED: Final = (
     (dspy.BaseLM, "__call__", _watched_lm),
     (dspy.BaseLM, "acall", _watched_lm_async),
     (dspy.Tool, "__call__", _watched_tool),
     (dspy.Tool, "acall", _watched_tool_async),
-    (dspy.PythonInterpreter, "_health_check", _killable_sandbox),
-    (dspy.ProgramOfThought, "_interpreter_context", _ended_interpreter),
-    (dspy.RLM, "_interpreter_context", _ended_interpreter),
-    (parallelizer.ParallelExecutor, "execute", _ended_parallel),
     (execution, "_attempt", streaming_attempt),
     (lm_module, "_get_stream_completion_fn", streaming_completion),
 )
@@ -280,7 +205,7 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
             _replace(stack, dspy_settings, _OWNER, threading.get_ident())
         _replace(stack, parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm))
-        for owner, name, watched in _WATCHED:
+        for owner, name, watched in (*_WATCHED, *ENDED):
             _replace(stack, owner, name, watched(vars(owner)[name]))
         cache = SaltedCache(
             disk_cache,

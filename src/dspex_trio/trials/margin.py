@@ -8,6 +8,8 @@ import trio
 
 from dspex_trio.errors import FailureKind
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.threads import ThreadClock
+from dspex_trio.trials.lateness import time_is_real
 
 _FIRST: Final = 0.020
 _HIGHEST: Final = 0.050
@@ -19,7 +21,9 @@ _PATIENCE: Final = 0.5
 
 
 class ReplyMargin:
-    """Adapts to how late answers really leave on this machine; nothing where time is virtual.
+    """Adapts to how late answers really leave on this machine.
+
+    Nothing where a test's clock jumps while threads run; one that keeps their time too is treated as the real one.
 
     Args:
         floor: The least margin, in seconds; above 50 ms it is the only one.
@@ -33,12 +37,9 @@ class ReplyMargin:
 
     def __call__(self) -> float:
         """The margin now, in seconds."""
-        # Trio has no name for its default clock; every other one is a test's.
-        return (
-            min(max(self._now, self._loop_late), self._highest)
-            if type(trio.lowlevel.current_clock()).__name__ == "SystemClock"
-            else 0.0
-        )
+        if not time_is_real() and not isinstance(trio.lowlevel.current_clock(), ThreadClock):
+            return 0.0
+        return min(max(self._now, self._loop_late), self._highest)
 
     def patience(self) -> float:
         """How long an answer may wait for its trial's thread, in seconds."""

@@ -1,0 +1,245 @@
+"""Deadlines of whole trials: what a program waits for takes virtual time; what computes takes real time, but little."""
+
+import sys
+import threading
+import time
+
+import dspy
+import pytest
+import trio
+import trio.testing
+from dspy.utils import DummyLM
+
+import dspex_trio as dspex
+from dspex_trio.programs import MODULE_REGISTRY, interrupt_of_frame
+from dspex_trio.testing import VirtualClock
+from dspex_trio.threads import current_job
+
+SETTINGS = dspex.Settings(max_trials=1, max_queue=1, max_trial_seconds=1e6)
+PREDICT = dspex.Program("dspy.Predict", dspex.Signature("question -> answer"))
+QUESTION = {"question": "?"}
+HOUR = 3600.0
+
+
+@pytest.fixture
+def clock():
+    return VirtualClock()
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    """Classes that a test registers are gone afterwards."""
+    before = dict(MODULE_REGISTRY)
+    yield
+    MODULE_REGISTRY.clear()
+    MODULE_REGISTRY.update(before)
+
+
+def program(forward):
+    """A registered program with that `forward`."""
+    dspex.register("Test")(type("Test", (dspy.Module,), {"forward": lambda self, question: forward()}))
+    return dspex.Program("Test")
+
+
+def answering():
+    return DummyLM([{"answer": "42"}] * 100)
+
+
+async def test_the_callers_scope_is_the_deadline_and_the_outcome_comes_before_it_raises(clock):
+    async with dspex.open_runtime(SETTINGS) as runtime:
+        with trio.fail_after(HOUR):
+            outcome = await runtime.run_trial(program(lambda: time.sleep(2 * HOUR)), QUESTION)
+        assert (outcome.kind, outcome.stage) == (dspex.FailureKind.DEADLINE_EXCEEDED, dspex.Stage.EXECUTE)
+        assert (outcome.details["rung"], outcome.details["stuck"]) == ("wake", "false")
+        margin = HOUR - trio.current_time()
+        assert 0.01 <= margin <= 0.05
+        assert outcome.timings.execute_ms == pytest.approx((HOUR - margin) * 1e3)
+
+
+async def test_every_thread_of_a_hundred_timed_out_trials_ends_and_its_slot_is_free_at_once(clock):
+    async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
+        waiting = program(threading.Event().wait)
+        for _ in range(100):
+            with trio.fail_after(HOUR):
+                outcome = await runtime.run_trial(waiting, QUESTION)
+            assert outcome.details["stuck"] == "false"
+            began = trio.current_time()
+            assert isinstance(await runtime.run_trial(PREDICT, QUESTION), dspex.TrialSuccess)
+            assert trio.current_time() == began
+
+
+async def test_a_trial_that_waits_for_a_slot_dies_in_admission_while_the_other_goes_on(clock):
+    async with dspex.open_runtime(SETTINGS) as runtime, trio.open_nursery() as nursery:
+        outcomes = []
+
+        async def run(seconds):
+            with trio.fail_after(seconds):
+                outcomes.append(await runtime.run_trial(waiting, QUESTION))
+
+        def wait():
+            time.sleep(3 * HOUR)
+            return dspy.Prediction(answer="late")
+
+        waiting = program(wait)
+        nursery.start_soon(run, 4 * HOUR)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(run, HOUR)
+    late, done = outcomes
+    assert (late.kind, late.stage) == (dspex.FailureKind.DEADLINE_EXCEEDED, dspex.Stage.ADMISSION)
+    assert isinstance(done, dspex.TrialSuccess)
+
+
+async def test_a_drain_wakes_what_its_grace_was_too_short_for(clock):
+    async with dspex.open_runtime(SETTINGS) as runtime, trio.open_nursery() as nursery:
+        outcomes = []
+
+        @nursery.start_soon
+        async def run():
+            outcomes.append(await runtime.run_trial(program(lambda: time.sleep(3 * HOUR)), QUESTION))
+
+        await trio.testing.wait_all_tasks_blocked()
+        await runtime.drain(grace=60)
+        assert trio.current_time() == 60
+    [outcome] = outcomes
+    assert (outcome.kind, outcome.details["rung"]) == (dspex.FailureKind.SHUTTING_DOWN, "wake")
+
+
+async def test_a_caller_that_goes_away_wakes_its_trial(clock):
+    ended = []
+
+    def wait():
+        try:
+            time.sleep(3 * HOUR)
+        finally:
+            ended.append(clock.current_time())
+
+    async with dspex.open_runtime(SETTINGS) as runtime:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(runtime.run_trial, program(wait), QUESTION)
+                await trio.sleep(HOUR)
+                scope.cancel()
+        assert ended == [HOUR]
+
+
+class Interpreter:
+    """A user's own, which runs code somewhere else and waits for it."""
+
+    def __init__(self):
+        self.tools = {}
+        self.shut_down_for = []
+        self.ended = threading.Event()
+
+    def start(self):
+        pass
+
+    def execute(self, code, variables=None):
+        threading.Event().wait()
+
+    def shutdown(self):
+        self.shut_down_for.append(current_job())
+        if current_job() is None:
+            self.ended.set()
+
+
+def thinking():
+    return DummyLM([{"reasoning": "r", "generated_code": "```python\nprint(1)\n```"}] * 9)
+
+
+@pytest.mark.filterwarnings("ignore:ProgramOfThought is deprecated")
+async def test_a_code_interpreter_is_shut_down_by_a_thread_that_is_none_of_the_trials(clock):
+    """In the trial's own it could not even say good-bye to the machine that it rents."""
+    interpreter = Interpreter()
+
+    def think():
+        return dspy.ProgramOfThought("question -> answer", interpreter_factory=lambda: interpreter)(question="?")
+
+    async with dspex.open_runtime(SETTINGS, lm=thinking()) as runtime:
+        with trio.fail_after(HOUR):
+            outcome = await runtime.run_trial(program(think), QUESTION)
+        assert outcome.details["rung"] == "wake"
+        assert await trio.to_thread.run_sync(interpreter.ended.wait, 10)
+    assert None in interpreter.shut_down_for
+
+
+@pytest.mark.filterwarnings("ignore:ProgramOfThought is deprecated")
+async def test_an_interpreter_that_the_program_lends_is_left_to_it(clock):
+    interpreter = Interpreter()
+
+    def think():
+        return dspy.ProgramOfThought("question -> answer")(interpreter, question="?")
+
+    async with dspex.open_runtime(SETTINGS, lm=thinking()) as runtime:
+        with trio.fail_after(HOUR):
+            outcome = await runtime.run_trial(program(think), QUESTION)
+        assert outcome.details["rung"] == "wake"
+    assert interpreter.shut_down_for == []
+
+
+# ---- in real time: threads that compute ------------------------------------------------------------------------------
+
+
+def busy_in_parallel():
+    """Threads in which dspy.Parallel works for some trial."""
+    found = 0
+    for top in sys._current_frames().values():
+        frame = top
+        while frame is not None and interrupt_of_frame(frame) is None:
+            frame = frame.f_back
+        found += frame is not None
+    return found
+
+
+async def test_parallels_own_loops_are_ended_and_what_it_has_queued_does_not_begin():
+    """Until then the slot is taken, and the failure says that threads still run."""
+    begun, ended = [], []
+
+    class Loop(dspy.Module):
+        def forward(self, question):
+            begun.append(question)
+            try:
+                while True:
+                    pass
+            except BaseException as error:
+                ended.append(error.rung)
+                raise
+
+    def work():
+        pairs = [(Loop(), {"question": str(n)}) for n in range(6)]
+        dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs)
+
+    async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
+        with trio.fail_after(0.3):
+            outcome = await runtime.run_trial(program(work), QUESTION)
+        assert (outcome.kind, outcome.details["rung"]) == (dspex.FailureKind.DEADLINE_EXCEEDED, "abandon")
+        assert outcome.details["stuck"] == "true"
+        with trio.fail_after(10):
+            assert isinstance(await runtime.run_trial(PREDICT, QUESTION), dspex.TrialSuccess)
+        assert (sorted(begun), ended) == (["0", "1"], ["raise", "raise"])
+        assert busy_in_parallel() == 0
+
+
+async def test_a_loop_that_computes_is_answered_for_before_the_callers_own_timer_and_ended_after_it():
+    """The caller cannot be kept waiting for the last rung; the slot is."""
+    ended = []
+
+    def loop():
+        try:
+            while True:
+                try:
+                    while True:
+                        pass
+                except Exception:  # noqa: BLE001, S110 - the point
+                    pass
+        except BaseException as error:
+            ended.append(error.rung)
+            raise
+
+    async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
+        with trio.fail_after(0.3):
+            outcome = await runtime.run_trial(program(loop), QUESTION)
+        assert (outcome.kind, outcome.details["rung"]) == (dspex.FailureKind.DEADLINE_EXCEEDED, "abandon")
+        assert outcome.details["stuck"] == "true"
+        with trio.fail_after(10):
+            assert isinstance(await runtime.run_trial(PREDICT, QUESTION), dspex.TrialSuccess)
+        assert ended == ["raise"]
