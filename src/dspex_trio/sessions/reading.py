@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -13,6 +14,9 @@ from dspex_trio.generated import bridge_pb2
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.link import Store
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_typed
+
+_SENT_TOGETHER: Final = 8
+"""How many calls of one read leave in one packet."""
 
 
 class VariableReader:
@@ -81,19 +85,22 @@ class VariableReader:
         """
         found: dict[str, bridge_pb2.Variable | None] = dict.fromkeys(identifiers)
         errors: dict[str, rpc.RpcError | StoreUnavailable] = {}
-        limit = trio.Semaphore(self._max_reads)
+        left = iter(list(found))
 
-        async def read(identifier: str, scope: trio.CancelScope) -> None:
-            async with limit:
+        async def read(scope: trio.CancelScope) -> None:
+            for identifier in left:
                 try:
                     found[identifier] = await self._read_one(session_id, identifier)
                 except (rpc.RpcError, StoreUnavailable) as error:
                     errors[identifier] = error
                     scope.cancel()
+                    return
 
         async with trio.open_nursery() as nursery:
-            for identifier in found:
-                nursery.start_soon(read, identifier, nursery.cancel_scope)
+            for number in range(min(len(found), self._max_reads)):
+                if number % _SENT_TOGETHER == 0 and number:
+                    await trio.lowlevel.checkpoint()  # the store works on the first ones while the rest is written
+                nursery.start_soon(read, nursery.cancel_scope)
         for identifier in found:
             if identifier in errors:
                 raise errors[identifier]
