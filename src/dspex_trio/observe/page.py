@@ -41,7 +41,7 @@ summary .name::before { content: "▸ "; color: var(--dim); } details[open] > su
 .tool { background: var(--tool); } .failed { background: repeating-linear-gradient(45deg, var(--bad) 0 5px,
   transparent 5px 8px); border: 1px solid var(--bad); }
 .parts { padding: .25rem .75rem .5rem 1.75rem; } .parts h3 { font-size: .85rem; margin: .4rem 0 0; color: var(--dim); }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; font-weight: 600; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; } th { text-align: left; font-weight: 600; width: 12rem; }
 th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 46rem) { .head { grid-template-columns: 1fr 5rem; } .track, .note { grid-column: 1 / -1; } }
