@@ -43,6 +43,10 @@ h2spec *arguments: (_venv "dev")
 fuzz-rpc *arguments: (_venv "dev")
     @{{bin}}/python tools/fuzz_rpc.py "$@"
 
+# Fuzz every decoder with mutations of what it reads: --seconds, --seed, --replay
+fuzz-decoders *arguments: (_venv "dev")
+    @{{bin}}/python tools/fuzz_decoders.py "$@"
+
 # Flood the RPC server in every known way and measure what a well-behaved client notices
 flood-rpc *arguments: (_venv "dev")
     @{{bin}}/python tools/flood_rpc.py "$@"

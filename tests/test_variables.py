@@ -62,6 +62,8 @@ def test_a_value_is_held_as_its_type_says(kind, value, held):
         ("tensor", {"shape": [3], "data": [1, 2]}),
         ("tensor", {"data": [1]}),
         ("tensor", 3),
+        ("tensor", {"shape": [1] * 33, "data": [1]}),
+        ("tensor", {"shape": [0, 10**4000], "data": []}),
         ("map", []),
         ("list", {}),
         ("list", "abc"),

@@ -30,6 +30,9 @@ TYPES: Final = (
     "list",
 )
 
+MAX_DIMENSIONS: Final = 32
+"""Of a tensor; as numpy had for long."""
+_MAX_SIZE: Final = 2**63 - 1  # of one dimension; sizes are multiplied
 MAX_PATTERN_CHARS: Final = 1_000
 MAX_MATCHED_CHARS: Final = 100_000
 _MAX_SHOWN: Final = 80
@@ -158,7 +161,7 @@ def _tensor(value: Any) -> Any:
     """Nested lists of numbers of equal lengths, or `{"shape": …, "data": …}` as snakepit's stores keep it."""
     if isinstance(value, dict):
         shape, data = value.get("shape"), value.get("data")
-        if not isinstance(shape, list) or not _is_shape(shape) or not isinstance(data, list):
+        if not isinstance(shape, list) or not is_shape(shape) or not isinstance(data, list):
             return _REFUSED
         return value if _count(data) == math.prod(shape) else _REFUSED
     return value if isinstance(value, list) and _shape(value) is not None else _REFUSED
@@ -194,8 +197,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+def is_shape(value: Any) -> bool:
+    """Whether a value is a list of sizes, one for each dimension."""
+    if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
+        return False
+    return all(type(size) is int and 0 <= size <= _MAX_SIZE for size in value)
 
 
 def _shape(value: Any) -> list[int] | None:
@@ -317,5 +323,5 @@ _CONSTRAINTS: Final[Mapping[str, _Constraint]] = {
         _no_match,
     ),
     "dimensions": _Constraint(_is_length, "a number of dimensions", _wrong_size),
-    "shape": _Constraint(_is_shape, "a list of sizes", _wrong_shape),
+    "shape": _Constraint(is_shape, "a list of sizes", _wrong_shape),
 }

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dspex_trio.errors import ValueNotDecodable
+from dspex_trio.variables import is_shape, show
 from dspex_trio.wire.jsontext import decode_json
 
 FORMATS: Final = ("numpy", "raw")
 
 MAX_LISTS: Final = 1_000_000
 """Lists that one array may turn into: a shape like [10**9, 0] has no bytes, and would have a billion of them."""
-MAX_DIMENSIONS: Final = 32  # as numpy had for long
 
 _MAGIC: Final = b"\x93NUMPY"
 _MAX_HEADER: Final = 10_000
@@ -68,7 +68,9 @@ def decode_array(raw: bytes, description: Mapping[str, Any]) -> Any:
     """
     form = description.get("binary_format")
     if form not in FORMATS:
-        raise ValueNotDecodable(f"the binary_format {form!r} is not decoded; the formats are {' and '.join(FORMATS)}")
+        raise ValueNotDecodable(
+            f"the binary_format {show(form)} is not decoded; the formats are {' and '.join(FORMATS)}"
+        )
     if form == "numpy" and raw.startswith(_MAGIC):
         return _decode_file(raw)
     return _nested(_elements(raw, description.get("dtype")), _shape_of(description.get("shape")))
@@ -96,7 +98,7 @@ def _elements(raw: bytes, dtype: Any) -> list[Any]:
     order, kind = _kind_of(dtype)
     size = int(kind[1:])
     if len(raw) % size:
-        raise ValueNotDecodable(f"{len(raw)} bytes are no whole number of elements of dtype {dtype}")
+        raise ValueNotDecodable(f"{len(raw)} bytes are no whole number of elements of dtype {show(dtype)}")
     if kind == "b1":
         return [byte != 0 for byte in raw]
     if kind == "f2":
@@ -116,23 +118,22 @@ def _kind_of(dtype: Any) -> tuple[str, str]:
         if kind in _CODES or kind in ("f2", "b1"):
             native = "<" if sys.byteorder == "little" else ">"
             return (native if order == "=" else "<" if order == "|" else order, kind)
-    raise ValueNotDecodable(f"the dtype {dtype!r} is not decoded; it takes one of {', '.join(sorted(_NAMES))}")
+    raise ValueNotDecodable(f"the dtype {show(dtype)} is not decoded; it takes one of {', '.join(sorted(_NAMES))}")
 
 
 def _shape_of(shape: Any) -> list[int]:
     if isinstance(shape, str):  # a variable's metadata holds text only
         shape = decode_json(shape.encode("utf-8", "replace"))
-    fits = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-    if not fits or len(shape) > MAX_DIMENSIONS:
-        raise ValueNotDecodable(f"the shape {shape!r} is no list of sizes")
+    if not is_shape(shape):
+        raise ValueNotDecodable(f"the shape {show(shape)} is no list of sizes")
     return list(shape)
 
 
 def _nested(flat: list[Any], shape: list[int]) -> Any:
     if math.prod(shape) != len(flat):
-        raise ValueNotDecodable(f"{len(flat)} elements do not fill the shape {shape}")
+        raise ValueNotDecodable(f"{len(flat)} elements do not fill the shape {show(shape)}")
     if sum(math.prod(shape[:depth]) for depth in range(len(shape))) > MAX_LISTS:
-        raise ValueNotDecodable(f"the shape {shape} would make more than {MAX_LISTS} lists")
+        raise ValueNotDecodable(f"the shape {show(shape)} would make more than {MAX_LISTS} lists")
     return _rows(flat, shape) if shape else flat[0]
 
 

@@ -176,7 +176,7 @@ def _keys(value: Any, path: str, known: Sequence[str], alternative: str = "") ->
         raise _wrong(path, value, f"{alternative + ', or ' if alternative else ''}an object with {', '.join(known)}")
     for key in value:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
+            close = difflib.get_close_matches(str(key)[:100], known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise InvalidSpec(f"{path} has no key {str(key)[:100]!r}; {hint}the keys are {', '.join(known)}")
     return {key: given for key, given in value.items() if given is not None}

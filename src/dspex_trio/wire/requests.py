@@ -20,7 +20,7 @@ from dspex_trio.model import (
 )
 from dspex_trio.values import plain
 from dspex_trio.wire.anys import decode_any, write_any
-from dspex_trio.wire.jsontext import decode_json, encode_json
+from dspex_trio.wire.jsontext import decode_json, encode_json, text_of
 from dspex_trio.wire.program_json import check_program
 
 MAX_SECONDS: Final = 315_576_000_000
@@ -153,11 +153,13 @@ def encode_request(request: TrialRequest, *, timeout: float | None = None) -> pr
         InvalidInput, InvalidSpec: A value has no JSON form; the text names it.
     """
     message = program_pb2.ExecuteProgramRequest(
-        session_id=request.session_id, trial_id=request.trial_id, metadata=request.metadata
+        session_id=text_of(request.session_id),
+        trial_id=text_of(request.trial_id),
+        metadata={text_of(name): text_of(value) for name, value in request.metadata.items()},
     )
     _encode_program(message.program_spec, request.program)
     for name, value in request.inputs.items():
-        _write(message.inputs[name], value, name, InvalidInput)
+        _write(message.inputs[text_of(name)], value, name, InvalidInput)
     if timeout is not None and timeout < MAX_SECONDS:
         nanos = round(max(timeout, 0.0) * 1e9)
         message.timeout.seconds, message.timeout.nanos = divmod(nanos, 10**9)
@@ -172,41 +174,41 @@ def encode_request(request: TrialRequest, *, timeout: float | None = None) -> pr
 
 
 def _encode_program(message: program_pb2.ProgramSpecification, program: Program) -> None:
-    message.python_class = program.python_class
-    message.name = program.name
-    message.description = program.description
+    message.python_class = text_of(program.python_class)
+    message.name = text_of(program.name)
+    message.description = text_of(program.description)
     if program.signature is not None:
         _encode_signature(message.signature, program.signature)
     for binding in program.config_space:
         _encode_binding(message.config_space.add(), binding)
     for name, value in program.dependencies.items():
-        _write(message.dependencies[name], value, f"dependencies.{name}", InvalidSpec)
+        _write(message.dependencies[text_of(name)], value, f"dependencies.{name}", InvalidSpec)
     for name, value in program.parameters.items():
-        _write(message.parameters[name], value, f"parameters.{name}", InvalidSpec)
+        _write(message.parameters[text_of(name)], value, f"parameters.{name}", InvalidSpec)
     if program.state is not None:
         message.state_json = encode_json(_plain(program.state, "state", InvalidSpec))
     if program.lm is not None:
-        message.lm.model = program.lm.model
+        message.lm.model = text_of(program.lm.model)
         for name, value in program.lm.params.items():
-            _write(message.lm.params[name], value, f"lm.params.{name}", InvalidSpec)
+            _write(message.lm.params[text_of(name)], value, f"lm.params.{name}", InvalidSpec)
         message.lm.SetInParent()
 
 
 def _encode_signature(message: program_pb2.Signature, signature: Signature) -> None:
     if signature.text:
-        message.text = signature.text
+        message.text = text_of(signature.text)
         return
-    message.fields.instructions = signature.instructions
-    message.fields.name = signature.name
+    message.fields.instructions = text_of(signature.instructions)
+    message.fields.name = text_of(signature.name)
     for fields, target in ((signature.inputs, message.fields.inputs), (signature.outputs, message.fields.outputs)):
         for field in fields:
-            target.add(name=field.name, type=field.type, description=field.description)
+            target.add(name=text_of(field.name), type=text_of(field.type), description=text_of(field.description))
     message.fields.SetInParent()
 
 
 def _encode_binding(message: program_pb2.VariableBinding, binding: Binding) -> None:
-    message.parameter = binding.parameter
-    message.variable = binding.variable
+    message.parameter = text_of(binding.parameter)
+    message.variable = text_of(binding.variable)
     message.optional = binding.optional
     if binding.default is not MISSING:
         message.default.SetInParent()  # an empty Any is a default of None
