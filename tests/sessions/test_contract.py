@@ -101,9 +101,11 @@ async def test_several_are_set_together_or_not_at_all(session):
 
 
 async def test_variables_are_listed_and_removed(session):
-    for name in ("temp_a", "temp_b", "other"):
+    for name in ("temp_a", "temp_b", "other", "my_temp_c"):
         await session.register(name, "float", 1)
     assert [variable.name for variable in await session.list("temp_*")] == ["temp_a", "temp_b"]
+    assert [variable.name for variable in await session.list("temp")] == []
+    await session.delete("my_temp_c")
     await session.delete("temp_a")
     assert {variable.name for variable in await session.list()} == {"temp_b", "other"}
 

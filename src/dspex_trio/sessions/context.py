@@ -17,6 +17,7 @@ from dspex_trio.model import ToolSpec, Variable
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
+from dspex_trio.sessions.pattern import matcher
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
 from dspex_trio.values import plain
@@ -111,7 +112,8 @@ class SessionContext:
         """
         request = bridge_pb2.ListVariablesRequest(session_id=self.session_id, pattern=pattern)
         reply = await self._calls.reading(partial(self._store.ListVariables, request))
-        return [decode_variable(message) for message in reply.variables]
+        matches = matcher(pattern)  # snakepit 0.4 takes it for a regular expression that may be found anywhere
+        return [decode_variable(message) for message in reply.variables if matches(message.name)]
 
     @asynccontextmanager
     async def watch(
@@ -262,14 +264,20 @@ class SessionContext:
 
     # ---- the session itself
 
-    async def initialize(self, metadata: Mapping[str, str] | None = None) -> None:
-        """Create the session; one that exists is left as it is.
+    async def initialize(self, metadata: Mapping[str, str] | None = None, *, ttl_seconds: int = 0) -> None:
+        """Create the session; one that exists keeps its variables.
+
+        Args:
+            metadata: What to keep with it.
+            ttl_seconds: Have a store of ours drop it when nobody used it for so long; 0 leaves that to the store.
 
         Raises:
             VariableInvalid: The store refuses it.
             StoreUnavailable: The store cannot be reached or does not answer as a store.
         """
         request = bridge_pb2.InitializeSessionRequest(session_id=self.session_id, metadata=metadata or {})
+        if ttl_seconds:
+            request.config.cache_ttl_seconds = ttl_seconds
 
         async def initialize() -> bridge_pb2.InitializeSessionResponse:
             try:
