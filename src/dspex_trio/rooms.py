@@ -113,6 +113,7 @@ def _threads_prepared(settings: Settings) -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
     for carrier in (*programs.CARRIERS, *trials.CARRIERS):
         threads.carries_programs(carrier)
+    threads.keep_whole(*programs.KEPT_WHOLE)
     with ExitStack() as stack:
         stack.enter_context(threads.switch_interval(settings.switch_interval_ms / 1e3))
         stack.callback(threads.add_lookup(programs.current_interrupt))
