@@ -147,7 +147,9 @@ class _Attempts:
         """Begin the call, with its only request if that is known: then it can be begun again."""
         call = await self._start()
         self._calls.append(call)
-        if self._request is not None:
+        if self._request is None:
+            call.send_headers()
+        else:
             call.again = self.begin if len(self._calls) < _MAX_ATTEMPTS else None
             try:
                 await call.send_message(self._request, end=True)

@@ -93,6 +93,10 @@ class ClientCall(CallStream):
             raise error
         return self.initial_metadata or NO_METADATA
 
+    def send_headers(self) -> None:
+        """Let the server know of the call although there is no request to send yet."""
+        self._client.wake()
+
     async def send_message(self, data: bytes, *, end: bool = False, compress: bool = True) -> None:
         """Send one request; `compress` has an effect only if the call was begun with a compression.
 

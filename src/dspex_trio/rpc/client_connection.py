@@ -117,7 +117,10 @@ class ClientConnection(Connection[ClientEngine]):
     async def start_call(
         self, path: str, metadata: Metadata, deadline: float, compression: Compression | None
     ) -> ClientCall | None:
-        """Begin a call, when the server allows one more; None if the connection was retired before that."""
+        """Begin a call, when the server allows one more; None if the connection was retired before that.
+
+        Its headers leave with its first message: `send_headers` sends them before that.
+        """
         while self.engine.streams >= self.engine.max_streams and not self.retired.is_set():
             await self._slots.park()
         if self.retired.is_set():
@@ -126,7 +129,6 @@ class ClientConnection(Connection[ClientEngine]):
         stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")
         call = ClientCall(self, stream_id, compression, self._settings.max_request_size, deadline)
         self._calls[stream_id] = call
-        self.wake()
         if self.engine.exhausted:
             self._retire()
         return call
