@@ -55,6 +55,10 @@ flood-rpc *arguments: (_venv "dev")
 soak-rpc *arguments: (_venv "dev")
     @{{bin}}/python tools/soak_rpc.py "$@"
 
+# Kill a session store again and again under trials that read it: --seconds, --rate, --kills, --outage
+stress-store *arguments: (_venv "dev")
+    @{{bin}}/python tools/stress_store.py "$@"
+
 # Check format, lint, types, layers, async rules and that generated code is current
 check: (_venv "dev")
     {{bin}}/ruff format --check --quiet

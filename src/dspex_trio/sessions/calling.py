@@ -21,7 +21,9 @@ LONGEST_DELAY: Final = 0.25
 for a moment only."""
 
 LAST_ROOM: Final = 0.1
-"""Seconds before the deadline at which the last try is over, so that the caller learns why."""
+MOST_ROOM: Final = 0.5
+"""Seconds before the deadline at which the last try is over, so that the caller learns why: a tenth of all the time,
+between these two. A process full of trials that wait for their store may be late itself."""
 
 _JITTER: Final = 0.2
 
@@ -78,12 +80,14 @@ class StoreCalls:
                 status that means nothing here.
             VariableNotFound: The session or the variable is not in the store.
         """
-        give_up = min(trio.current_effective_deadline(), trio.current_time() + self._patience)
+        now = trio.current_time()
+        give_up = min(trio.current_effective_deadline(), now + self._patience)
+        give_up -= min(max(LAST_ROOM, (give_up - now) / 10), MOST_ROOM)
         lost: rpc.RpcError | None = None
         for delay in delays():
             # The first call has all the time there is. Once the store was seen to be away, a try that hangs ends early
             # enough to say so.
-            with trio.CancelScope(deadline=math.inf if lost is None else give_up - LAST_ROOM):
+            with trio.CancelScope(deadline=math.inf if lost is None else give_up):
                 try:
                     return await attempt()
                 except rpc.RpcError as error:
@@ -94,7 +98,7 @@ class StoreCalls:
                 raise AssertionError("a scope without a deadline was cancelled")
             self._on_lost()
             left = give_up - trio.current_time()
-            if left <= LAST_ROOM:
+            if left <= FIRST_DELAY:
                 raise await self.meaning(lost) from lost
             await trio.sleep(min(delay, left / 2))
         raise AssertionError("delays are endless")
