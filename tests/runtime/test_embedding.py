@@ -19,8 +19,6 @@ import dspex_trio as dspex
 from dspex_trio.programs import MODULE_REGISTRY
 
 SETTINGS = dspex.Settings(max_trials=2)
-# So large a margin that no machine is too busy for the outcome to come before the caller's own timer.
-UNHURRIED = dspex.Settings(max_trials=2, max_queue=0, reply_margin_ms=500)
 PREDICT = dspex.Program("dspy.Predict", dspex.Signature("question -> answer"))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from _thread import start_new_thread
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, cast
 
 import dspy
@@ -14,8 +15,12 @@ import dspy
 from dspex_trio.model import Interrupt
 from dspex_trio.programs.private import parallelizer
 from dspex_trio.programs.recorder import current_recorder
+from dspex_trio.threads import left_alone
 
 logger: Final = logging.getLogger(__name__)
+
+# What can be woken is left by then, in seconds: no interpreter bears being shut down while it starts.
+_LEFT_WITHIN: Final = 0.5
 
 
 def current_interrupt() -> Interrupt | None:
@@ -37,31 +42,33 @@ def _killable_sandbox(original: Callable[..., Any] | None) -> Callable[..., Any]
 
 
 def _ended_interpreter(original: Callable[..., Any] | None) -> Callable[..., Any]:
-    """An interpreter made for one call is shut down when the trial ends, in a thread that is none of the trial's.
+    """An interpreter that was made for one call is shut down as ever, also when the trial is over by then.
 
-    Its own `shutdown`, at the end of the call, is part of the trial and can speak to nobody any more. Left alone are an
-    interpreter that the caller lends, and dspy.PythonInterpreter, which its first thread alone may use.
+    One whose code cannot even be left, since what it waits for cannot be woken, is shut down by another thread. Left
+    alone are one that the caller lends, and dspy.PythonInterpreter, which its first thread alone may use.
     """
 
     @functools.wraps(cast("Any", original))
     @contextmanager
     def interpreter_context(self: Any, *args: Any) -> Iterator[Any]:
-        interrupt = current_interrupt()
-        with original(self, *args) as interpreter:  # type: ignore[misc]
-            lent = any(arg is interpreter for arg in args)
-            if interrupt is None or lent or isinstance(interpreter, dspy.PythonInterpreter):
-                yield interpreter
-                return
-            forget = interrupt.on_cancel(functools.partial(start_new_thread, _shut_down, (interpreter,)))
-            try:
-                yield interpreter
-            finally:
-                forget()
+        with ExitStack() as stack:
+            shutting_down = stack.enter_context(ExitStack())
+            interpreter = stack.enter_context(original(self, *args))  # type: ignore[misc]
+            if (interrupt := current_interrupt()) is not None and all(arg is not interpreter for arg in args):
+                stack.callback(shutting_down.enter_context, left_alone())
+                if not isinstance(interpreter, dspy.PythonInterpreter):
+                    left = threading.Event()
+                    stack.callback(left.set)
+                    end = functools.partial(start_new_thread, _end_if_stuck, (interpreter, left))
+                    stack.callback(interrupt.on_cancel(end))
+            yield interpreter
 
     return interpreter_context
 
 
-def _shut_down(interpreter: Any) -> None:
+def _end_if_stuck(interpreter: Any, left: threading.Event) -> None:
+    if left.wait(_LEFT_WITHIN):
+        return
     try:
         interpreter.shutdown()
     except Exception:

@@ -2,6 +2,7 @@
 
 from dspex_trio.threads.child_process import ChildFailed, ChildLost
 from dspex_trio.threads.fairness import switch_interval
+from dspex_trio.threads.gate import left_alone
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, add_lookup, current_job
 from dspex_trio.threads.processes import Processes, open_processes
@@ -25,6 +26,7 @@ __all__ = [
     "carries_programs",
     "current_job",
     "keep_whole",
+    "left_alone",
     "open_processes",
     "open_threads",
     "run_in_loop",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from dspex_trio.threads.job import Job, current_job
@@ -23,3 +25,16 @@ def gated_job() -> Job | None:
     if (job := current_job()) is None or exempt.waits:
         return None
     return job
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """What the calling thread waits for in here is not ended with its job, nor refused after its end.
+
+    For what must be finished, as giving back what was rented, and for connections that are the process's.
+    """
+    exempt.waits += 1
+    try:
+        yield
+    finally:
+        exempt.waits -= 1
