@@ -351,6 +351,7 @@ ENDINGS = {
     "no status": ([("x", "y")], rpc.StatusCode.UNKNOWN),
     "a bad status": ([("grpc-status", "x")], rpc.StatusCode.UNKNOWN),
     "bad base64": ([("grpc-status", "0"), ("x-bin", "!")], rpc.StatusCode.INTERNAL),
+    "more than we take": ([("grpc-status", "0"), ("x", "y" * 20_000)], rpc.StatusCode.RESOURCE_EXHAUSTED),
 }
 
 
@@ -398,6 +399,52 @@ async def test_a_reset_is_translated_as_grpc_has_it(code, status):
         server = await servers.receive()
         await server.request(1)
         await server.send(server.reset(1, code))
+
+
+async def test_initial_metadata_of_more_than_we_take_ends_its_call_alone():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(rpc.RpcError, match="larger than the limit of 16384 bytes") as caught:
+                await stub.SayHello(HelloRequest())
+            assert caught.value.status is rpc.StatusCode.RESOURCE_EXHAUSTED
+            assert (await stub.SayHello(HelloRequest())).text == "raw"
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        headers = [(":status", "200"), ("content-type", "application/grpc"), ("x", "y" * 20_000)]
+        await server.send(server.headers(1, headers))
+        assert await server.reset_of(1) == CANCEL
+        await server.request(3)
+        await server.answer(3, REPLY)
+
+
+async def test_a_server_that_answers_byte_by_byte_is_understood():
+    """Frames, prefixes and headers may be cut anywhere."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            assert (await stub.SayHello(HelloRequest())).text == "raw"
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        whole, server.stream = server.stream, Dribble(server.stream)
+        await server.answer(1, REPLY)
+        server.stream = whole
+
+
+class Dribble:
+    """A stream that sends byte by byte."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    async def send_all(self, data):
+        for byte in data:
+            await self._stream.send_all(bytes([byte]))
+            await wait_all_tasks_blocked()
 
 
 async def test_a_unary_call_needs_exactly_one_reply():

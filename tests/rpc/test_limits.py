@@ -57,6 +57,84 @@ async def test_headers_over_the_limit_fail_their_call_alone():
         await stub.SayHello(HelloRequest(), metadata={"x-small": "x" * 100})
 
 
+async def test_request_metadata_of_more_than_the_server_takes_is_not_sent():
+    """Sent, it would cost the call at best and the connection, with all other calls, at worst."""
+    greeter = Greeter()
+    async with greeting(greeter) as stub, trio.open_nursery() as nursery:
+        nursery.start_soon(stub.SayHello, HelloRequest(name="wait"))
+        await greeter.entered.wait()
+        with pytest.raises(rpc.RpcError, match="larger than the server takes") as caught:
+            await stub.SayHello(HelloRequest(), metadata={"x": "y" * 100_000})
+        assert caught.value.status is rpc.StatusCode.RESOURCE_EXHAUSTED
+        greeter.release.set()
+    assert greeter.ended == ["released"]
+
+
+class Verbose(Greeter):
+    """Says more than clients take."""
+
+    async def SayHello(self, request, call):
+        match request.name:
+            case "status":
+                raise rpc.RpcError(rpc.StatusCode.ABORTED, "because " * 10_000)
+            case "trailing":
+                call.set_trailing_metadata({"x": "y" * 100_000})
+            case "initial":
+                call.set_initial_metadata({"x": "y" * 300_000})
+            case "both":
+                call.set_initial_metadata({"x": "y" * 300_000})
+                raise rpc.RpcError(rpc.StatusCode.ABORTED, "because")
+        return await super().SayHello(request, call)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "text"),
+    [
+        ("status", rpc.StatusCode.ABORTED, "because because .*… .the status is larger than the client takes"),
+        ("trailing", rpc.StatusCode.RESOURCE_EXHAUSTED, "the trailing metadata is larger than the client takes"),
+        ("initial", rpc.StatusCode.RESOURCE_EXHAUSTED, "the initial metadata is larger than the client takes"),
+        ("both", rpc.StatusCode.ABORTED, "because"),
+    ],
+)
+async def test_a_handler_that_says_more_than_the_client_takes_costs_its_call_alone(name, code, text):
+    """A client would end the connection for it, and all other calls with it."""
+    greeter = Verbose()
+    async with greeting(greeter) as stub, trio.open_nursery() as nursery:
+        nursery.start_soon(stub.SayHello, HelloRequest(name="wait"))
+        await greeter.entered.wait()
+        with pytest.raises(rpc.RpcError, match=text) as caught:
+            await stub.SayHello(HelloRequest(name=name))
+        assert caught.value.status is code
+        greeter.release.set()
+    assert greeter.ended == ["released"]
+
+
+async def test_headers_that_fill_the_buffer_are_written_before_the_reply_waits_for_room(autojump_clock):
+    """They went into the buffer without anybody to write them, and the reply waited for ever."""
+    settings = rpc.ServerSettings(output_buffer=1000)
+
+    class Talkative(Greeter):
+        async def SayHello(self, request, call):
+            call.set_initial_metadata({"x": "y" * 5000})
+            return HelloReply(text="hello")
+
+    async with greeting(Talkative(), settings=settings) as stub:
+        await stub.import_(HelloRequest())
+        await wait_all_tasks_blocked()
+        with trio.fail_after(60):
+            assert (await stub.SayHello(HelloRequest())).text == "hello"
+
+
+async def test_a_client_that_sends_byte_by_byte_is_served():
+    """Frames, prefixes and headers may be cut anywhere."""
+    async with serving(Greeter()) as connect, raw_client(connect) as client:
+        for frame in client.call(1, HelloRequest(name="a").SerializeToString()):
+            for byte in frame.serialize():
+                await client.send(bytes([byte]))
+                await wait_all_tasks_blocked()
+        assert (await client.reply(1)).status == 0
+
+
 async def test_a_slot_is_free_when_the_handler_has_ended_and_not_before():
     """A stream that its caller has reset costs nothing on the wire; its handler may still hold what it holds."""
     release = trio.Event()

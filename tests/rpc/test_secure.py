@@ -1,6 +1,7 @@
 """TLS, mutual TLS and bearer tokens."""
 
 import ssl
+from functools import partial
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from dspex_trio import rpc
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloRequest
 from .greeter import Greeter, greeting, serving_tcp
+from .raw import RawClient
 from .test_grpcio import GrpcioStub, in_thread
 
 
@@ -92,6 +94,24 @@ async def test_a_tls_client_that_does_not_speak_http2_is_turned_away(pki):
     ):
         with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
+
+
+async def test_what_is_still_under_way_when_a_tls_connection_is_closed_is_read(pki):
+    """Closed with unread bytes in it, a socket is reset, and a reset may overtake the last replies."""
+    listener, connect = rpc.memory_link()
+    async with trio.open_nursery() as nursery:
+        serve = partial(rpc.serve, [Greeter()], listeners=[listener], tls=server_context(pki))
+        await nursery.start(serve)
+        transport = await connect()
+        context = rpc.client_tls(ca=pki / "ca.pem")
+        client = RawClient(trio.SSLStream(transport, context, server_hostname="localhost", https_compatible=True))
+        await client.begin()
+        await client.send(client.data(99, b"for no stream"))
+        await client.until_closed()
+        assert client.goaways[-1][1] == 1
+        await transport.send_all(b"sent before we knew")  # a broken stream, if nobody read any more
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_does_not_shake_hands_is_turned_away(pki):

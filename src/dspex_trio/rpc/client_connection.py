@@ -20,7 +20,7 @@ from dspex_trio.rpc.http2.events import (
 from dspex_trio.rpc.http2.interface import ClientEngine
 from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.settings import ChannelSettings, Compression
-from dspex_trio.rpc.status import Status, StatusCode
+from dspex_trio.rpc.status import RpcError, Status, StatusCode
 from dspex_trio.rpc.transport import Connection
 from dspex_trio.rpc.upkeep import keep_alive
 
@@ -125,6 +125,8 @@ class ClientConnection(Connection[ClientEngine]):
             await self._slots.park()
         if self.retired.is_set():
             return None
+        if not self.engine.takes_metadata(metadata):
+            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, "the metadata is larger than the server takes")
         timeout = None if deadline == math.inf else deadline - trio.current_time()
         stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")
         call = ClientCall(self, stream_id, compression, self._settings.max_request_size, deadline)

@@ -80,7 +80,7 @@ class ServerCall(CallStream):
         if trio.current_time() >= self.call.deadline:
             self._reset_late(self)
         else:
-            if not self._headers_sent and self.call.initial_metadata:
+            if not self._headers_sent and self.call.initial_metadata and self._takes_initial:
                 self._start()
             self.engine.send_status(self.stream_id, status, self.call.trailing_metadata)
         if alone:
@@ -100,7 +100,13 @@ class ServerCall(CallStream):
             self._start()
             self.connection.wake()
 
+    @property
+    def _takes_initial(self) -> bool:
+        return self.engine.takes_metadata(self.call.initial_metadata)
+
     def _start(self) -> None:
+        if not self._takes_initial:
+            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, "the initial metadata is larger than the client takes")
         self._headers_sent = True
         encoding = self.call.compression or "identity"
         if encoding != "identity":

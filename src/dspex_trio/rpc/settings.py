@@ -93,7 +93,8 @@ class ChannelSettings:
     Attributes:
         max_message_size: The largest reply, on the wire and decompressed; above it the call is RESOURCE_EXHAUSTED.
         max_request_size: The largest request; above it the call is RESOURCE_EXHAUSTED and nothing is sent.
-        max_header_list_size: The most response headers; beyond four times as much the connection ends.
+        max_header_list_size: The most response headers or trailers; above it the call is RESOURCE_EXHAUSTED, and beyond
+            four times as much the connection ends.
         max_frame_size: The largest frame a server may send.
         stream_window: What a server may send on one call before it is read.
         connection_window: What may be on its way from one server at once.

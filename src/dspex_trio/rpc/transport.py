@@ -138,6 +138,7 @@ class Connection(Generic[EngineT]):
     async def room(self) -> int:
         """Wait while too much is queued, in turn; returns how much may be queued. Call `pass_on` after that."""
         if not self.has_room and not self._broken:
+            self.wake()  # what is queued may be one's own
             await self._room.park()
         return self._output_buffer
 
@@ -240,10 +241,11 @@ class Connection(Generic[EngineT]):
         """
         with trio.move_on_after(self.close_timeout):
             try:
-                if not self._broken and isinstance(self.stream, trio.abc.HalfCloseableStream):
-                    await self.stream.send_eof()
+                stream = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
+                if not self._broken and isinstance(stream, trio.abc.HalfCloseableStream):
+                    await stream.send_eof()
                     left = _LINGER_BYTES
-                    while left > 0 and (data := await self.stream.receive_some(_READ_SIZE)):
+                    while left > 0 and (data := await stream.receive_some(_READ_SIZE)):
                         left -= len(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass

@@ -10,8 +10,8 @@ from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.http2.engine import H2Engine, StreamState
 from dspex_trio.rpc.http2.events import ResponseEnded, ResponseStarted
-from dspex_trio.rpc.http2.header_codec import Field
-from dspex_trio.rpc.http2.headers import encode_metadata, format_timeout
+from dspex_trio.rpc.http2.header_codec import Field, header_list_size
+from dspex_trio.rpc.http2.headers import RawHeaders, encode_metadata, format_timeout
 from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
@@ -99,6 +99,7 @@ class H2ClientEngine(H2Engine):
             self._read_trailers(state, event.headers, only=True)
             return
         try:
+            self._check_size(event.headers)
             head = parse_response(event.headers)
         except BadResponse as error:
             self._fail_stream(state, error.status)
@@ -111,6 +112,12 @@ class H2ClientEngine(H2Engine):
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
         self._events.append(ResponseStarted(event.stream_id, head))
 
+    def _check_size(self, headers: RawHeaders) -> None:
+        limit = self._limits.max_header_list_size
+        if header_list_size(headers) > limit:
+            text = f"the response's headers are larger than the limit of {limit} bytes"
+            raise BadResponse(Status(StatusCode.RESOURCE_EXHAUSTED, text))
+
     def _trailers_received(self, event: Any) -> None:
         state = self._streams.get(event.stream_id)
         if state is not None:
@@ -118,6 +125,7 @@ class H2ClientEngine(H2Engine):
 
     def _read_trailers(self, state: StreamState, headers: Any, *, only: bool) -> None:
         try:
+            self._check_size(headers)
             status, trailers = parse_trailers(headers, only=only)
         except BadResponse as error:
             status, trailers = error.status, NO_METADATA

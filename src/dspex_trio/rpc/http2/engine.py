@@ -34,10 +34,12 @@ from dspex_trio.rpc.http2.h2_control import (
     WINDOW_UPDATE,
 )
 from dspex_trio.rpc.http2.h2_frames import FramedH2Connection
-from dspex_trio.rpc.http2.header_codec import Field, literal
+from dspex_trio.rpc.http2.header_codec import Field, header_list_size, literal
+from dspex_trio.rpc.http2.headers import encode_metadata
 from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import BadMessage, MessageReader
+from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.status import Status, StatusCode
 
 _DEFAULT_WINDOW: Final = 65_535  # of a connection, until it is enlarged (RFC 9113, 6.9.2)
@@ -47,6 +49,8 @@ _UPDATES_PER_DATA: Final = 4
 # What an unread message costs besides its bytes: empty ones would be free otherwise.
 _MESSAGE_OVERHEAD: Final = 100
 _MAX_CREDIT: Final = 4000
+# What the fields of the protocol itself take, about, of the header list that a peer allows.
+_OWN_HEADERS: Final = 400
 # What one SETTINGS counts for: it may change the window of every call. gRPC's clients do that as data arrives, too.
 _SETTINGS_COST: Final = 10
 
@@ -189,6 +193,14 @@ class H2Engine:
         self._free_ping = True
         if end:
             self._ended_here(self._streams[stream_id])
+
+    def takes_metadata(self, metadata: Metadata) -> bool:
+        """Whether it is within what the peer has said that it takes."""
+        return not metadata or self._takes(encode_metadata(metadata))
+
+    def _takes(self, headers: Iterable[Field]) -> bool:
+        limit = self._h2.remote_settings.max_header_list_size
+        return limit is None or _OWN_HEADERS + header_list_size(headers) <= limit
 
     def reset(self, stream_id: int, error_code: int) -> None:
         """Queue RST_STREAM, unless both sides have closed the stream, and forget it."""

@@ -7,6 +7,7 @@ table changes. The tables count their changes; every one of them empties the mem
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import hpack
@@ -210,6 +211,11 @@ def _string(data: bytes, position: int) -> tuple[bytes, int]:
     if data[start] & _HUFFMAN:
         text = decode_huffman(text)
     return text, position + length
+
+
+def header_list_size(fields: Iterable[Field]) -> int:
+    """The size of a header list as RFC 9113, 6.5.2 counts it."""
+    return sum(len(name) + len(value) + ENTRY_OVERHEAD for name, value in fields)
 
 
 def literal(name: bytes, value: bytes) -> bytes:

@@ -98,6 +98,10 @@ class Engine(Protocol):
         """A reader took a message of this length that cost so much of the window: let the peer send as much again."""
         ...
 
+    def takes_metadata(self, metadata: Metadata) -> bool:
+        """Whether it is within what the peer has said that it takes (RFC 9113, 6.5.2)."""
+        ...
+
     def reset(self, stream_id: int, error_code: int) -> None:
         """Queue RST_STREAM, unless both sides have closed the stream, and forget it."""
         ...

@@ -17,7 +17,7 @@ from dspex_trio.rpc.http2.events import (
     RequestStarted,
     StreamFailed,
 )
-from dspex_trio.rpc.http2.header_codec import ENTRY_OVERHEAD, Field, HeaderBlock
+from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size
 from dspex_trio.rpc.http2.headers import (
     MalformedHeaders,
     RawHeaders,
@@ -34,6 +34,7 @@ from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.status import Status, StatusCode
 
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_SHORT: Final = 200
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _ACCEPT_ENCODING: Final = (b"grpc-accept-encoding", ACCEPT_ENCODING.encode())
 _INITIAL: Final = ((b":status", b"200"), _CONTENT_TYPE, _ACCEPT_ENCODING)
@@ -74,7 +75,11 @@ class H2ServerEngine(H2Engine):
             if status.code is StatusCode.UNIMPLEMENTED:
                 fields = (*fields, _ACCEPT_ENCODING)  # it may have been the encoding
         code, *details = encode_status(status)
-        block = self._block((*fields, code), [*details, *encode_metadata(metadata)])
+        once = [*details, *encode_metadata(metadata)]
+        if once and not self._takes(once):
+            # Sent as it is it would cost a client the call's status at least, and some their connection.
+            code, *once = encode_status(_shortened(status))
+        block = self._block((*fields, code), once)
         self._h2.send_block(state.stream_id, block, end_stream=True)
         self._free_ping = True
         # The response is complete: if the client has not ended its request, the rest is of no use (RFC 9113, 8.1).
@@ -108,7 +113,7 @@ class H2ServerEngine(H2Engine):
 
     def _check_limits(self, headers: RawHeaders, head: RequestHead) -> None:
         limit = self._limits.max_header_list_size
-        if _header_list_size(headers) > limit:
+        if header_list_size(headers) > limit:
             text = f"the headers are larger than the limit of {limit} bytes"
             raise RefusedRequest(Status(StatusCode.RESOURCE_EXHAUSTED, text))
         if head.encoding != "identity" and head.encoding not in ENCODINGS:
@@ -164,6 +169,13 @@ class H2ServerEngine(H2Engine):
     }
 
 
+def _shortened(status: Status) -> Status:
+    """What is said instead of a status that, with its metadata, is larger than the client takes."""
+    if status.code is StatusCode.OK:
+        return Status(StatusCode.RESOURCE_EXHAUSTED, "the trailing metadata is larger than the client takes")
+    return Status(status.code, f"{status.message[:_SHORT]}… (the status is larger than the client takes)")
+
+
 def _content_length(headers: RawHeaders) -> int | None:
     """The declared length of the body; raises MalformedHeaders (RFC 9113, 8.1.1)."""
     values: Sequence[bytes] = [value for name, value in headers if name == b"content-length"]
@@ -172,8 +184,3 @@ def _content_length(headers: RawHeaders) -> int | None:
     if len(set(values)) > 1 or not _CONTENT_LENGTH.fullmatch(values[0]):
         raise MalformedHeaders("bad content-length")
     return int(values[0])
-
-
-def _header_list_size(headers: RawHeaders) -> int:
-    """As RFC 9113, 6.5.2 counts."""
-    return sum(len(name) + len(value) + ENTRY_OVERHEAD for name, value in headers)
