@@ -39,6 +39,9 @@ def of(text):
         ("tuple[int, str]", [1, "a"], (1, "a")),
         ("set[int]", [1, 1], {1}),
         ("bytes", b"raw", b"raw"),
+        ("Optional[bool]", True, True),
+        ("Literal[True, 'maybe']", True, True),
+        ("float", 2**53, 2.0**53),
         ("Any", object, object),
     ],
 )
@@ -65,6 +68,11 @@ def test_json_becomes_what_the_signature_declares(kind, value, taken):
         ("Literal['yes', 'no']", "maybe"),
         ("dspy.Image", 3),
         ("dspy.History", "hello"),
+        ("dspy.Audio", 5),
+        ("Optional[int]", True),
+        ("int | str", False),
+        ("Literal[1, 2]", True),
+        ("float", 2**53 + 1),
     ],
 )
 def test_a_mismatch_names_the_field_what_it_takes_and_what_came(kind, value):
@@ -98,6 +106,43 @@ def test_an_image_comes_as_an_address_or_as_data_or_as_an_object():
     for value in ("https://example.org/cat.png", {"url": "https://example.org/cat.png"}):
         assert inputs.check({"picture": value})["picture"].url == "https://example.org/cat.png"
     assert inputs.check({"picture": PIXEL})["picture"].url == PIXEL
+
+
+def test_bare_base64_of_an_image_is_an_image():
+    """It cannot be an address; the first bytes say which kind it is."""
+    inputs = of("picture: dspy.Image -> caption")
+    for start, kind in {"iVBORw0KGgo=": "png", "/9j/4AAQ": "jpeg", "R0lGODlh": "gif", "UklGRg==": "webp"}.items():
+        assert inputs.check({"picture": start})["picture"].url == f"data:image/{kind};base64,{start}"
+
+
+def test_audio_comes_as_a_data_url_or_as_an_object_and_never_from_elsewhere():
+    inputs = of("sound: dspy.Audio -> text")
+    for value in ("data:audio/wav;base64,UklGRg==", {"data": "UklGRg==", "audio_format": "wav"}):
+        sound = inputs.check({"sound": value})["sound"]
+        assert (sound.data, sound.audio_format) == ("UklGRg==", "wav")
+    for value in ("https://example.org/a.wav", "/etc/hostname"):
+        with pytest.raises(InvalidInput, match="must be data URIs"):
+            inputs.check({"sound": value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wrap"),
+    [
+        ("Optional[dspy.Image]", PIXEL, lambda image: image),
+        ("dspy.Image | None", PIXEL, lambda image: image),
+        ("list[dspy.Image]", [PIXEL], lambda image: [image]),
+        ("dict[str, dspy.Image]", {"a": PIXEL}, lambda image: {"a": image}),
+        ("tuple[str, dspy.Image]", ["a", PIXEL], lambda image: ("a", image)),
+    ],
+)
+def test_short_forms_stand_wherever_their_type_does(kind, value, wrap):
+    checked = of(f"x: {kind} -> a").check({"x": value})
+    assert checked == {"x": wrap(dspy.Image(PIXEL))}
+
+
+def test_a_history_that_may_be_left_out_comes_as_its_messages_too():
+    messages = [{"question": "a", "answer": "b"}]
+    assert of("history: Optional[dspy.History] -> a").check({"history": messages})["history"].messages == messages
 
 
 def test_a_history_comes_as_its_messages():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+import types
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
 import dspy
 import pydantic
@@ -55,10 +58,10 @@ class FieldType:
         is_bool = isinstance(value, bool)
         if isinstance(kind, type) and isinstance(value, kind) and not (is_bool and kind is not bool):
             return value
-        if is_bool and kind in {int, float, str}:
+        if is_bool and not _takes_truth(kind):
             raise Misfit(f"takes {self}, but a bool came: {show(value)}")
         try:
-            return self._checked(_short_form(kind, value))
+            made = self._checked(value)
         except pydantic.ValidationError as error:
             problems = "; ".join(_problem(problem) for problem in error.errors(include_url=False)[:3])
             raise Misfit(f"takes {self}, but a {type(value).__name__} came: {show(value)} ({problems})") from None
@@ -66,13 +69,18 @@ class FieldType:
             # DSPy's types check in their own constructors; a type that pydantic knows nothing of takes instances only.
             raise Misfit(f"takes {self}, but a {type(value).__name__} came: {show(value)} ({error})") from None
 
+        if not _is_exact(value, made):
+            raise Misfit(f"takes {self}, but a {type(value).__name__} came: {show(value)} (no float is exactly that)")
+        return made
+
     def _checked(self, value: Any) -> Any:
         if self._adapter is None:
+            kind = _with_short_forms(self._kind)
             try:
                 config = pydantic.ConfigDict(arbitrary_types_allowed=True)
-                self._adapter = pydantic.TypeAdapter(self._kind, config=config)
+                self._adapter = pydantic.TypeAdapter(kind, config=config)
             except pydantic.PydanticUserError:
-                self._adapter = pydantic.TypeAdapter(self._kind)  # a model brings its own configuration
+                self._adapter = pydantic.TypeAdapter(kind)  # a model brings its own configuration
         return self._adapter.validate_python(value)
 
 
@@ -98,13 +106,62 @@ def _of_field(info: Any) -> FieldType:
     return FieldType(kind, default)
 
 
-def _short_form(kind: Any, value: Any) -> Any:
-    """Short forms: an image as its URL (data URLs too), a history as its list of messages."""
-    if kind is dspy.Image and isinstance(value, str):
-        return {"url": value}
-    if kind is dspy.History and isinstance(value, list):
-        return {"messages": value}
-    return value
+# ---- what JSON has short forms for -----------------------------------------------------------------------------------
+
+_IMAGES: Final = {"iVBORw0KGgo": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp"}
+"""How the Base64 of an image begins → its kind."""
+
+
+def _image(value: Any) -> Any:
+    """An image as its URL, as a data URL, or as bare Base64; never as a file of the worker."""
+    if not isinstance(value, str):
+        return value
+    kind = next((kind for start, kind in _IMAGES.items() if value.startswith(start)), None)
+    return {"url": value if kind is None else f"data:image/{kind};base64,{value}"}
+
+
+def _history(value: Any) -> Any:
+    """A history as its list of messages."""
+    return {"messages": value} if isinstance(value, list) else value
+
+
+_SHORT_FORMS: Final[Mapping[Any, Any]] = {
+    dspy.Image: Annotated[dspy.Image, pydantic.BeforeValidator(_image)],
+    dspy.History: Annotated[dspy.History, pydantic.BeforeValidator(_history)],
+}
+
+
+def _with_short_forms(kind: Any) -> Any:
+    """The annotation with short forms wherever in it such a type stands."""
+    if isinstance(kind, type) and kind in _SHORT_FORMS:
+        return _SHORT_FORMS[kind]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is None or origin is Literal:
+        return kind
+    made = tuple(_with_short_forms(each) if isinstance(each, type) or get_args(each) else each for each in inner)
+    if made == inner:
+        return kind
+    return Union[made] if origin in {Union, types.UnionType} else origin[made]  # noqa: UP007 - of a tuple
+
+
+def _takes_truth(kind: Any) -> bool:
+    """Whether true and false are among the values: for pydantic they are numbers, too."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _takes_truth(inner[0])
+    if origin in {Union, types.UnionType}:
+        return any(map(_takes_truth, inner))
+    if origin is Literal:
+        return any(isinstance(value, bool) for value in inner)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return any(isinstance(member.value, bool) for member in kind)
+    numbers = (int, float, str, Decimal, type(None))
+    return not (isinstance(kind, type) and issubclass(kind, numbers) and kind is not bool)
+
+
+def _is_exact(value: Any, made: Any) -> bool:
+    """Whether a number that became a float is the same number."""
+    return not (type(value) is int and type(made) is float) or made == value
 
 
 def _problem(problem: Any) -> str:
