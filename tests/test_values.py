@@ -183,6 +183,50 @@ def test_arrays_and_frames_are_known_by_their_shape(value, made):
     assert plain(value) == made
 
 
+def test_what_numpy_itself_makes_is_read():
+    numpy = pytest.importorskip("numpy")
+    nanoseconds = numpy.datetime64("2020-01-01T00:00:00.123456789")
+    made = plain(
+        {
+            "scalars": [numpy.float32(0.5), numpy.int64(2**40), numpy.bool_(True), numpy.str_("x"), numpy.bytes_(b"y")],
+            "times": [nanoseconds, numpy.datetime64("NaT"), numpy.timedelta64(5, "s"), numpy.timedelta64(5, "ns")],
+            "arrays": [numpy.array([[1, 2]]), numpy.array(3), numpy.array([None, "a"]), numpy.ones((0, 3))],
+            "arrays of times": [numpy.array([[nanoseconds]]), numpy.array(nanoseconds)],
+            numpy.int64(1): numpy.longdouble(1) / 4,
+        }
+    )
+    assert made == {
+        "scalars": [0.5, 2**40, True, "x", b"y"],
+        "times": ["2020-01-01T00:00:00.123456789", None, "PT5S", "PT0S"],
+        "arrays": [[[1, 2]], 3, [None, "a"], []],
+        "arrays of times": [[["2020-01-01T00:00:00.123456789"]], "2020-01-01T00:00:00.123456789"],
+        "1": 0.25,
+    }
+
+
+def test_what_pandas_itself_makes_is_read():
+    pandas = pytest.importorskip("pandas")
+    time = pandas.Timestamp("2020-01-01", tz="UTC")
+    made = plain(
+        [
+            pandas.DataFrame({"a": [1, 2], 3: [time, pandas.NaT]}),
+            pandas.Series(["x", pandas.NA], dtype="string"),
+            pandas.Index([1, 2]),
+            pandas.Categorical(["x", "y"]),
+            pandas.Timedelta(1, "s"),
+            pandas.array([1, None], dtype="Int64"),
+        ]
+    )
+    assert made == [
+        [{"a": 1, "3": "2020-01-01T00:00:00+00:00"}, {"a": 2, "3": None}],
+        ["x", None],
+        [1, 2],
+        ["x", "y"],
+        "PT1S",
+        [1, None],
+    ]
+
+
 def test_an_array_is_not_unfolded_beyond_the_limit():
     warnings = []
     huge = type("ndarray", (Array,), {"__module__": "numpy"})([], size=MAX_NODES + 1)

@@ -290,16 +290,34 @@ def _length(value: Any) -> int:
 
 def _item(value: Any) -> Any:
     """A numpy scalar as the builtin it wraps; one that wraps nothing else (a longdouble) as a float."""
+    match _numpy_kind(value):
+        case "M":  # as a builtin, a time in nanoseconds would be a bare integer
+            text = str(value)
+            return None if text == "NaT" else text
+        case "m":
+            return value.astype("m8[us]").item()
     item = value.item()
     return float(item) if type(item) is type(value) else item
 
 
+def _rows(value: Any) -> Any:
+    """A numpy array as lists; one of times by its scalars, which know what they are."""
+    if _numpy_kind(value) not in ("M", "m"):
+        return value.tolist()
+    return list(value) if value.ndim else value[()]
+
+
+def _numpy_kind(value: Any) -> str:
+    return getattr(getattr(value, "dtype", None), "kind", "")
+
+
 _FOREIGN: Final[Mapping[tuple[str, str], Callable[[Any], Any]]] = {
     ("numpy", "generic"): _item,
-    ("numpy", "ndarray"): lambda value: value.tolist(),
+    ("numpy", "ndarray"): _rows,
     ("pandas", "DataFrame"): lambda value: value.to_dict(orient="records"),
     ("pandas", "Series"): lambda value: value.tolist(),
     ("pandas", "Index"): lambda value: value.tolist(),
+    ("pandas", "ExtensionArray"): lambda value: value.tolist(),
     ("pandas", "NAType"): lambda _value: None,
     ("polars", "DataFrame"): lambda value: value.to_dicts(),
     ("polars", "Series"): lambda value: value.to_list(),
