@@ -5,7 +5,51 @@ import pytest
 from dspex_trio import rpc
 
 from .generated.greeter_pb2 import HelloRequest
-from .greeter import greeting
+from .greeter import Greeter, greeting
+
+
+async def unary(stub):
+    await stub.SayHello(HelloRequest(name="n"))
+
+
+async def replies(stub):
+    async with stub.Watch(HelloRequest(name="n", times=2)) as call:
+        assert len([reply async for reply in call]) == 2
+
+
+async def requests(stub):
+    async with stub.Collect() as call:
+        await call.send(HelloRequest(name="n"))
+        await call.reply()
+
+
+async def both(stub):
+    async with stub.Chat() as call:
+        await call.send(HelloRequest(name="n"))
+        call.done()
+        assert len([reply async for reply in call]) == 1
+
+
+@pytest.mark.parametrize("make", [unary, replies, requests, both])
+async def test_an_interceptor_is_around_calls_of_every_shape_and_may_refuse_them(make):
+    seen = []
+
+    async def around(call, proceed):
+        seen.append("begun")
+        await proceed()
+        seen.append("ended")
+
+    async def refuse(call, proceed):
+        raise rpc.RpcError(rpc.StatusCode.PERMISSION_DENIED, "not today")
+
+    async with greeting(interceptors=[around]) as stub:
+        await make(stub)
+    assert seen == ["begun", "ended"]
+    greeter = Greeter()
+    async with greeting(greeter, interceptors=[refuse]) as stub:
+        with pytest.raises(rpc.RpcError, match="not today"):
+            await make(stub)
+    assert greeter.calls == []
 
 
 async def test_interceptors_run_around_one_another_and_around_the_replies():

@@ -1,6 +1,9 @@
 """What purerpc's own server does not survive, row by row; each of these fails on it.
 
 To see that, set DSPEX_TRIO_TEST_STOCK=1: the same tests then also run against purerpc's classes, and must fail there.
+What purerpc's server does not have at all is tested elsewhere: shutdown (test_endings), drains (test_drain), TLS
+(test_secure), UNIX sockets and streams in memory (test_places, greeter), metadata (test_calls), time limits, keepalive,
+age and idle time (test_clock); its client's want of deadlines, resets and reconnection in test_channel.
 """
 
 import gzip
@@ -204,23 +207,42 @@ MALFORMED = {
 }
 
 
+async def fails_alone(port, case):
+    """Whether a malformed stream gets its answer and another one on its connection goes on."""
+    async with raw_client(port) as client:
+        await client.send(client.headers(99, fields("/greeting.Greeter/Chat")), client.data(99, message(hello("a"))))
+        await client.until(lambda: 99 in client.replies and client.replies[99].data)
+        frames = MALFORMED[case](client)
+        for frame in frames:
+            frame.stream_id = 101
+        await client.send(*frames)
+        bad = await client.reply(101)
+        assert bad.status > 0 or bad.reset == 1
+        await client.send(client.data(99, message(hello("b")), end=True))
+        good = await client.reply(99)
+        assert (good.status, good.data.count(b"hello")) == (0, 2)
+        assert await client.works(103)
+
+
 @pytest.mark.parametrize("case", MALFORMED)
 async def test_a_malformed_stream_fails_alone(case):
-    """Stock: 27 of 53 such cases kill every stream on the connection."""
-    async with serving_tcp(Greeter()) as port, raw_client(port) as client:
-        await client.send(client.headers(99, fields("/greeting.Greeter/Chat")), client.data(99, message(hello("a"))))
+    async with serving_tcp(Greeter()) as port:
         with trio.fail_after(PATIENCE):
-            await client.until(lambda: 99 in client.replies and client.replies[99].data)
-            frames = MALFORMED[case](client)
-            for frame in frames:
-                frame.stream_id = 101
-            await client.send(*frames)
-            bad = await client.reply(101)
-            assert bad.status > 0 or bad.reset == 1
-            await client.send(client.data(99, message(hello("b")), end=True))
-            good = await client.reply(99)
-            assert (good.status, good.data.count(b"hello")) == (0, 2)
-            assert await client.works(103)
+            await fails_alone(port, case)
+
+
+async def test_no_malformed_stream_ends_another(port):
+    """Stock: 27 of 53 such cases kill every stream on the connection."""
+    for case in MALFORMED:
+        await fails_alone(port, case)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a whole network of loopback addresses")
+async def test_a_server_listens_where_it_was_told_to(port):
+    """Stock: on all interfaces, always."""
+    with pytest.raises(OSError, match="all attempts to connect"):
+        async with await trio.open_tcp_stream("127.0.0.2", port):
+            pass
 
 
 async def test_client_trailers_end_a_request(port):
