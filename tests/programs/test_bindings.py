@@ -1,5 +1,7 @@
 """Parameter paths and session variables: what they set, what they refuse, and that they set it on this trial alone."""
 
+import enum
+
 import dspy
 import pytest
 
@@ -109,6 +111,48 @@ async def test_plain_attributes_are_set_with_their_own_type(trial, pipeline):
     assert module.agent.max_iters == 9
     assert [type(module.rounds), type(module.share)] == [int, float]
     assert type(module).__mro__[2].limit == 10, "the class is not touched"
+
+
+async def test_a_value_that_becomes_another_kind_of_number_is_told(trial, pipeline):
+    """Nothing is lost, but a caller who compares what it wrote with what was used must not wonder."""
+    source = Source(whole=3.0, exact=4, right=2)
+    space = {"rounds": "whole", "share": "exact", "agent.max_iters": "right", "draft.max_tokens": "whole"}
+    bindings = tuple(dspex.Binding(path, name) for path, name in space.items())
+    model = answers(draft="d")
+    t = trial(python_class=pipeline, config_space=bindings, source=source, model=model)
+    await t.ready()
+    assert (t.module.rounds, t.module.share, t.module.draft.config["max_tokens"]) == (3, 4.0, 3)
+    assert t.prediction(question="?").warnings == (
+        "parameter 'rounds' takes int: 3.0 of variable 'whole' became 3",
+        "parameter 'share' takes float: 4 of variable 'exact' became 4.0",
+        "parameter 'draft.max_tokens' takes int: 3.0 of variable 'whole' became 3",
+    )
+
+
+async def test_sets_and_enumerations_stay_what_they_are(trial):
+    class Tone(enum.StrEnum):
+        DRY = "dry"
+        WARM = "warm"
+
+    @dspex.register("Kinds")
+    class Kinds(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.tone, self.words, self.fixed = Tone.DRY, {"a"}, frozenset({1})
+
+        def forward(self): ...
+
+    t = await trial(python_class="Kinds", parameters={"tone": "warm", "words": ["b", "c"], "fixed": [2]}).ready()
+    assert (t.module.tone, t.module.words, t.module.fixed) == (Tone.WARM, {"b", "c"}, frozenset({2}))
+    assert type(t.module.tone) is Tone
+    for path, value, told in [
+        ("tone", "cold", "takes one of 'dry', 'warm'"),
+        ("words", ["b", "b"], "takes a list of different"),
+        ("words", [["b"]], "takes a list of different"),
+        ("fixed", 2, "takes a list of different"),
+    ]:
+        with pytest.raises(InvalidSpec, match=told):
+            await trial(python_class="Kinds", parameters={path: value}).ready()
 
 
 async def test_an_attribute_named_like_a_sampling_keyword_is_set_too(trial):

@@ -5,6 +5,7 @@ A path is a name, or a submodule's dotted name and a name: `temperature`, `gener
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,18 +184,29 @@ def _set_attribute(owner: dspy.Module, name: str, value: Any) -> None:
 
 def _like(current: Any, name: str) -> Callable[[Any], Any]:
     """Accept what has the type of the attribute's current value, without losing precision."""
-    if name == "max_iters":
-        return whole(1)
-    if isinstance(current, bool):
-        return boolean
-    if isinstance(current, int):
-        return whole()
-    if isinstance(current, float):
-        return _exact_float
-    for kind, told in ((str, "a text"), (list, "a list"), (tuple, "a list"), (dict, "an object")):
-        if isinstance(current, kind):
-            return _instance(kind, told)
-    return anything
+    check: Callable[[Any], Any] = anything
+    match current:
+        case _ if name == "max_iters":
+            check = whole(1)
+        case enum.Enum():
+            check = _member(type(current))
+        case bool():
+            check = boolean
+        case int():
+            check = whole()
+        case float():
+            check = _exact_float
+        case str():
+            check = _instance(str, "a text")
+        case list():
+            check = _instance(list, "a list")
+        case tuple():
+            check = _instance(tuple, "a list")
+        case dict():
+            check = _instance(dict, "an object")
+        case set() | frozenset():
+            check = _items_of(type(current))
+    return check
 
 
 def _exact_float(value: Any) -> float:
@@ -206,6 +218,29 @@ def _exact_float(value: Any) -> float:
     if exact != taken:
         raise Refused("takes a number that a float holds exactly")
     return exact
+
+
+def _member(kind: type[enum.Enum]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        for member in kind:
+            if member.value == value and type(member.value) is type(value):
+                return member
+        raise Refused(f"takes one of {', '.join(repr(member.value) for member in kind)}")
+
+    return check
+
+
+def _items_of(kind: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        try:
+            made = kind(value) if isinstance(value, (list, set, frozenset)) else None
+        except TypeError:
+            made = None
+        if made is None or len(made) != len(value):
+            raise Refused("takes a list of different texts or numbers")
+        return made
+
+    return check
 
 
 def _instance(kind: type, told: str) -> Callable[[Any], Any]:
