@@ -184,29 +184,13 @@ def _set_attribute(owner: dspy.Module, name: str, value: Any) -> None:
 
 def _like(current: Any, name: str) -> Callable[[Any], Any]:
     """Accept what has the type of the attribute's current value, without losing precision."""
-    check: Callable[[Any], Any] = anything
-    match current:
-        case _ if name == "max_iters":
-            check = whole(1)
-        case enum.Enum():
-            check = _member(type(current))
-        case bool():
-            check = boolean
-        case int():
-            check = whole()
-        case float():
-            check = _exact_float
-        case str():
-            check = _instance(str, "a text")
-        case list():
-            check = _instance(list, "a list")
-        case tuple():
-            check = _instance(tuple, "a list")
-        case dict():
-            check = _instance(dict, "an object")
-        case set() | frozenset():
-            check = _items_of(type(current))
-    return check
+    if name == "max_iters":
+        return whole(1)
+    if isinstance(current, enum.Enum):
+        return _member(type(current))
+    if isinstance(current, (set, frozenset)):
+        return _items_of(type(current))
+    return next((check for kind, check in _CHECKS if isinstance(current, kind)), anything)
 
 
 def _exact_float(value: Any) -> float:
@@ -252,3 +236,14 @@ def _instance(kind: type, told: str) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+_CHECKS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (bool, boolean),  # before int, which it is too
+    (int, whole()),
+    (float, _exact_float),
+    (str, _instance(str, "a text")),
+    (list, _instance(list, "a list")),
+    (tuple, _instance(tuple, "a list")),
+    (dict, _instance(dict, "an object")),
+)
