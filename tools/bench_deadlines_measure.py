@@ -26,8 +26,10 @@ WAYS: Final = {
     "asyncify_trio": "dspy.asyncify, Trio",
     "to_thread": "asyncio.to_thread",
 }
+ENGINES: Final = {"lm15": "DSPy's engine", "litellm": "litellm"}
+MODULES: Final = ("Predict", "ChainOfThought", "ReAct", "BestOfN", "Refine", "Parallel", "ProgramOfThought")
 BURNERS: Final = 8
-MANY_AT_ONCE: Final = 16
+MANY_AT_ONCE: Final = 32
 MANY_DEADLINE_SECONDS: Final = 0.25
 # How long a slot, and the provider's last connections, may take after the answer, in seconds.
 GONE_WITHIN: Final = 3.0
@@ -73,26 +75,27 @@ class Scenario:
 
 
 def scenarios(port: int) -> list[Scenario]:
-    """All of them."""
+    """All of them: DSPy's modules, with each engine, streaming or not; tools; and what asks nobody."""
 
-    def signed(name: str) -> dict[str, Any]:
-        return {"python_class": f"dspy.{name}", "signature": QUESTION}
-
-    def own(name: str, **dependencies: Any) -> dict[str, Any]:
+    def program(name: str, **dependencies: Any) -> dict[str, Any]:
         return {"python_class": f"bench.{name}", "dependencies": dependencies}
 
     url = f"http://127.0.0.1:{port}/"
-    react = {**signed("ReAct"), "dependencies": {"tools": []}}
-    both = {"Predict": signed("Predict"), "ChainOfThought": signed("ChainOfThought"), "ReAct": react}
     return [
-        *(Scenario(f"{name}, DSPy's engine", program) for name, program in both.items()),
-        *(Scenario(f"{name}, litellm", program, engine="litellm") for name, program in both.items()),
-        Scenario("BestOfN", own("BestOfN")),
-        Scenario("Refine", own("Refine")),
-        Scenario("Parallel, two calls", own("Parallel")),
-        Scenario("a tool using requests", own("Requests", url=url)),
-        Scenario("a tool using httpx", own("Httpx", url=url)),
-        Scenario("while True: try/except Exception", own("Stubborn")),
+        *(
+            Scenario(
+                f"{module}, {name}{', stream' if streaming else ''}",
+                program("Asks", module=module, streaming=streaming),
+                engine=engine,
+            )
+            for engine, name in ENGINES.items()
+            for streaming in (False, True)
+            for module in MODULES
+        ),
+        Scenario("a tool using requests", program("Requests", url=url)),
+        Scenario("a tool using httpx", program("Httpx", url=url)),
+        Scenario("ProgramOfThought, endless code", program("RunsCode")),
+        Scenario("while True: try/except Exception", program("Stubborn")),
     ]
 
 

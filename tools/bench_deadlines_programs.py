@@ -10,6 +10,7 @@ from typing import Any, Final
 import dspy
 import httpx  # noqa: ASYNC127 - what programs use
 import requests
+from dspy.primitives.local_interpreter import LocalInterpreter
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
@@ -20,42 +21,78 @@ DRAFTS: Final = 3
 LONG: Final = 300.0
 
 
-class Wrapped(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
-    """A module of DSPy's that takes another one."""
+class Streamed(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
+    """A module whose model is asked for a stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, asking: dspy.Module) -> None:
         super().__init__()
-        self.ask = dspy.Predict(QUESTION)
-
-
-@dspex.register("bench.BestOfN")
-class BestOfN(Wrapped):
-    """The best of three answers."""
+        self.asking = asking
 
     def forward(self, question: str) -> dspy.Prediction:
-        """Ask."""
-        best = dspy.BestOfN(self.ask, N=DRAFTS, reward_fn=lambda *_: 0.0, threshold=1.0)
-        return best(question=question)
+        """Ask, and take what comes."""
+        last = dspy.Prediction()
+        for last in dspy.streamify(self.asking, async_streaming=False)(question=question):  # noqa: B007 - the last counts
+            pass
+        return last
 
 
-@dspex.register("bench.Refine")
-class Refine(Wrapped):
-    """An answer that is refined three times."""
-
-    def forward(self, question: str) -> dspy.Prediction:
-        """Ask."""
-        refined = dspy.Refine(self.ask, N=DRAFTS, reward_fn=lambda *_: 0.0, threshold=1.0)
-        return refined(question=question)
-
-
-@dspex.register("bench.Parallel")
-class Parallel(Wrapped):
+class InParallel(dspy.Module):  # type: ignore[misc] # as above
     """Two questions at once."""
 
+    def __init__(self, asking: dspy.Module) -> None:
+        super().__init__()
+        self.asking = asking
+
     def forward(self, question: str) -> dspy.Prediction:
         """Ask."""
-        pairs = [(self.ask, {"question": f"{question} {number}"}) for number in range(2)]
+        pairs = [(self.asking, {"question": f"{question} {number}"}) for number in range(2)]
         return dspy.Prediction(answer=dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs))
+
+
+def drafts(of: Callable[..., dspy.Module]) -> dspy.Module:
+    """BestOfN or Refine of a Predict."""
+    return of(dspy.Predict(QUESTION), N=DRAFTS, reward_fn=lambda *_: 0.0, threshold=1.0)
+
+
+MODULES: Final[dict[str, Callable[[], dspy.Module]]] = {
+    "Predict": lambda: dspy.Predict(QUESTION),
+    "ChainOfThought": lambda: dspy.ChainOfThought(QUESTION),
+    "ReAct": lambda: dspy.ReAct(QUESTION, tools=[]),
+    "BestOfN": lambda: drafts(dspy.BestOfN),
+    "Refine": lambda: drafts(dspy.Refine),
+    "Parallel": lambda: InParallel(dspy.Predict(QUESTION)),
+    "ProgramOfThought": lambda: dspy.ProgramOfThought(QUESTION, interpreter_factory=LocalInterpreter),
+}
+
+
+@dspex.register("bench.Asks")
+class Asks(dspy.Module):  # type: ignore[misc] # as above
+    """One of DSPy's modules, which asks a model that never answers."""
+
+    def __init__(self, module: str, *, streaming: bool) -> None:
+        super().__init__()
+        asking = MODULES[module]()
+        if not streaming:
+            self.asking = asking
+        elif isinstance(asking, InParallel):  # a stream needs the thread that it was begun in
+            self.asking = InParallel(Streamed(asking.asking))
+        else:
+            self.asking = Streamed(asking)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Ask."""
+        return self.asking(question=question)
+
+
+@dspex.register("bench.RunsCode")
+class RunsCode(dspy.Module):  # type: ignore[misc] # as above
+    """A ProgramOfThought whose code, in a process of its own, never ends."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Write the code and run it."""
+        thought = {"reasoning": "Try.", "generated_code": "```python\nwhile True: pass\n```"}
+        with dspy.context(lm=DummyLM([thought] * 5)):
+            return dspy.ProgramOfThought(QUESTION, interpreter_factory=LocalInterpreter)(question=question)
 
 
 class Agent(dspy.Module):  # type: ignore[misc] # as above
@@ -116,4 +153,4 @@ class Sleep(dspy.Module):  # type: ignore[misc] # as above
         return dspy.Prediction(answer=question)
 
 
-REGISTERED: Final[tuple[Callable[..., Any], ...]] = (BestOfN, Refine, Parallel, Requests, Httpx, Stubborn, Sleep)
+REGISTERED: Final[tuple[Callable[..., Any], ...]] = (Asks, RunsCode, Requests, Httpx, Stubborn, Sleep)
