@@ -20,7 +20,7 @@ from dspex_trio.cli.options import (
     setting_options,
 )
 from dspex_trio.cli.process import announce, set_up_logging
-from dspex_trio.cli.show import Ago
+from dspex_trio.cli.show import ago
 from dspex_trio.cli.worker import worker
 from dspex_trio.config import Settings
 from dspex_trio.redaction import secrets_in
@@ -132,10 +132,73 @@ main.add_command(worker)
 @click.option("--trial", metavar="ID", help="Show this trial in full.")
 @click.option("--failed", is_flag=True, help="List failures only.")
 @click.option("--kind", metavar="KIND", help="List trials that ended so: OK, DEADLINE_EXCEEDED, LM_ERROR, …")
-@click.option("--since", type=Ago(), metavar="TIME", help="List trials that ended within the last 90s, 15m, 1h, 2d.")
+@click.option("--since", callback=ago, metavar="TIME", help="List trials that ended within the last 90s, 15m, 1h, 2d.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write the trial as one page to FILE.")
 def show(path: Path, **options: Any) -> None:
     """Show trial records: those of a directory that was given to --record, or of one of its files."""
     from dspex_trio.cli.show import show as show_records
 
     show_records(path, **options)
+
+
+@main.command("run")
+@click.argument("trials", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--results", type=click.Path(path_type=Path), help="Where results go.  [default: TRIALS.results.jsonl]")
+@click.option(
+    "--program", type=click.Path(path_type=Path, exists=True), help="JSON of the program of trials that name none."
+)
+@click.option(
+    "--sweep", multiple=True, metavar="VARIABLE=VALUE,VALUE", help="Run every trial with every value.  May be repeated."
+)
+@click.option(
+    "--worker",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Who runs the trials; without it, this process.  May be repeated.",
+)
+@click.option("--token", envvar="DSPEX_TRIO_TOKEN", help="Bearer token of the workers. Better set in the environment.")
+@click.option(
+    "--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Trials at once on each worker."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds for each trial.",
+)
+@click.option(
+    "--retries", type=click.IntRange(0), default=3, show_default=True, help="More tries where another may help."
+)
+@click.option("--metric", metavar="NAME", help="exact_match, contains, or module:function of yours.")
+@click.option("--export", type=click.Path(path_type=Path), help="Write the results as a table: .csv or .parquet.")
+@click.option("--lm", metavar="MODEL", help="Without --worker: the language model of programs that name none.")
+@lm_arguments_option
+@click.option(
+    "--load",
+    multiple=True,
+    metavar="MODULE",
+    help="Without --worker: modules that register programs.  May be repeated.",
+)
+@config_option
+def run_file(
+    trials: Path,
+    *,
+    results: Path | None,
+    config_file: Path | None,
+    lm: str | None,
+    lm_args: dict[str, Any] | None,
+    load: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Run the trials of a file, one JSON object a line, and keep their results.
+
+    An interrupted run goes on where it stopped when it is started again. Exits with 0 when every trial has ended, well
+    or badly; with 1 when some did not, because their worker could not be reached; with 130 when it was interrupted.
+    """
+    from dspex_trio.cli.run import Wanted
+    from dspex_trio.cli.run import run as run_trials
+
+    settings = load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file)
+    kept = results or trials.with_name(f"{trials.name}.results.jsonl")
+    sys.exit(run_trials(Wanted(trials, kept, **options), settings))

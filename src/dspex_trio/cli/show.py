@@ -19,16 +19,13 @@ _NARROWEST: Final = 80
 _WIDTH_OF_A_FILE: Final = 200
 
 
-class Ago(click.ParamType):
+def ago(_context: click.Context, _option: click.Parameter, text: str | None) -> dt.timedelta | None:
     """A length of time such as `90s`, `15m`, `1h` or `2d`."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dt.timedelta:
-        """Read it."""
-        if (match := re.fullmatch(r"(\d{1,9})([smhd])", str(value))) is None:
-            self.fail(f"{value!r} is no time such as 90s, 15m, 1h or 2d", param, ctx)
-        return dt.timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    if text is None:
+        return None
+    if (match := re.fullmatch(r"(\d{1,9})([smhd])", text)) is None:
+        raise click.BadParameter(f"{text!r} is no time such as 90s, 15m, 1h or 2d")
+    return dt.timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
 def show(

@@ -1,0 +1,330 @@
+"""Runs: every trial has exactly one result, whatever happens to workers, to the run, and to the file."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from dspex_trio import rpc
+from dspex_trio.errors import FailureKind, Stage, StoreUnavailable, VariableInvalid
+from dspex_trio.model import Cost, Timings, TrialFailure, TrialSuccess, Usage
+from dspex_trio.runs import (
+    CannotKeep,
+    InvalidPlan,
+    Refused,
+    UnknownMetric,
+    export,
+    metric_named,
+    open_results,
+    read_plan,
+    run_trials,
+    summarized,
+)
+
+HERE = Path(__file__).parent
+PROGRAM = {"python_class": "dspy.Predict", "signature": "question -> answer"}
+GOOD = TrialSuccess(
+    {"answer": "four"}, timings=Timings(total_ms=20.0), cost=Cost(0.5, known=True, usage=Usage(3, 2, 5), lm_calls=1)
+)
+BUSY = TrialFailure(FailureKind.OVERLOADED, Stage.ADMISSION, "E", "busy", retryable=True, retry_after=7.0)
+BROKEN = TrialFailure(FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "E", "broken")
+
+
+def lines(*objects):
+    return [json.dumps(each) for each in objects]
+
+
+def plan(count=1, **given):
+    return read_plan(
+        lines(*({"id": f"t{n}", "inputs": {"question": str(n)}, **given} for n in range(count))), program=PROGRAM
+    )
+
+
+class Worker:
+    """Answers with what it is given, one after the other; the last one for ever."""
+
+    def __init__(self, *answers, name="w"):
+        self.name = name
+        self.answers = list(answers)
+        self.ran = []
+
+    async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
+        await trio.lowlevel.checkpoint()
+        self.ran.append((trial.id, trio.current_time(), timeout))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def kept(tmp_path):
+    with open_results(tmp_path / "results.jsonl") as results:
+        yield results
+
+
+# ---- the plan -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_line_without_inputs_says_holds_for_those_that_follow():
+    first, second = read_plan(
+        lines({"program": PROGRAM, "timeout": 3}, {"inputs": {"q": 1}}, {"id": "x", "inputs": {}})
+    )
+    assert (first.id, second.id) == ("2", "x")
+    assert first.timeout == second.timeout == 3.0
+    assert first.program == second.program
+
+
+def test_a_sweep_multiplies_every_trial():
+    planned = plan(2, sweep={"t": [0, 0.5], "k": ["a"]}, variables={"fixed": True})
+    assert [trial.id for trial in planned] == [
+        't0[t=0,k="a"]', 't0[t=0.5,k="a"]', 't1[t=0,k="a"]', 't1[t=0.5,k="a"]',
+    ]  # fmt: skip
+    assert planned[1].variables == {"fixed": True, "t": 0.5, "k": "a"}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 1: this is no JSON"),
+        ("[1]", "no JSON object"),
+        ('{"inputs": {}, "imputs": 1}', "unknown key 'imputs'"),
+        ('{"inputs": {}, "program": null}', "there is no program"),
+        ('{"inputs": {}, "program": {"python_clas": "x"}}', "python_clas"),
+        ('{"inputs": [1]}', "inputs is an object"),
+        ('{"inputs": {}, "expected": "four"}', "expected is an object"),
+        ('{"inputs": {}, "timeout": 0}', "timeout is in seconds"),
+        ('{"inputs": {}, "options": {"omit": true}}', "options"),
+        ('{"inputs": {}, "session": "s", "variables": {"t": 1}}', "not both"),
+        ('{"inputs": {}, "variables": {"t": null}}', "null"),
+        ('{"inputs": {}, "sweep": {"t": 1}}', "a list of values"),
+        (json.dumps({"inputs": {}, "sweep": {name: [0] * 400 for name in "ab"}}), "160000 combinations"),
+    ],
+)
+def test_what_cannot_be_run_is_said_with_its_line(line, says):
+    with pytest.raises(InvalidPlan, match=says):
+        read_plan([line], program=PROGRAM)
+
+
+def test_two_trials_of_one_name_are_refused():
+    with pytest.raises(InvalidPlan, match="line 2: there is another trial 'a'"):
+        read_plan(lines({"id": "a", "inputs": {}}, {"id": "a", "inputs": {}}), program=PROGRAM)
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+async def test_every_trial_gets_one_result(kept):
+    worker = Worker(GOOD)
+    progress = await run_trials(plan(20), [worker], kept, concurrency=3)
+    assert sorted(name for name, *_ in worker.ran) == sorted(kept.by_id) == sorted(f"t{n}" for n in range(20))
+    assert (progress.ended, progress.tokens, progress.cost_usd) == ({"OK": 20}, 100, 10.0)
+
+
+async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, autojump_clock):
+    worker = Worker(BUSY, rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), StoreUnavailable("store away"), GOOD)
+    progress = await run_trials(plan(), [worker], kept, concurrency=1)
+    [result] = kept.by_id.values()
+    assert result["outcome"]["success"]["prediction"] == {"answer": "four"}
+    assert (result["tries"], progress.tries) == (4, 3)
+    times = [at for _, at, _ in worker.ran]
+    assert times[1] - times[0] >= 7, "as long as the failure asked for"
+
+
+async def test_a_failure_that_stays_is_a_result_and_is_not_tried_again(kept):
+    worker = Worker(BROKEN)
+    progress = await run_trials(plan(), [worker], kept)
+    assert (len(worker.ran), progress.ended) == (1, {"PROGRAM_ERROR": 1})
+
+
+async def test_a_retryable_failure_is_a_result_in_the_end(kept, autojump_clock):
+    progress = await run_trials(plan(), [Worker(BUSY)], kept, retries=2)
+    assert (progress.ended, progress.given_up) == ({"OVERLOADED": 1}, {})
+
+
+async def test_a_trial_whose_calls_fail_has_no_result_and_is_tried_by_the_next_run(kept, autojump_clock):
+    gone = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "connection refused"))
+    progress = await run_trials(plan(), [gone], kept, retries=1)
+    assert progress.done == 1
+    assert "connection refused" in progress.given_up["t0"]
+    assert kept.by_id == {}
+    await run_trials(plan(), [Worker(GOOD)], kept)
+    assert set(kept.by_id) == {"t0"}
+
+
+async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, autojump_clock):
+    gone, there = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), name="gone"), Worker(GOOD, name="there")
+    progress = await run_trials(plan(30), [gone, there], kept, concurrency=2)
+    assert progress.ended == {"OK": 30}
+    assert {result["worker"] for result in kept.by_id.values()} == {"there"}
+
+
+async def test_variables_that_the_store_refuses_are_not_tried_again(kept):
+    worker = Worker(VariableInvalid("no such type"))
+    progress = await run_trials(plan(), [worker], kept)
+    assert (len(worker.ran), list(progress.given_up.values())) == (1, ["no such type"])
+
+
+async def test_a_worker_that_refuses_all_trials_ends_the_run(kept):
+    with pytest.RaisesGroup(pytest.RaisesExc(Refused, match="w refuses to run trials")):
+        await run_trials(plan(9), [Worker(rpc.RpcError(rpc.StatusCode.UNAUTHENTICATED, "no token"))], kept)
+
+
+async def test_a_worker_that_never_answers_is_not_waited_for(kept, autojump_clock):
+    class Silent(Worker):
+        async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
+            await trio.sleep_forever()
+
+    progress = await run_trials(plan(timeout=5), [Silent(GOOD)], kept, retries=0)
+    assert "no answer" in progress.given_up["t0"]
+    assert trio.current_time() >= 5
+
+
+async def test_a_run_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "results.jsonl"
+    with open_results(path) as results:
+        await run_trials(plan(3), [Worker(GOOD)], results)
+    with path.open("a") as file:
+        file.write('{"id": "t3", "dig')  # its process was killed while it wrote
+    second = Worker(GOOD)
+    with open_results(path) as results:
+        await run_trials(plan(5), [second], results)
+    assert sorted(name for name, *_ in second.ran) == ["t3", "t4"]
+    assert sorted(json.loads(line)["id"] for line in path.read_text().splitlines()) == [f"t{n}" for n in range(5)]
+
+
+async def test_results_of_other_trials_are_not_taken_for_these(tmp_path):
+    with open_results(tmp_path / "r") as results:
+        await run_trials(plan(), [Worker(GOOD)], results)
+        with pytest.raises(CannotKeep, match="trial 't0', which was another one"):
+            await run_trials(plan(variables={"t": 1}), [Worker(GOOD)], results)
+
+
+def test_a_file_that_is_no_results_is_left_as_it_is(tmp_path):
+    (tmp_path / "r").write_text('{"inputs": {}}\n')
+    with pytest.raises(CannotKeep, match="line 1: this is no result"), open_results(tmp_path / "r"):
+        pass
+    assert (tmp_path / "r").read_text() == '{"inputs": {}}\n'
+
+
+def test_two_runs_do_not_share_a_file(tmp_path):
+    with open_results(tmp_path / "r"), pytest.raises(CannotKeep, match="another run"), open_results(tmp_path / "r"):
+        pass
+
+
+# ---- scores and tables ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected", "score"),
+    [
+        ("exact_match", {"answer": " four"}, 1.0),
+        ("exact_match", {"answer": "Four"}, 0.0),
+        ("exact_match", {"missing": "four"}, 0.0),
+        ("contains", {"answer": "OU"}, 1.0),
+        ("contains", {"answer": 4}, 0.0),
+        ("json:loads", {"answer": "four"}, None),
+    ],
+)
+async def test_a_success_is_scored_by_what_was_expected(kept, metric, expected, score):
+    await run_trials(plan(expected=expected), [Worker(GOOD)], kept, metric=metric_named(metric))
+    result = kept.by_id["t0"]
+    assert result["score"] == score
+    assert ("metric_error" in result) is (score is None)
+
+
+async def test_a_failure_scores_nothing(kept):
+    await run_trials(plan(expected={"answer": "4"}), [Worker(BROKEN)], kept, metric=metric_named("exact_match"))
+    assert kept.by_id["t0"]["score"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["exact", "nowhere.to_be:found", "json:nothing"])
+def test_an_unknown_metric_is_said(name):
+    with pytest.raises(UnknownMetric, match="metric"):
+        metric_named(name)
+
+
+async def test_the_summary_is_by_configuration_the_best_first_and_the_table_has_it_all(kept, tmp_path):
+    planned = plan(2, sweep={"t": [0, 1]}, expected={"answer": "four"})
+    answers = {0: GOOD, 1: BROKEN}
+
+    class Both(Worker):
+        async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
+            await trio.lowlevel.checkpoint()
+            return answers[trial.variables["t"]]
+
+    await run_trials(planned, [Both(GOOD)], kept, metric=metric_named("exact_match"))
+    best, worst = summarized(kept.by_id.values())
+    assert (best.configuration, best.score, best.kinds, best.trials) == ({"t": 0}, 1.0, {"OK": 2}, 2)
+    assert (best.tokens, best.cost_usd, best.cost_known, best.p99_ms) == (10, 1.0, True, 20.0)
+    assert (worst.score, worst.kinds) == (0.0, {"PROGRAM_ERROR": 2})
+    export(kept.by_id.values(), tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows].count("OK") == 2
+    assert {row["variable.t"] for row in rows} == {"0", "1"}
+    assert rows[0]["expected.answer"] == "four"
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def command(directory, *arguments):
+    whole = [sys.executable, "-m", "dspex_trio", "run", "trials.jsonl", "--load", "runs_programs", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(
+        whole, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+SHOUT = {"program": {"python_class": "runs.Shout", "config_space": {"mark": "mark"}}, "sweep": {"mark": ["!", "?"]}}
+
+
+def test_a_file_is_run_in_this_process_and_summed_up(tmp_path):
+    trials = lines(SHOUT, {"id": "a", "inputs": {"question": "hm"}, "expected": {"answer": "HM?"}})
+    (tmp_path / "trials.jsonl").write_text("\n".join(trials))
+    done = command(tmp_path, "--metric", "exact_match", "--export", "out.csv")
+    output, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    table = [line.split() for line in output.splitlines()]
+    assert table[1][:4] == ['mark="?"', "1", "1", "1.000"]
+    assert table[2][:4] == ['mark="!"', "1", "1", "0.000"]
+    assert len((tmp_path / "trials.jsonl.results.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+
+
+def test_a_run_that_is_killed_and_started_again_gives_every_trial_one_result(tmp_path):
+    count = 250
+    trials = lines(
+        {"program": {"python_class": "runs.Shout"}}, *({"inputs": {"question": str(n)}} for n in range(count))
+    )
+    (tmp_path / "trials.jsonl").write_text("\n".join(trials))
+    first = command(tmp_path)
+    assert first.stdout.readline() == "a hundred\n"
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    kept = (tmp_path / "trials.jsonl.results.jsonl").read_bytes().count(b"\n")
+    second = command(tmp_path)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    assert f"{kept} of {count} trials have a result" in errors
+    results = [json.loads(line) for line in (tmp_path / "trials.jsonl.results.jsonl").read_text().splitlines()]
+    assert sorted(int(result["id"]) for result in results) == list(range(2, count + 2))
+    assert all(result["outcome"]["success"]["prediction"] for result in results)
+    assert 0 < kept < count
+
+
+def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(tmp_path):
+    (tmp_path / "trials.jsonl").write_text(
+        "\n".join(lines({"program": {"python_class": "runs.Shout"}}, {"id": "a", "inputs": {"question": "?"}}))
+    )
+    done = command(tmp_path, "--worker", "127.0.0.1:1", "--retries", "0")
+    _, errors = done.communicate(timeout=120)
+    assert done.returncode == 1
+    assert "did not end" in errors
