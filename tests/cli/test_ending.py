@@ -154,7 +154,7 @@ async def test_the_end_of_standard_input_ends_it_when_asked_to(start):
     await serving(command)
     await command.process.stdin.aclose()
     assert await command.ends() == 0, command.told
-    assert "SIGTERM: shutting down" in command.told
+    assert "standard input ended: shutting down" in command.told
 
 
 async def test_standard_input_means_nothing_otherwise(start):
@@ -164,3 +164,12 @@ async def test_standard_input_means_nothing_otherwise(start):
     os.kill(command.process.pid, 0)
     command.process.send_signal(signal.SIGINT)
     assert await command.ends() == 0
+
+
+async def test_the_end_of_standard_input_is_no_second_signal(start):
+    """What stops a worker closes its pipes too: that must not cut the grace of a running trial short."""
+    command = await start("store", "--end-with-stdin")
+    await serving(command)
+    command.process.send_signal(signal.SIGTERM)
+    await command.process.stdin.aclose()
+    assert await command.ends() == 0, command.told

@@ -10,6 +10,7 @@ import sys
 import threading
 from _thread import start_new_thread
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -48,13 +49,15 @@ class Ending:
     def __init__(self, grace: float, *, with_stdin: bool = False) -> None:
         self.stopping: Final = trio.Event()
         self.grace: Final = grace
+        self.last: Callable[[], object] = lambda: None
+        """Called before the process is ended by force; must not hang."""
         self._token: trio.lowlevel.TrioToken | None = None
-        self._asked = False
+        self._asked = self._signals = False
         self._code = EXIT_NOT_IN_TIME
         for number in END_SIGNALS:
             signal.signal(number, self._signalled)
         if with_stdin:
-            start_new_thread(_end_with_stdin, ())
+            start_new_thread(self._end_with_stdin, ())
 
     def serving(self) -> None:
         """Something is served from now on; call it in the Trio thread."""
@@ -78,20 +81,32 @@ class Ending:
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
+        if self._signals:
+            self._exit(f"second signal ({name}): ended at once", 128 + number)
+        self._signals = True
+        self.end(name)
+
+    def end(self, why: str) -> None:
+        """End as on a first signal; nothing happens where the end has begun. For any thread, and signal handlers."""
         if self._token is None:
-            _exit(f"{name}: ended before anything was served", EXIT_OK)
+            self._exit(f"{why}: ended before anything was served", EXIT_OK)
         if self._asked:
-            _exit(f"second signal ({name}): ended at once", 128 + number)
+            return
         self._asked = True
         self._bound(self.grace)
         try:
-            self._token.run_sync_soon(self._stop, name)  # where the log may be written
+            self._token.run_sync_soon(self._stop, why)  # where the log may be written
         except trio.RunFinishedError:  # it has just ended by itself
             return
 
-    def _stop(self, name: str) -> None:
-        logger.info("%s: shutting down", name)
+    def _stop(self, why: str) -> None:
+        logger.info("%s: shutting down", why)
         self.stopping.set()
+
+    def _end_with_stdin(self) -> None:
+        while os.read(0, 4096):
+            pass
+        self.end("standard input ended")
 
     def _bound(self, grace: float) -> None:
         """End the process after the grace, however much of it still hangs. Takes no lock: signals come anywhere."""
@@ -103,18 +118,13 @@ class Ending:
         threading.Event().wait(seconds)
         if self._code == EXIT_NOT_IN_TIME:
             faulthandler.dump_traceback(all_threads=True)
-            _exit("the end took longer than the grace; all threads' stacks stand above", self._code)
+            self._exit("the end took longer than the grace; all threads' stacks stand above", self._code)
         others = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
-        _exit(f"threads kept the process from ending and were left: {', '.join(others)}", self._code)
+        self._exit(f"threads kept the process from ending and were left: {', '.join(others)}", self._code)
 
-
-def _exit(message: str, code: int) -> NoReturn:
-    """Leave now, from wherever this is: nothing is flushed or run that could hang."""
-    os.write(2, f"dspex-trio: {message}\n".encode())
-    os._exit(code)
-
-
-def _end_with_stdin() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    def _exit(self, message: str, code: int) -> NoReturn:
+        """Leave now, from wherever this is: nothing is flushed or run that could hang."""
+        with suppress(OSError):  # whoever read it may be gone, which is why this ends
+            os.write(2, f"dspex-trio: {message}\n".encode())
+        self.last()
+        os._exit(code)
