@@ -103,7 +103,7 @@ def worker(
     set_up_logging(known, [*secrets_in(settings.lm_args), settings.token or ""])
     if flags := [each.partition("=")[0] for each in others if each.startswith("-")]:
         logger.info("arguments that mean nothing here are ignored: %s", ", ".join(flags))
-    ending = Ending(settings.grace_seconds, with_stdin=bool(pool.run_id) and stdin_is_held())
+    ending = Ending(settings.seconds_to_end(pool), with_stdin=bool(pool.run_id) and stdin_is_held())
     from dspex_trio.cli.worker_process import check_health, prepare, work
 
     try:
@@ -113,5 +113,5 @@ def worker(
             return
     except StartupError as error:
         raise click.ClickException(str(error)) from None
-    prepare(pool)
+    prepare(pool, ending)
     run(ending, partial(work, settings, pool))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from functools import partial
 
@@ -35,7 +34,7 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
     def lost() -> None:
         nonlocal gone
         gone = True
-        signal.raise_signal(signal.SIGTERM)
+        ending.end("Elixir is gone")
 
     def ready(port: int) -> None:
         ending.serving()
@@ -80,9 +79,10 @@ def check_health(settings: Settings) -> None:
         raise StartupError(str(first_error(group))) from None
 
 
-def prepare(pool: Pool) -> None:
+def prepare(pool: Pool, ending: Ending) -> None:
     """Make this process one that a pool can kill, and that ends when the pool does."""
     if pool.own_group:
         guards.lead_group()
+    ending.last = guards.kill_group
     if pool.run_id:
-        guards.end_with_parent()
+        guards.end_with_parent(partial(ending.end, "the parent ended"))

@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,11 +31,13 @@ def lead_group() -> None:
         logger.debug("this process leads a group already")  # as OTP 25 starts it
 
 
-def end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the parent ends (Linux). Call it in the main thread."""
+def end_with_parent(end: Callable[[], None]) -> None:
+    """Have `end` called, as a signal handler, when the parent ends (Linux). Call it in the main thread."""
     if not sys.platform.startswith("linux"):
         return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+    # Not SIGTERM: what comes from the parent's end must not count as a second one of somebody's.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: end())
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP) != 0:
         logger.debug("prctl(PR_SET_PDEATHSIG): %s", os.strerror(ctypes.get_errno()))
 
 

@@ -13,6 +13,10 @@ from dspex_trio.snakepit.pool import Pool
 OLD_POOLS_GRACE: Final = 1.0
 """The default grace with a pool that names no ready file: such a one (snakepit 0.4) kills after two seconds."""
 
+REST: Final = 1.0
+OLD_POOLS_REST: Final = 0.4
+"""Seconds that are left for the end of the process after the grace, before the half second in which it is forced."""
+
 _ADDRESS: Final = re.compile(r".+:\d+")
 
 
@@ -24,6 +28,14 @@ class WorkerSettings(Settings):
     grace_seconds: float = Field(
         default=4.0, ge=0, description="How long running trials may go on after SIGTERM or SIGINT, in seconds."
     )
+
+    def seconds_to_end(self, pool: Pool) -> float:
+        """How long everything may take after SIGTERM: the grace, and what such a pool leaves for the rest.
+
+        Replies, connections and the interpreter's own end need their time too, on a machine where all of a pool's
+        workers end at once.
+        """
+        return self.grace_seconds + (0.0 if not pool.run_id else REST if pool.ready_file else OLD_POOLS_REST)
 
     def for_pool(self, pool: Pool) -> Self:
         """The settings as they are with this pool, where the operator did not say otherwise.
