@@ -17,11 +17,14 @@ from dspy.utils import DummyLM
 
 from dspex_trio.model import Interrupt, TrialOptions
 from dspex_trio.programs.endings import ENDED
+from dspex_trio.programs.prices import ModelInfo
 from dspex_trio.programs.private import (
     Cache,
     UnsupportedDspy,
     base_lm,
+    capabilities,
     check_names,
+    costs,
     dspy_settings,
     execution,
     is_parallel_worker,
@@ -205,6 +208,8 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
             _replace(stack, dspy_settings, _OWNER, threading.get_ident())
         _replace(stack, parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm))
+        for module in (costs, capabilities):
+            _replace(stack, module, "model_info", ModelInfo(module.model_info))
         for owner, name, watched in (*_WATCHED, *ENDED):
             _replace(stack, owner, name, watched(vars(owner)[name]))
         cache = SaltedCache(

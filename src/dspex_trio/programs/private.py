@@ -22,7 +22,7 @@ try:
     from dspy._vendor.lm15.result import StreamAccumulator
     from dspy._vendor.lm15.serde import response_to_dict
     from dspy.adapters.types import tool as tool_module
-    from dspy.clients import base_lm, execution
+    from dspy.clients import base_lm, capabilities, costs, execution, model_metadata
     from dspy.clients.backend_selection import select_backend
     from dspy.clients.cache import Cache
     from dspy.clients.engines.lifecycle import closing_stream
@@ -53,13 +53,16 @@ __all__ = [
     "UnsupportedDspy",
     "UsageTracker",
     "base_lm",
+    "capabilities",
     "check_names",
     "checked_stream",
     "closing_stream",
+    "costs",
     "dspy_settings",
     "execution",
     "is_parallel_worker",
     "lm_module",
+    "model_metadata",
     "parallelizer",
     "response_to_dict",
     "select_backend",
@@ -88,6 +91,9 @@ def check_names() -> None:
         (dspy.Predict("a -> b"), "stage"),
         (Cache, "cache_key"),
         (parallelizer, "tqdm"),
+        (costs, "model_info"),
+        (capabilities, "model_info"),
+        (model_metadata, "_data"),
         (UsageTracker, "add_usage"),
         (execution, "_attempt"),
         (lm_module, "_get_stream_completion_fn"),
