@@ -11,6 +11,7 @@ from dspex_trio import rpc
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloRequest
 from .greeter import Greeter, greeting, serving, serving_tcp
+from .raw import fields, raw_client
 
 
 async def test_a_call_that_its_caller_gives_up_is_cancelled_at_once():
@@ -126,6 +127,33 @@ async def test_a_disconnect_cancels_every_handler_of_the_connection():
 async def _failing(stub):
     with pytest.raises(rpc.RpcError):
         await stub.SayHello(HelloRequest(name="forever"))
+
+
+async def test_the_calls_of_a_client_that_leaves_do_not_all_end_in_one_turn():
+    """A thousand handlers that clean up at once would hold up everybody else for as long."""
+    turn, ended = 0, []
+
+    class Counted(Greeter):
+        def end(self, how):
+            ended.append(turn)
+            super().end(how)
+
+    async def count():
+        nonlocal turn
+        while True:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+
+    greeter = Counted()
+    async with serving(greeter) as connect, trio.open_nursery() as nursery:
+        async with raw_client(connect) as client:
+            for number in range(200):
+                await client.send(client.headers(2 * number + 1, fields("/greeting.Greeter/Chat")))
+            await wait_all_tasks_blocked()
+            nursery.start_soon(count)
+        await greeter.ending(200)
+        nursery.cancel_scope.cancel()
+    assert max(ended.count(one) for one in ended) < 70
 
 
 async def test_cancelling_the_server_gives_unavailable_to_calls_that_run(autojump_clock):

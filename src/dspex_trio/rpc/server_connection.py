@@ -44,6 +44,7 @@ _LEAST_MARGIN: Final = 0.001  # unless that is more than half of the call's time
 # earlier reset for a cancellation by us; most of them have reset the stream themselves by then.
 _RESET_DELAY: Final = 0.005
 _MAX_PING_STRIKES: Final = 3
+_ABANDONED_PER_TURN: Final = 32
 _DRAIN_PING: Final = b"draining"
 # How long a client may take to answer the ping between the two GOAWAYs before the second is sent regardless.
 _ROUND_TRIP: Final = 1.0
@@ -147,10 +148,15 @@ class ServerConnection(Connection[ServerEngine]):
                 self.drain(self._grace)
             with self._reading:
                 await self.read()
-            # Nobody is there to be answered: the client left, or a drain has seen the last call end.
-            for call in self._live.values():
-                call.abandon()
+            await self._abandon_calls()
             self._calls.cancel_scope.cancel()
+
+    async def _abandon_calls(self) -> None:
+        """Nobody is there to be answered: the client left, or a drain has seen the last call end."""
+        for number, call in enumerate(tuple(self._live.values()), start=1):
+            call.abandon()
+            if number % _ABANDONED_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()  # a thousand handlers that clean up at once would hold up everybody
 
     def on_broken(self) -> None:
         """The client cannot be written to: it is gone."""

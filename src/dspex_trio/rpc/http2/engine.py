@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import h2.events
-from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
-from dspex_trio.rpc.http2.buckets import TokenBucket
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
@@ -22,17 +20,7 @@ from dspex_trio.rpc.http2.events import (
     StreamReset,
     WindowOpened,
 )
-from dspex_trio.rpc.http2.h2_control import (
-    ACK,
-    CONTINUATION,
-    DATA,
-    END_STREAM,
-    PADDED,
-    PING,
-    RST_STREAM,
-    SETTINGS,
-    WINDOW_UPDATE,
-)
+from dspex_trio.rpc.http2.floods import FloodControl
 from dspex_trio.rpc.http2.h2_frames import FramedH2Connection
 from dspex_trio.rpc.http2.header_codec import Field, header_list_size, literal
 from dspex_trio.rpc.http2.headers import encode_metadata
@@ -43,16 +31,10 @@ from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.status import Status, StatusCode
 
 _DEFAULT_WINDOW: Final = 65_535  # of a connection, until it is enlarged (RFC 9113, 6.9.2)
-# What a peer may send for free per frame of ours that carries data: it has to open both windows now and then, and
-# gRPC's clients measure the round trip with a ping when data arrives.
-_UPDATES_PER_DATA: Final = 4
 # What an unread message costs besides its bytes: empty ones would be free otherwise.
 _MESSAGE_OVERHEAD: Final = 100
-_MAX_CREDIT: Final = 4000
 # What the fields of the protocol itself take, about, of the header list that a peer allows.
 _OWN_HEADERS: Final = 400
-# What one SETTINGS counts for: it may change the window of every call. gRPC's clients do that as data arrives, too.
-_SETTINGS_COST: Final = 10
 
 
 @dataclass(slots=True)
@@ -101,10 +83,7 @@ class H2Engine:
         self._now = 0.0
         self._buffered = 0  # bytes of messages, whole and unfinished, that no reader has taken
         self._connection_owed = 0
-        self._free_updates = self._free_resets = 0
-        self._free_ping = True
-        self._pings = 0  # of ours that were not answered
-        self._control = TokenBucket(limits.control_burst, limits.control_rate)
+        self._floods = FloodControl(limits)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(max(limits.connection_window - _DEFAULT_WINDOW, 1))
 
@@ -151,7 +130,7 @@ class H2Engine:
 
     def ping(self, data: bytes) -> None:
         """Queue a PING of eight bytes; a PingAnswered event carries them back."""
-        self._pings += 1
+        self._floods.sent_ping()
         self._h2.ping(data)
 
     def goaway(self, last_stream_id: int = MAX_STREAM_ID, error_code: int = 0, debug: bytes = b"") -> None:
@@ -189,8 +168,7 @@ class H2Engine:
     def send_data(self, stream_id: int, data: bytes | memoryview, *, end: bool = False) -> None:
         """Queue data, in as many frames as it takes; it must be `sendable`."""
         self._h2.send_payload(stream_id, data, end_stream=end)
-        self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
-        self._free_ping = True
+        self._floods.sent_data()
         if end:
             self._ended_here(self._streams[stream_id])
 
@@ -266,11 +244,6 @@ class H2Engine:
             # A message that may not fit the window has to be let in before it can be taken as a whole.
             self._give_back(state, state.reader.take_flow())
 
-    def _credit_call(self) -> None:
-        """A call explains window updates, and that it may be reset after its end."""
-        self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
-        self._free_resets = min(self._free_resets + 1, _MAX_CREDIT)
-
     def _block(self, again: tuple[Field, ...], once: Iterable[Field] = ()) -> bytes:
         """A header block: of fields that come again and again, and of some that will not."""
         block: bytes = self._h2.encoder.encode_again(again)
@@ -303,30 +276,7 @@ class H2Engine:
             self._events.append(StreamReset(event.stream_id, int(event.error_code)))
 
     def _count_frame(self, kind: int, flags: int, payload: bytes) -> None:
-        """Let through what work of ours explains, and a trickle of the rest; end connections that send more."""
-        cost = self._unexplained(kind, flags, payload)
-        if cost and not self._control.take(self._now, cost):
-            raise calm("too many frames that carry nothing")
-
-    def _unexplained(self, kind: int, flags: int, payload: bytes) -> int:
-        """How many tokens a frame costs; those that calls and their data bring about are free."""
-        cost = _SETTINGS_COST if kind == SETTINGS else 1
-        if kind == DATA:
-            padding = payload[0] + 1 if flags & PADDED and payload else 0
-            return 0 if len(payload) > padding or flags & END_STREAM else cost
-        if kind in {WINDOW_UPDATE, SETTINGS} and self._free_updates >= cost:
-            self._free_updates -= cost
-            return 0
-        if kind == RST_STREAM and self._free_resets:
-            self._free_resets -= 1
-            return 0
-        if kind == PING and flags & ACK and self._pings:
-            self._pings -= 1
-            return 0
-        if kind == PING and not flags & ACK and self._free_ping:
-            self._free_ping = False
-            return 0
-        return 0 if kind == CONTINUATION else cost  # a header block has limits of its own
+        self._floods.count(kind, flags, payload, self._now)
 
     dispatch: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
         h2.events.DataReceived: _data_received,
@@ -337,10 +287,3 @@ class H2Engine:
         h2.events.ConnectionTerminated: _goaway_received,
         h2.events.StreamReset: _stream_reset,
     }
-
-
-def calm(message: str) -> ProtocolError:
-    """An error that ends a connection with ENHANCE_YOUR_CALM."""
-    error = ProtocolError(message)
-    error.error_code = ErrorCodes.ENHANCE_YOUR_CALM
-    return error

@@ -10,13 +10,14 @@ import h2.events
 from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.http2.buckets import TokenBucket
-from dspex_trio.rpc.http2.engine import H2Engine, StreamState, calm
+from dspex_trio.rpc.http2.engine import H2Engine, StreamState
 from dspex_trio.rpc.http2.events import (
     Event,
     RequestEnded,
     RequestStarted,
     StreamFailed,
 )
+from dspex_trio.rpc.http2.floods import calm
 from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size
 from dspex_trio.rpc.http2.headers import (
     MalformedHeaders,
@@ -81,7 +82,7 @@ class H2ServerEngine(H2Engine):
             code, *once = encode_status(_shortened(status))
         block = self._block((*fields, code), once)
         self._h2.send_block(state.stream_id, block, end_stream=True)
-        self._free_ping = True
+        self._floods.sent_headers()
         # The response is complete: if the client has not ended its request, the rest is of no use (RFC 9113, 8.1).
         self.reset(state.stream_id, ErrorCodes.NO_ERROR)
 
@@ -92,7 +93,7 @@ class H2ServerEngine(H2Engine):
     def _request_received(self, event: Any) -> None:
         state = StreamState(event.stream_id, batch=self._batch)
         self._streams[event.stream_id] = state
-        self._credit_call()
+        self._floods.call_began()
         try:
             head, state.content_length = event.headers.parsed or self._parse(event.headers)
         except MalformedHeaders:
