@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -17,6 +18,10 @@ from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_ty
 
 _SENT_TOGETHER: Final = 8
 """How many calls of one read leave in one packet."""
+
+# What snakepit 0.13 answers to a call of a tool in a session that it does not have, and what ours does. A tool's own
+# failure, or one that is missing, may speak of sessions too.
+_NO_SESSION: Final = re.compile(r"(session_)?not_found$|Session not found")
 
 
 class VariableReader:
@@ -149,8 +154,9 @@ class VariableReader:
         )
         reply = await self._store.ExecuteElixirTool(request)
         if not reply.success:
-            if "session" in reply.error_message.lower() and "not" in reply.error_message.lower():
-                raise VariableNotFound(f"{reply.error_message} (Elixir tool {tool!r})")
+            if _NO_SESSION.match(reply.error_message):
+                text = f"session {session_id!r} is not in the store: {reply.error_message} (Elixir tool {tool!r})"
+                raise VariableNotFound(text)
             raise StoreUnavailable(
                 f"the Elixir tool {tool!r}, which reads the variables, failed: {reply.error_message}"
             )
