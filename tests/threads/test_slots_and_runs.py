@@ -170,3 +170,16 @@ async def test_an_abandoned_thread_is_told_about_when_it_ends():
         lock.release()
         await slots.acquire()
     assert late == [job]
+
+
+async def test_a_thread_that_ends_in_the_very_turn_of_its_cancel_is_not_taken_for_stuck(threads):
+    """It could not be told any more, and nobody would ever say that it has ended."""
+    token, slots = trio.lowlevel.current_trio_token(), Slots(1)
+    for _ in range(50):
+        job, slot = Job(), slots.acquire_nowait()
+        with trio.CancelScope() as scope:
+            await threads.run(token.run_sync_soon, scope.cancel, job=job, slot=slot)
+            await trio.lowlevel.checkpoint()
+        slot.release()
+        assert job.details().get("stuck", "false") == "false"
+        assert slots.free == 1

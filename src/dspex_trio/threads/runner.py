@@ -118,6 +118,8 @@ class Threads:
             await run.done.wait()
         except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
             job.cancel()
+            if run.done.is_set():  # it ended in the same turn of the loop, and could not be told any more
+                job.ended(None)
             with trio.CancelScope(deadline=trio.current_time() + self._patience(), shield=True):
                 await self._climb(run)
             if not run.over():
