@@ -59,6 +59,14 @@ soak-rpc *arguments: (_venv "dev")
 stress-store *arguments: (_venv "dev")
     @{{bin}}/python tools/stress_store.py "$@"
 
+# Cancel a third of 100,000 jobs in threads at random times, and look for what reached another one or stayed behind
+stress-threads *arguments: (_venv "dev")
+    @{{bin}}/python tools/stress_threads.py "$@"
+
+# The same with whole trials: --trials, --at-once, --seed
+stress-trials *arguments: (_venv "dev")
+    @{{bin}}/python tools/stress_trials.py "$@"
+
 # Check format, lint, types, layers, async rules and that generated code is current
 check: (_venv "dev")
     {{bin}}/ruff format --check --quiet

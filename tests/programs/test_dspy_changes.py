@@ -1,5 +1,6 @@
 """What an open runtime changes in DSPy, and that nothing of it stays."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dspex_trio.programs import (
     open_programs,
     private,
 )
+from dspex_trio.programs.parsing import one_at_a_time
 from dspex_trio.programs.private import base_lm, parallelizer
 
 from .fakes import Interrupt, Trial, answers
@@ -107,6 +109,38 @@ def test_the_cache_on_disk_is_there_only_when_asked_for(tmp_path, monkeypatch, w
     with open_programs(ProgramSettings(disk_cache=wanted)):
         assert dspy.cache.enable_disk_cache is wanted
     assert (tmp_path / "cache").exists() is wanted
+
+
+def test_source_is_parsed_one_at_a_time_where_python_fails_at_more():
+    """Now and then a trial would fail of another one's parsing, on Python before 3.11.8."""
+    before = ast.parse
+    with open_programs(ProgramSettings()):
+        assert (ast.parse is not before) == (sys.version_info < (3, 11, 8))
+        assert ast.literal_eval("[1]") == [1]
+    assert ast.parse is before
+
+
+def test_no_second_thread_parses_while_one_does():
+    inside, most, begun = [], [], threading.Barrier(4)
+
+    def original(text):
+        inside.append(text)
+        most.append(len(inside))
+        inside.remove(text)
+
+    parse = one_at_a_time(original)
+
+    def work():
+        begun.wait(10)
+        for _ in range(200):
+            parse(object())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert most == [1] * 800
 
 
 def test_an_error_while_opening_leaves_nothing_behind(monkeypatch):

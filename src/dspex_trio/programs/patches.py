@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import os
@@ -17,6 +18,7 @@ from dspy.utils import DummyLM
 
 from dspex_trio.model import Interrupt, TrialOptions
 from dspex_trio.programs.endings import ENDED
+from dspex_trio.programs.parsing import FAILS_AT_ONCE, one_at_a_time
 from dspex_trio.programs.prices import ModelInfo
 from dspex_trio.programs.private import (
     Cache,
@@ -203,6 +205,8 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
         if _LOCAL_PRICES not in os.environ:
             os.environ[_LOCAL_PRICES] = "True"
             stack.callback(os.environ.pop, _LOCAL_PRICES, None)
+        if FAILS_AT_ONCE:
+            _replace(stack, ast, "parse", one_at_a_time(ast.parse))
         _replace(stack, base_lm, "GLOBAL_HISTORY", _NoHistory())
         if vars(dspy_settings)[_OWNER] is None:
             # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
