@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from dspex_trio.errors import VariableNotFound
 from dspex_trio.service.store import SessionStore, in_process_stub
 from dspex_trio.sessions import CannotPersist, MemoryStore, Sessions
 from dspex_trio.sessions.journal import Journal, open_persistent
@@ -112,6 +113,8 @@ async def test_nobody_is_told_of_a_write_that_is_not_on_the_disk(path):
         memory.initialize("s")
         memory.register("s", "t", "float", 1)
         memory.register("s", "u", "float", 1)
+        memory.register("s", "gone", "float", 1)
+        memory.delete("s", "gone")
         told = []
 
         async def tell(call):
@@ -121,16 +124,22 @@ async def test_nobody_is_told_of_a_write_that_is_not_on_the_disk(path):
             async with session.watch() as changes:
                 told.append((await anext(changes)).kind)
 
+        async def miss():
+            with pytest.raises(VariableNotFound):
+                await session.set("gone", 1)
+            told.append("not there")
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.run)
             async with trio.open_nursery() as callers:
                 for call in (session.set("t", 2), session.get("t"), session.list(), session.delete("u")):
                     callers.start_soon(tell, call)
                 callers.start_soon(watch)
+                callers.start_soon(miss)
                 await wait_all_tasks_blocked()
                 assert told == []
                 disk.set()
-            assert len(told) == 5
+            assert len(told) == 6
             nursery.cancel_scope.cancel()
 
 

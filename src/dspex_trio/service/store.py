@@ -6,8 +6,7 @@ The tools of workers, and telemetry, are UNIMPLEMENTED here.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import trio
@@ -18,12 +17,13 @@ from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.redaction import Redactor
+from dspex_trio.service.answering import Answer, as_status, at_once
 from dspex_trio.service.elixir_tools import StandIns
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.stored_messages import StoredMessages, timestamp
 from dspex_trio.service.watching import Watch
 from dspex_trio.sessions import MemoryStore
-from dspex_trio.sessions.records import Conflict, Exists, Full, NotStored, Refused, StoreError
+from dspex_trio.sessions.records import NotStored, Refused, StoreError
 from dspex_trio.values import plain, type_name
 from dspex_trio.wire import (
     decode_constraints,
@@ -35,20 +35,7 @@ from dspex_trio.wire import (
 
 __all__ = ["SessionStore", "in_process_stub"]
 
-_STATUSES: Final[dict[type[StoreError], rpc.StatusCode]] = {
-    NotStored: rpc.StatusCode.NOT_FOUND,
-    Refused: rpc.StatusCode.INVALID_ARGUMENT,
-    Exists: rpc.StatusCode.ALREADY_EXISTS,
-    Conflict: rpc.StatusCode.ABORTED,
-    Full: rpc.StatusCode.RESOURCE_EXHAUSTED,
-}
-
-
 _REDACT_SHAPES: Final = Redactor()
-
-
-async def _at_once() -> None:
-    """There is nothing to wait for."""
 
 
 class SessionStore(BridgeServiceServicer):
@@ -65,12 +52,13 @@ class SessionStore(BridgeServiceServicer):
         self,
         memory: MemoryStore,
         *,
-        settled: Callable[[], Awaitable[None]] = _at_once,
+        settled: Callable[[], Awaitable[None]] = at_once,
         tools: StandIns | None = None,
         redact: Callable[[str], str] = _REDACT_SHAPES,
     ) -> None:
         self._memory = memory
         self._settled = settled
+        self._answer = Answer(settled)
         self._tools = tools
         self._redact = redact
         self._messages = StoredMessages()
@@ -90,11 +78,10 @@ class SessionStore(BridgeServiceServicer):
 
         `config.cache_ttl_seconds`, where it is not 0, is how long the session lives when nobody uses it.
         """
-        with _told_as_status():
+        async with self._answer:
             self._memory.initialize(
                 request.session_id, request.metadata, idle_seconds=max(request.config.cache_ttl_seconds, 0)
             )
-        await self._settled()
         return bridge_pb2.InitializeSessionResponse(success=True)
 
     async def CleanupSession(  # noqa: N802
@@ -103,8 +90,8 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.CleanupSessionResponse:
         """Remove a session; one that does not exist is no error."""
-        cleaned = self._memory.cleanup(request.session_id)
-        await self._settled()
+        async with self._answer:
+            cleaned = self._memory.cleanup(request.session_id)
         return bridge_pb2.CleanupSessionResponse(success=True, resources_cleaned=cleaned)
 
     async def GetSession(  # noqa: N802
@@ -113,13 +100,12 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.GetSessionResponse:
         """Describe a session."""
-        with _told_as_status():
+        async with self._answer:
             session = self._memory.session(request.session_id)
-        reply = bridge_pb2.GetSessionResponse(
-            session_id=session.session_id, metadata=session.metadata, created_at=timestamp(session.created_at)
+            metadata = session.metadata  # replaced when it changes, and never changed
+        return bridge_pb2.GetSessionResponse(
+            session_id=session.session_id, metadata=metadata, created_at=timestamp(session.created_at)
         )
-        await self._settled()
-        return reply
 
     async def Heartbeat(  # noqa: N802
         self,
@@ -133,6 +119,7 @@ class SessionStore(BridgeServiceServicer):
             valid = False
         else:
             valid = True
+        await self._settled()
         return bridge_pb2.HeartbeatResponse(server_time=timestamp(time.time()), session_valid=valid)
 
     # ---- variables
@@ -143,7 +130,7 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.RegisterVariableResponse:
         """Add a variable."""
-        with _told_as_status():
+        async with self._answer:
             record = self._memory.register(
                 request.session_id,
                 request.name,
@@ -152,7 +139,6 @@ class SessionStore(BridgeServiceServicer):
                 constraints=_constraints(request.constraints_json),
                 metadata=request.metadata,
             )
-        await self._settled()
         return bridge_pb2.RegisterVariableResponse(success=True, variable_id=record.variable.id)
 
     async def GetVariable(  # noqa: N802
@@ -161,9 +147,8 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.GetVariableResponse:
         """Read one variable, by name or id."""
-        with _told_as_status():
+        async with self._answer:
             record = self._memory.get(request.session_id, request.variable_identifier)
-        await self._settled()
         return bridge_pb2.GetVariableResponse(variable=self._messages.variable(record))
 
     async def GetVariables(  # noqa: N802
@@ -172,10 +157,9 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.BatchGetVariablesResponse:
         """Read several variables as of one moment; those that are not there are named."""
-        with _told_as_status():
+        async with self._answer:
             self._check_number(request.variable_identifiers)
             found = self._memory.get_many(request.session_id, request.variable_identifiers)
-        await self._settled()
         reply = bridge_pb2.BatchGetVariablesResponse()
         for identifier, record in found.items():
             if record is None:
@@ -190,9 +174,8 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.ListVariablesResponse:
         """Read the variables whose names match, in the order in which they were registered."""
-        with _told_as_status():
+        async with self._answer:
             records = self._memory.list(request.session_id, request.pattern)
-        await self._settled()
         return bridge_pb2.ListVariablesResponse(variables=map(self._messages.variable, records))
 
     async def SetVariable(  # noqa: N802
@@ -201,7 +184,7 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.SetVariableResponse:
         """Give a variable its next value; another version than expected is ABORTED."""
-        with _told_as_status():
+        async with self._answer:
             kind = self._memory.get(request.session_id, request.variable_identifier).variable.type
             record = self._memory.set(
                 request.session_id,
@@ -210,7 +193,6 @@ class SessionStore(BridgeServiceServicer):
                 expected_version=request.expected_version,
                 metadata=request.metadata,
             )
-        await self._settled()
         return bridge_pb2.SetVariableResponse(success=True, new_version=record.variable.version)
 
     async def SetVariables(  # noqa: N802
@@ -219,7 +201,7 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.BatchSetVariablesResponse:
         """Set several variables; an atomic call sets all or none, and what is wrong is told for each."""
-        with _told_as_status():
+        async with self._answer:
             self._check_number(request.updates)
             known = self._memory.get_many(request.session_id, {*request.updates, *request.binary_updates})
             updates, errors = {}, {}
@@ -235,7 +217,6 @@ class SessionStore(BridgeServiceServicer):
             made, refused = self._memory.set_many(
                 request.session_id, updates, atomic=request.atomic, metadata=request.metadata
             )
-        await self._settled()
         return bridge_pb2.BatchSetVariablesResponse(
             success=not errors and not refused,
             errors=errors | refused,
@@ -248,9 +229,8 @@ class SessionStore(BridgeServiceServicer):
         call: rpc.Call,  # noqa: ARG002
     ) -> bridge_pb2.DeleteVariableResponse:
         """Remove a variable."""
-        with _told_as_status():
+        async with self._answer:
             self._memory.delete(request.session_id, request.variable_identifier)
-        await self._settled()
         return bridge_pb2.DeleteVariableResponse(success=True)
 
     async def WatchVariables(  # noqa: N802
@@ -262,9 +242,10 @@ class SessionStore(BridgeServiceServicer):
 
         A reader that is slower than the writers gets the last change of each variable; so no buffer grows.
         """
-        with _told_as_status():
-            self._check_number(request.variable_identifiers)
-            watch = Watch(self._memory, request)
+        try:
+            watch = self._watch(request)
+        except StoreError as error:
+            raise as_status(error) from error
         try:
             while True:
                 changes = watch.take()
@@ -276,6 +257,10 @@ class SessionStore(BridgeServiceServicer):
                 await watch.changed.wait()
         finally:
             watch.stop()
+
+    def _watch(self, request: bridge_pb2.WatchVariablesRequest) -> Watch:
+        self._check_number(request.variable_identifiers)
+        return Watch(self._memory, request)
 
     # ---- tools
 
@@ -323,14 +308,6 @@ class SessionStore(BridgeServiceServicer):
         most = self._memory.limits.max_variables
         if len(identifiers) > most:
             raise Refused(f"{len(identifiers)} variables are asked for at once; the limit is {most}")
-
-
-@contextmanager
-def _told_as_status() -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:
-        raise rpc.RpcError(_STATUSES[type(error)], str(error)) from error
 
 
 def _decoded(value: AnyMessage, binary: bytes, kind: str, metadata: Mapping[str, str]) -> object:
