@@ -59,6 +59,10 @@ soak-rpc *arguments: (_venv "dev")
 stress-store *arguments: (_venv "dev")
     @{{bin}}/python tools/stress_store.py "$@"
 
+# Soak a pool of snakepit workers: thousands of trials, heartbeats while trials compute, crashes, kill -9 of the BEAM
+soak-snakepit *arguments: (_venv "dev")
+    @{{bin}}/python -m tests.snakepit.soak "$@"
+
 # Cancel a third of 100,000 jobs in threads at random times, and look for what reached another one or stayed behind
 stress-threads *arguments: (_venv "dev")
     @{{bin}}/python tools/stress_threads.py "$@"

@@ -1,0 +1,109 @@
+"""Programs and tools that the worker under test loads."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import dspy
+
+import dspex_trio as dspex
+
+
+@dspex.register("Echo")
+class Echo(dspy.Module):
+    """Answers with the question.
+
+    Asks nobody.
+    """
+
+    def __init__(self, greeting: str = "hello"):
+        super().__init__()
+        self.greeting = greeting
+
+    def forward(self, question: str):
+        return dspy.Prediction(answer=f"{self.greeting}, {question}")
+
+
+@dspex.register("Raises")
+class Raises(dspy.Module):
+    def forward(self, question: str):
+        raise ValueError(f"cannot answer {question}")
+
+
+@dspex.register("Sleeps")
+class Sleeps(dspy.Module):
+    def forward(self, question: str):
+        threading.Event().wait(60)
+
+
+@dspex.register("GivesTooMuch")
+class GivesTooMuch(dspy.Module):
+    def forward(self, question: str):
+        return dspy.Prediction(answer="\0" * 4_000_000)  # six times as long in JSON
+
+
+@dspex.register("Crashes")
+class Crashes(dspy.Module):
+    def forward(self, question: str):
+        os._exit(9)
+
+
+@dspex.register("LeavesAProcess")
+class LeavesAProcess(dspy.Module):
+    """Starts a process that nobody waits for, and answers with its id."""
+
+    def forward(self, question: str):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        return dspy.Prediction(answer=child.pid)
+
+
+_WORDS = [str(number * 7919 % 100_003) for number in range(100_000)]
+_TEXT = json.dumps(_WORDS)
+BURNERS = {
+    "python": lambda: sum(number * number for number in range(20_000)),
+    "sort": lambda: sorted(_WORDS),
+    "json": lambda: json.loads(_TEXT),
+    "regex": lambda: re.findall(r"(\d+)9(\d*)", _TEXT),
+    "power": lambda: 7**200_000,
+}
+
+
+@dspex.register("Burns")
+class Burns(dspy.Module):
+    """Computes without a pause for a second, in Python or in C code that keeps the GIL."""
+
+    def forward(self, what: str, seconds: float = 1.0):
+        burn, ends = BURNERS[what], time.monotonic() + seconds
+        rounds = 0
+        while time.monotonic() < ends:
+            burn()
+            rounds += 1
+        return dspy.Prediction(rounds=rounds)
+
+
+@dspex.tool
+def add(a: int, b: int = 1) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@dspex.tool
+def fails(secret: str = "") -> str:
+    """Never works."""
+    raise LookupError(f"nothing found with sk-{'a' * 20}{secret}")
+
+
+@dspex.tool
+def waits() -> None:
+    """Does not end by itself."""
+    threading.Event().wait(60)
+
+
+@dspex.tool
+def size(data) -> int:
+    """How many bytes it was given."""
+    return len(data)

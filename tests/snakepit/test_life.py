@@ -1,0 +1,179 @@
+"""How a worker begins and ends, and what a pool sees of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from .pool import SCRIPT, V013, V04, outcome, wait_until, wait_until_gone
+
+ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+
+
+def finish(*arguments, script=(SCRIPT,), env=None):
+    """Run a worker that is expected to end by itself: its exit code and what it wrote."""
+    command = [sys.executable, *map(str, script), *map(str, arguments)]
+    env = {**os.environ, "PYTHONPATH": PATH, **(env or {})}
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+# ---- the beginning
+
+
+def test_a_module_that_cannot_be_loaded_ends_the_start_with_one_line_and_a_code_that_is_retried(tmp_path):
+    """0 and 143 mean to a pool that it was shut down."""
+    code, _, told = finish("--load", "no_such_module", env={"SNAKEPIT_READY_FILE": str(tmp_path / "ready")})
+    assert code == 1
+    assert told.splitlines()[-1].startswith("Error: --load no_such_module: there is no module 'no_such_module'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_that_is_taken_ends_the_start():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, told = finish("--port", taken.getsockname()[1])
+    assert code == 1
+    assert "cannot listen on 127.0.0.1:" in told
+
+
+def test_an_address_that_is_none_is_named():
+    code, _, told = finish("--elixir-address", "elixir")
+    assert code == 2
+    assert "--elixir-address 'elixir' is no HOST:PORT" in told
+
+
+def test_a_health_check_loads_everything_and_exits():
+    code, told, _ = finish("--health-check", "--adapter", "any.Thing", "--load", "pool_programs")
+    assert (code, told) == (0, "everything that a worker needs is here\n")
+    code, _, told = finish("--health-check", "--load", "no_such_module", script=("-m", "dspex_trio", "worker"))
+    assert code == 1
+    assert "no_such_module" in told
+
+
+def test_the_scripts_place_is_printed():
+    code, told, _ = finish(script=("-m", "dspex_trio.snakepit.script_path"))
+    assert (code, Path(told.strip()).name) == (0, "grpc_server.py")
+    assert [each.name for each in Path(told.strip()).parent.iterdir() if each.name != "__pycache__"] == [
+        "grpc_server.py"
+    ]
+
+
+def test_arguments_that_it_does_not_know_do_not_stop_it(make_pool):
+    pool = make_pool(arguments=["--load", "pool_programs", "--max-workers", "4", "--frobnicate=secret"])
+    worker = pool.start()
+    assert "arguments that mean nothing here are ignored: --max-workers, --frobnicate" in worker.log
+    assert "secret" not in worker.log
+    assert "token-of-this-pool" not in worker.log
+    assert os.getpgid(worker.pid) == worker.pid
+    assert worker.stop() == 0
+
+
+# ---- the end
+
+
+@pytest.mark.parametrize("generation", [V013, V04], ids=lambda generation: generation.name)
+def test_sigterm_gives_a_running_trial_the_grace_and_then_a_failure(make_pool, generation):
+    """The pool's SIGKILL comes after 6 s, in 0.4 after 2 s: the caller has its answer before, and nothing is left."""
+    worker = make_pool(generation, arguments=["--load", "pool_programs", "--grace-seconds", "0.3"]).start()
+    _, left = outcome(worker.trial("LeavesAProcess", {"question": ""}))
+    future = worker.trial("Sleeps", {"question": ""})
+    wait_until(lambda: worker.execute("worker_status")["running"])
+    worker.popen.send_signal(signal.SIGTERM)
+    kind, failure = outcome(future)
+    assert (kind, failure["kind"], failure["retryable"]) == ("failure", "FAILURE_KIND_SHUTTING_DOWN", True)
+    assert worker.wait(generation.kill_after) == 0, worker.log
+    if generation is V013:  # which has the worker lead a group
+        wait_until_gone([left["prediction"]["answer"]])
+    else:
+        os.kill(left["prediction"]["answer"], signal.SIGKILL)
+
+
+def test_a_worker_that_is_ending_takes_no_new_trials_and_ends_with_the_last(make_pool):
+    worker = make_pool().start()
+    last = worker.trial("Burns", {"what": "python", "seconds": 0.5})
+    wait_until(lambda: worker.execute("worker_status")["running"])
+    worker.popen.send_signal(signal.SIGINT)
+    wait_until(lambda: "SIGINT: shutting down" in worker.log)
+    kind, failure = outcome(worker.trial("Echo", {"question": ""}))
+    assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_SHUTTING_DOWN")
+    kind, _ = outcome(last)
+    assert kind == "success"
+    assert worker.wait() == 0
+
+
+def test_a_second_signal_ends_it_at_once(make_pool):
+    worker = make_pool().start()
+    running = worker.trial("Sleeps", {"question": ""})
+    wait_until(lambda: worker.execute("worker_status")["running"])
+    worker.popen.send_signal(signal.SIGTERM)
+    wait_until(lambda: "SIGTERM: shutting down" in worker.log)
+    worker.popen.send_signal(signal.SIGTERM)
+    assert worker.wait(2) == 128 + signal.SIGTERM
+    assert running.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_worker_that_crashes_is_replaced(make_pool):
+    pool = make_pool()
+    worker = pool.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        outcome(worker.trial("Crashes", {"question": ""}))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert worker.wait() == 9
+    assert outcome(pool.start().trial("Echo", {"question": "again"}))[1]["prediction"] == {"answer": "hello, again"}
+
+
+def test_the_end_of_standard_input_ends_it(make_pool):
+    """A BEAM that is gone has closed it; whoever is left to answer has the same grace."""
+    worker = make_pool().start()
+    worker.popen.stdin.close()
+    assert worker.wait() == 0
+
+
+def test_lost_heartbeats_end_a_dependent_worker_with_a_code_of_its_own(make_pool):
+    """A pool that is still there starts another one."""
+    config = {"interval_ms": 10, "timeout_ms": 500, "max_missed_heartbeats": 2}
+    pool = make_pool(heartbeat_config=config)
+    worker = pool.start()
+    wait_until(lambda: pool.store.heartbeats >= 3)
+    pool.server.stop()
+    assert worker.wait() == 70, worker.log
+    assert "Elixir has missed 2 heartbeats" in worker.log
+
+
+def test_an_independent_worker_stays_when_heartbeats_are_lost(make_pool):
+    config = {"interval_ms": 10, "timeout_ms": 500, "max_missed_heartbeats": 2, "dependent": False}
+    pool = make_pool(heartbeat_config=config)
+    worker = pool.start()
+    wait_until(lambda: pool.store.heartbeats >= 3)
+    pool.server.stop()
+    wait_until(lambda: worker.log.count("Elixir has missed") >= 3)
+    assert outcome(worker.trial("Echo", {"question": ""}))[0] == "success"
+    pool.server.start()
+    answered = pool.store.heartbeats
+    wait_until(lambda: pool.store.heartbeats >= answered + 3)
+    assert worker.stop() == 0
+
+
+def test_nothing_outlives_a_beam_that_is_killed():
+    """Kill -9 leaves no time for anything: idle and busy workers end, and what their programs have started."""
+    beam = subprocess.Popen(
+        [sys.executable, "-m", "tests.snakepit.beam"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with beam.stdout:
+        pids = json.loads(beam.stdout.readline())
+        assert len(pids) == 4
+        beam.kill()
+        beam.wait()
+        wait_until_gone(pids)

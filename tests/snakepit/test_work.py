@@ -1,0 +1,247 @@
+"""What a pool of either generation gets from a worker."""
+
+import json
+
+import grpc
+import pytest
+
+from .pool import V013, V04, ToolFailed, outcome, wait_until
+
+
+def trial(worker, python_class, inputs=None, **parameters):
+    return outcome(worker.trial(python_class, inputs, **parameters))
+
+
+def test_a_trial_that_succeeds(worker):
+    kind, success = trial(worker, "Echo", {"question": "world"}, trial_id="t-1")
+    assert kind == "success"
+    assert success["prediction"] == {"answer": "hello, world"}
+    assert success["trial_id"] == "t-1"
+    assert success["timings"]["total_ms"] > 0
+
+
+FAILURES = {
+    "PROGRAM_ERROR": ("EXECUTE", {"python_class": "Raises"}, {"question": "why"}, {}),
+    "DEADLINE_EXCEEDED": (None, {"python_class": "Sleeps"}, {"question": ""}, {"timeout_ms": 60}),
+    "CLASS_NOT_FOUND": ("HYDRATE", {"python_class": "Ecko"}, {}, {}),
+    "IMPORT_NOT_ALLOWED": ("HYDRATE", {"python_class": "os.path"}, {}, {}),
+    "INVALID_SPEC": ("HYDRATE", {"python_class": "Echo", "depencies": {}}, {}, {}),
+    "INVALID_INPUT": ("EXECUTE", {"python_class": "Echo"}, {"questoin": "why"}, {}),
+    "SERIALIZATION_ERROR": ("SERIALIZE", {"python_class": "GivesTooMuch"}, {"question": ""}, {}),
+    "VARIABLE_NOT_FOUND": (
+        "SYNC",
+        {"python_class": "Echo", "config_space": {"greeting": "gone"}},
+        {"question": ""},
+        {"session_id": ""},
+    ),
+}
+
+
+def test_hundreds_of_trials_with_every_outcome(worker):
+    """One after the other, as a pool sends them; each failure is a result that says what, where and why."""
+    for number in range(200):
+        wanted = [*FAILURES, "success"][number % (len(FAILURES) + 1)]
+        if wanted == "SERIALIZATION_ERROR" and number > 2 * len(FAILURES):
+            continue  # twenty-four megabytes each
+        stage, spec, inputs, more = FAILURES.get(wanted, ("", {"python_class": "Echo"}, {"question": "x"}, {}))
+        parameters = {"program_spec": spec, "inputs": inputs, "trial_id": f"t{number}", **more}
+        [(kind, found)] = worker.execute("execute_program", parameters).items()
+        assert found["trial_id"] == f"t{number}"
+        if kind == "failure":
+            assert found["kind"] == f"FAILURE_KIND_{wanted}", found
+            assert stage is None or found["stage"] == f"STAGE_{stage}"  # a deadline strikes where it likes
+        else:
+            assert wanted == "success"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({}, "program_spec is None"),
+        ({"program_spec": []}, "program_spec is []"),
+        ({"program_spec": {"python_class": "Echo"}, "timout_ms": 5}, "did you mean timeout_ms?"),
+        ({"program_spec": {"python_class": "Echo"}, "timeout_ms": "5"}, "timeout_ms is '5'"),
+        ({"program_spec": {"python_class": "Echo"}, "inputs": [1]}, "inputs is [1]"),
+        ({"program_spec": {"python_class": "Echo"}, "options": {"omit": True}}, "options has no key 'omit'"),
+        ({"program_spec": {"python_class": "Echo"}, "options": {"no_cache": 1}}, "options.no_cache is 1"),
+        ({"program_spec": {"python_class": "Echo"}, "metadata": 1}, "metadata is 1"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_a_failure_that_names_them(worker, parameters, told):
+    failure = worker.execute("execute_program", parameters)["failure"]
+    assert failure["kind"] in ("FAILURE_KIND_INVALID_SPEC", "FAILURE_KIND_INVALID_INPUT")
+    assert told in failure["error_message"]
+
+
+def test_the_deadline_is_the_earlier_of_timeout_ms_and_of_the_call(worker):
+    """The header is the caller's time in whole seconds, rounded down; the failure arrives before its own timer."""
+    kind, failure = trial(worker, "Sleeps", {"question": ""}, timeout=1, timeout_ms=60_000)
+    assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_DEADLINE_EXCEEDED")
+    kind, failure = trial(worker, "Sleeps", {"question": ""}, timeout_ms=0)
+    assert (kind, failure["stage"]) == ("failure", "STAGE_ADMISSION")
+
+
+def test_a_stream_tells_the_stages_and_then_the_outcome(worker):
+    parameters = {"program_spec": {"python_class": "Echo"}, "inputs": {"question": "world"}}
+    *events, last = worker.stream("execute_program", parameters)
+    stages = [event["stage"]["stage"].removeprefix("STAGE_") for event in events if "stage" in event]
+    assert stages == ["ADMISSION", "SESSION", "HYDRATE", "SYNC", "EXECUTE", "SERIALIZE"]
+    assert last["response"]["success"]["prediction"] == {"answer": "hello, world"}
+    times = [event["at_ms"] for event in (*events, last)]
+    assert times == sorted(times)
+
+
+def test_a_stream_that_fails_ends_in_order(worker):
+    last = worker.stream("execute_program", {"program_spec": {"python_class": "Raises"}, "inputs": {"question": ""}})[
+        -1
+    ]
+    assert last["response"]["failure"]["kind"] == "FAILURE_KIND_PROGRAM_ERROR"
+    assert worker.stream("add", {"a": 2}) == [3]
+    [problem] = worker.stream("nothing", {})
+    assert problem["error"]["type"] == "ToolNotFound"
+
+
+def test_a_stream_whose_reader_leaves_cancels_its_trial(worker):
+    request = worker.request(
+        "execute_program", {"program_spec": {"python_class": "Sleeps"}, "inputs": {"question": ""}}, stream=True
+    )
+    chunks = worker.stub.ExecuteStreamingTool(request, timeout=30)
+    assert any("EXECUTE" in chunk.data.decode() for chunk in chunks)
+    chunks.cancel()
+    kind, _ = trial(worker, "Echo", {"question": ""})  # it gets the only slot
+    assert kind == "success"
+
+
+def test_the_workers_own_tools(worker):
+    assert worker.execute("ping", {"message": "x"}) == {"status": "ok", "message": "x"}
+    programs = {each["name"]: each for each in worker.execute("list_programs")["programs"]}
+    assert programs["Echo"] == {
+        "name": "Echo",
+        "python_class": "pool_programs.Echo",
+        "description": "Answers with the question.",
+    }
+    described = worker.execute("describe_program", {"name": "Echo"})
+    assert described["description"] == "Answers with the question.\n\nAsks nobody."
+    assert described["dependencies"] == [{"name": "greeting", "type": "str", "required": False}]
+    assert described["inputs"] == [{"name": "question", "type": "str", "required": True}]
+    status = worker.execute("worker_status")
+    assert (status["pid"], status["max_trials"], status["running"]) == (worker.pid, 1, 0)
+    assert status["run_id"] == worker.pool.run_id
+
+
+def test_an_operators_tool(worker):
+    assert worker.execute("add", {"a": 1, "b": 2}) == 3
+    assert worker.execute("size", binary={"data": b"\0\1\2"}) == 3
+
+
+@pytest.mark.parametrize(
+    ("tool", "parameters", "kind", "told"),
+    [
+        ("fails", {}, "LookupError", "nothing found with [redacted]"),
+        ("add", {"a": 1, "c": 2}, "ValueError", "cannot be called like this"),
+        ("execute_progam", {}, "ToolNotFound", "did you mean execute_program?"),
+        ("describe_program", {"name": "Ecko"}, "InvalidInput", "no program is registered"),
+        ("describe_program", {}, "InvalidInput", "needs the parameter name"),
+        ("ping", {"mesage": ""}, "InvalidInput", "has no parameter 'mesage'"),
+    ],
+)
+def test_a_tool_that_fails_is_an_answer_that_snakepit_understands(worker, tool, parameters, kind, told):
+    with pytest.raises(ToolFailed) as caught:
+        worker.execute(tool, parameters)
+    problem = caught.value.problem
+    assert problem["type"] == kind
+    assert told in problem["message"]
+    assert problem["context"]["tool"] == tool
+    assert all(isinstance(line, str) for line in problem["stacktrace"])
+    assert isinstance(problem["traceback"], str)
+
+
+def test_a_tool_ends_at_the_deadline_of_its_call_and_its_slot_is_free(worker):
+    with pytest.raises(ToolFailed) as caught:
+        worker.execute("waits", timeout=1)
+    assert caught.value.problem["type"] == "DeadlineExceeded"
+    assert worker.execute("add", {"a": 1}) == 2
+
+
+def test_binary_parameters_are_never_unpickled(worker):
+    request = worker.request("size", {}, binary={"data": b"\x80\x04."})
+    request.metadata["binary_format:data"] = "pickle"
+    reply = worker.stub.ExecuteTool(request, timeout=30)
+    assert not reply.success
+    assert "not in a format that is safe" in json.loads(reply.error_message)["message"]
+
+
+def test_sessions_are_noted_here_and_made_known_in_elixir(worker):
+    pb2, store = worker.pool.generated.pb2, worker.pool.store
+    tools = worker.stub.InitializeSession(pb2.InitializeSessionRequest(session_id="mine"), timeout=30).available_tools
+    assert {"execute_program", "ping", "add"} <= set(tools)
+    assert worker.stub.Heartbeat(pb2.HeartbeatRequest(session_id="any"), timeout=30).session_valid
+    assert worker.stub.GetSession(pb2.GetSessionRequest(session_id="mine"), timeout=30).tool_count == len(tools)
+    assert worker.stub.CleanupSession(pb2.CleanupSessionRequest(session_id="mine"), timeout=30).success
+    with pytest.raises(grpc.RpcError) as caught:
+        worker.stub.GetSession(pb2.GetSessionRequest(session_id="mine"), timeout=30)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    worker.execute("ping")  # whose session 0.4 names in calls alone
+    wait_until(lambda: {"mine", worker.session_id} <= set(store.tools))
+    assert {"mine", worker.session_id} <= set(store.sessions)
+    assert store.tools[worker.session_id] == list(dict.fromkeys(store.tools[worker.session_id]))
+    assert set(store.tools[worker.session_id]) == set(tools)
+
+
+def test_telemetry_tells_of_tool_calls_for_as_long_as_the_pool_listens(worker):
+    pb2 = worker.pool.generated.pb2
+    allow = pb2.TelemetryControl(filter=pb2.TelemetryEventFilter(allow=["tool.execution.*"]))
+    events = worker.stub.StreamTelemetry(iter([allow]), timeout=5)
+    worker.execute("ping", correlation_id="c-6")
+    told = [next(events), next(events)]
+    worker.execute("ping", correlation_id="c-7")
+    told += [next(events), next(events)]
+    events.cancel()
+    assert {tuple(event.event_parts) for event in told} <= {
+        ("tool", "execution", "start"),
+        ("tool", "execution", "stop"),
+        ("tool", "result_size"),  # until the control was read
+    }
+    assert told[-1].correlation_id == "c-7"
+    assert told[-1].metadata["tool"] == "ping"
+
+
+def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_id(worker):
+    if worker.pool.generation is V013:
+        kind, failure = trial(
+            worker,
+            {"python_class": "Echo", "config_space": {"greeting": "word"}},
+            {"question": ""},
+            session_id=worker.session_id,
+        )
+        assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_STORE_UNAVAILABLE")
+        return
+    assert worker.pool.generation is V04
+    pb2, store = worker.pool.generated.pb2, worker.pool.store
+    with grpc.insecure_channel(worker.pool.server.address) as channel:
+        elixir = worker.pool.generated.grpc.BridgeServiceStub(channel)
+        elixir.InitializeSession(pb2.InitializeSessionRequest(session_id="s1"))
+        value = worker.request("", {"x": "good day"}).parameters["x"]
+        elixir.RegisterVariable(
+            pb2.RegisterVariableRequest(session_id="s1", name="word", type="string", initial_value=value)
+        )
+    outcome = worker.execute(
+        "execute_program",
+        {
+            "program_spec": {"python_class": "Echo", "config_space": {"greeting": "word"}},
+            "inputs": {"question": "world"},
+            "session_id": "s1",
+        },
+        correlation_id="c-42",
+    )
+    assert outcome["success"]["prediction"] == {"answer": "good day, world"}
+    assert "c-42" in store.correlations
+    assert "[c-42] " in worker.log
+
+
+def test_health_and_the_program_service_are_on_the_same_port(worker):
+    """For probes and for clients without snakepit."""
+    check = worker.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert check(b"", timeout=30) == b"\x08\x01"
+    execute = worker.channel.unary_unary("/snakepit.bridge.SnakepitBridge/ExecuteProgram")
+    assert b"python_class is empty" in execute(b"", timeout=30)
