@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from dspex_trio.model import (
 from dspex_trio.rpc import Call, RpcError
 from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.snakepit.trial_tool import _read
 from dspex_trio.values import plain
 from dspex_trio.variables import TYPES, check_constraints, check_value, check_variable, show
 from dspex_trio.wire import (
@@ -47,6 +49,7 @@ from dspex_trio.wire import (
     encode_json,
     encode_outcome,
     encode_request,
+    encode_tool_arguments,
     encode_typed,
     encode_variable,
     event_to_json,
@@ -196,6 +199,16 @@ def _program_json(raw: bytes) -> None:
     encode_request(TrialRequest(program, {})).SerializeToString()
 
 
+def _trial_tool(raw: bytes) -> None:
+    """The arguments of the tool `execute_program`, as JSON text and as snakepit sends them."""
+    try:
+        arguments = decode_tool_arguments(bridge_pb2.ExecuteToolRequest.FromString(raw).parameters)
+    except DecodeError:
+        arguments = decode_json(raw)
+    if isinstance(arguments, dict) and math.isnan(_read(arguments).timeout):
+        raise AssertionError("a deadline that is no time")
+
+
 def _outcome(raw: bytes) -> None:
     outcome = decode_outcome(program_pb2.ExecuteProgramResponse.FromString(raw))
     encode_outcome(outcome, max_bytes=_MAX_REPLY).SerializeToString()
@@ -251,6 +264,24 @@ def _failure() -> bytes:
     failure.details["rung"] = "check"
     raw: bytes = message.SerializeToString()
     return raw
+
+
+def _trial_tool_calls() -> list[bytes]:
+    arguments = {
+        "program_spec": program_to_json(_PROGRAM),
+        "inputs": {"question": "q", "n": [1]},
+        "session_id": "s",
+        "timeout_ms": 1500.5,
+        "trial_id": "t",
+        "options": {"omit_trace": True, "max_trace_bytes": 10},
+        "metadata": {"a": "b"},
+    }
+    message = bridge_pb2.ExecuteToolRequest(tool_name="execute_program", parameters=encode_tool_arguments(arguments))
+    other = bridge_pb2.ExecuteToolRequest(parameters=encode_tool_arguments(arguments))
+    other.parameters["timeout_ms"].CopyFrom(
+        any_pb2.Any(type_url=_GOOGLE + "DoubleValue", value=wrappers_pb2.DoubleValue(value=1.5).SerializeToString())
+    )
+    return [encode_json(arguments), message.SerializeToString(), other.SerializeToString()]
 
 
 # ---- the store's requests -------------------------------------------------------------------------------------------
@@ -395,6 +426,7 @@ TARGETS: Final = (
             b'{"python_class": "P", "signature": "q -> a", "lm": "m", "state": {}, "name": null}',
         ],
     ),
+    Target("execute_program", _trial_tool, _SPEC + _OWN, _trial_tool_calls()),
     Target("outcome", _outcome, _OWN + _PARSED, [*_seeds(encode_outcome(_SUCCESS, max_bytes=_MAX_REPLY)), _failure()]),
     Target(
         "event",

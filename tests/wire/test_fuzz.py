@@ -54,6 +54,20 @@ def test_a_problem_is_found_and_told(fuzzer):
     assert fuzzer.problem_of(fuzzer.Target("fine", run, (KeyError,), [b""]), b"x") is None
 
 
+def test_a_timeout_that_is_no_number_is_refused(fuzzer):
+    """A packed NaN would be a deadline that never comes and never is far."""
+    from google.protobuf import wrappers_pb2
+
+    from dspex_trio.errors import InvalidSpec
+    from dspex_trio.generated import bridge_pb2
+
+    target = next(each for each in fuzzer.TARGETS if each.name == "execute_program")
+    request = bridge_pb2.ExecuteToolRequest.FromString(target.seeds[2])
+    request.parameters["timeout_ms"].value = wrappers_pb2.DoubleValue(value=float("nan")).SerializeToString()
+    with pytest.raises(InvalidSpec, match="timeout_ms is nan"):
+        target.run(request.SerializeToString())
+
+
 def test_text_that_utf8_cannot_carry_is_replaced_in_requests():
     """A file of trials may hold it as an escape."""
     from dspex_trio.model import Program, TrialRequest

@@ -135,7 +135,7 @@ def _text(arguments: Mapping[str, Any], name: str) -> str:
 def _seconds(value: Any) -> float:
     if value is None:
         return math.inf
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
         raise InvalidSpec(f"timeout_ms is {show(value)}; it takes a number of milliseconds")
     return min(value, 1e15) / 1e3  # an integer may be too large for a float
 
