@@ -1,9 +1,12 @@
 """From a job's thread to the loop and back."""
 
 import contextvars
+import threading
+from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from dspex_trio.threads import Job, Slots, current_job, open_threads, run_in_loop
 
@@ -68,3 +71,22 @@ async def test_it_is_for_the_threads_of_jobs():
     async with open_threads():
         with pytest.raises(RuntimeError, match="threads of a job"):
             await trio.to_thread.run_sync(run_in_loop, trio.sleep, 0)
+
+
+async def test_a_thread_that_comes_after_the_end_is_told_so_and_the_loop_survives():
+    """Whoever closes the room while threads still run must not lose the loop to one of them."""
+    left, told, slots = threading.Event(), [], Slots(1)
+
+    def work():
+        assert left.wait(10)
+        try:
+            run_in_loop(trio.sleep, 0)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        async with open_threads() as workers:
+            nursery.start_soon(partial(workers.run, work, job=Job(), slot=slots.acquire_nowait()))
+            await trio.testing.wait_all_tasks_blocked()
+        left.set()
+    assert told == ["the Trio loop is closing"]

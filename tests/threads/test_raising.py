@@ -97,6 +97,36 @@ async def test_threads_that_a_library_started_for_the_job_are_ended_too(threads)
     assert ended == ["JobCancelled"]
 
 
+async def test_a_librarys_thread_that_has_gone_on_to_another_job_is_left_alone():
+    """Or has ended, and its number is the next one's: that is looked at in the same step as the exception is raised."""
+    jobs, done, idents, hit = [Job("first"), Job("second")], threading.Event(), [], []
+
+    def works_for(owner):
+        idents.append(threading.get_ident())
+        try:
+            while not done.is_set():
+                pass
+        except BaseException as error:  # noqa: BLE001 - that is what must not happen
+            hit.append(error)
+
+    take_back = add_frame_lookup(
+        lambda frame: frame.f_locals.get("owner") if frame.f_code is works_for.__code__ else None
+    )
+    thread = threading.Thread(target=works_for, args=(jobs[1],))
+    thread.start()
+    try:
+        while not idents:
+            await trio.lowlevel.checkpoint()
+        assert [any(raise_in(idents[0], if_for=jobs[0]) for _ in range(1000)), hit] == [False, []]
+        while not raise_in(idents[0], if_for=jobs[1]):
+            await trio.lowlevel.checkpoint()
+    finally:
+        done.set()
+        thread.join(10)
+        take_back()
+    assert len(hit) == 1
+
+
 async def test_nothing_is_raised_into_logging(threads):
     """An exception in the middle of a handler could leave its lock or its stream half-done."""
     inside, release, ident = threading.Event(), threading.Event(), []

@@ -21,7 +21,7 @@ import requests
 import trio
 import trustme
 
-from dspex_trio.threads import Job, JobCancelled, Slots, open_threads
+from dspex_trio.threads import Job, JobCancelled, Slots, left_alone, open_threads
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -151,6 +151,42 @@ async def test_tls_is_woken_in_a_read_and_in_a_handshake():
         with silent_server(context) as (port, closed):
             assert (await cancelled_in(tls, port))["rung"] == "wake"
             assert await trio.to_thread.run_sync(closed.wait, 10)
+
+
+async def test_a_connection_of_http_2_is_left_to_those_who_share_it():
+    """Its other streams are other trials' requests: a cancel ends the wait alone."""
+    authority = trustme.CA()
+    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    for context in (server, client):
+        context.set_alpn_protocols(["h2"])
+
+    def connect(ours, theirs):
+        box = []
+        thread = threading.Thread(target=lambda: box.append(server.wrap_socket(theirs, server_side=True)))
+        thread.start()
+        near = client.wrap_socket(ours, server_hostname="localhost")
+        thread.join(10)
+        return near, box[0]
+
+    near, far = await trio.to_thread.run_sync(connect, *socket.socketpair())
+    with near, far:
+        near.settimeout(0.001)
+
+        async with open_threads(patience=lambda: 10) as threads:
+            with pytest.raises(TimeoutError):
+                await threads.run(near.recv, 1, job=Job(), slot=Slots(1).acquire_nowait())
+            near.settimeout(60)
+            assert (await cancelled_in(near.recv, 1))["rung"] == "wake"
+
+            def answer():
+                far.sendall(b"for another stream")
+                near.sendall(b"asked")
+                return near.recv(100), far.recv(100)
+
+            found = await threads.run(answer, job=Job(), slot=Slots(1).acquire_nowait())
+    assert found == (b"for another stream", b"asked")
 
 
 async def test_a_connection_is_closed_though_the_job_ended_at_a_check(threads):
@@ -387,6 +423,48 @@ async def test_a_notified_waiter_keeps_its_notification(threads):
 
 async def _run(threads, function, slots):
     await threads.run(function, job=Job(), slot=slots.acquire_nowait())
+
+
+async def test_a_lookup_for_which_there_is_no_thread_takes_no_place_of_others(threads, monkeypatch):
+    from dspex_trio.threads import sockets
+
+    def no_thread(*args):
+        raise RuntimeError("can't start new thread")
+
+    def work():
+        for _ in range(sockets._MAX_LOOKUPS + 1):
+            with pytest.raises(RuntimeError, match="can't start"):
+                sockets.resolving(len)("example.invalid")
+
+    monkeypatch.setattr(sockets, "start_new_thread", no_thread)
+    await threads.run(work, job=Job(), slot=Slots(1).acquire_nowait())
+
+
+async def test_what_must_be_finished_can_be_left_alone(threads):
+    """A job that is over may give back what it has rented."""
+    begun, job, done = trio.Event(), Job(), []
+    token = trio.lowlevel.current_trio_token()
+
+    def work():
+        try:
+            token.run_sync_soon(begun.set)
+            time.sleep(60)
+        finally:
+            with left_alone():
+                done.append(threading.Event().wait(0.001))
+            threading.Event().wait(60)
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def cancel():
+                await begun.wait()
+                scope.cancel()
+
+            await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
+    assert done == [False]
+    assert job.details()["rung"] == "wake"
 
 
 async def test_waits_that_time_out_do_so_as_without_the_seam(threads):

@@ -75,7 +75,7 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     for name in sockets.SENDING:
         yield socket.socket, name, sockets.sending(getattr(socket.socket, name))
     for name in sockets.TLS:
-        yield ssl.SSLSocket, name, sockets.blocking(getattr(ssl.SSLSocket, name))
+        yield ssl.SSLSocket, name, sockets.secured(getattr(ssl.SSLSocket, name))
     for name in sockets.RESOLVING:
         yield socket, name, sockets.resolving(getattr(socket, name))
     for name in _SELECTORS:

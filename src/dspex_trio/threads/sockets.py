@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _socket
+import selectors
 import socket
+import ssl
 from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +22,8 @@ WAITING: Final = (
     "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "connect", "connect_ex", "_accept",
 )  # fmt: skip
 TLS: Final = ("read", "write", "send", "do_handshake", "unwrap")
+# The protocol, by its name in TLS, whose connections are shared by requests at the same time.
+_SHARED: Final = "h2"
 RESOLVING: Final = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo")
 
 # How many lookups may hang in the system's resolver at once, all jobs together.
@@ -51,6 +55,29 @@ def blocking(original: Callable[..., Any], *, left_alone: int | None = None) -> 
 def sending(original: Callable[..., Any]) -> Callable[..., Any]:
     """As `blocking`, but for datagrams: they do not wait, and their sockets (metrics, logs) are often the process's."""
     return blocking(original, left_alone=socket.SOCK_DGRAM)
+
+
+def secured(original: Callable[..., Any]) -> Callable[..., Any]:
+    """As `blocking`, for TLS; but a connection of HTTP/2 carries the requests of others too, and is never shut down.
+
+    The wait for what comes on it is ended; what is sent on it is sent whole.
+    """
+    of_its_own = blocking(original)
+    reads = original.__name__ == "read"
+
+    @wraps(original)
+    def call(self: ssl.SSLSocket, *args: Any, **kwargs: Any) -> Any:
+        if self.selected_alpn_protocol() != _SHARED or (job := gated_job()) is None or _timeout(self) == 0.0:
+            return of_its_own(self, *args, **kwargs)
+        job.check()
+        if reads and not self.pending():
+            with selectors.DefaultSelector() as selector:
+                selector.register(self, selectors.EVENT_READ)
+                if not selector.select(_timeout(self)):  # a wait of the seam's
+                    raise TimeoutError("The read operation timed out")
+        return original(self, *args, **kwargs)
+
+    return call
 
 
 def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
