@@ -160,10 +160,10 @@ class Runtime:
         await self._limit.reached()
         return WorkerStuck(self._limit.reason)
 
-    async def _raise_when_stuck(self) -> None:
+    async def _cancel_when_stuck(self, body: trio.CancelScope) -> None:
         await self._limit.reached()
         if not self._drained_when_stuck:
-            raise WorkerStuck(self._limit.reason)
+            body.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +244,11 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
                 settings, trials, sessions, [executor, *stores], observer=observer, workers=workers, redact=redact
             )
             nursery.start_soon(observer.lateness.run)
-            nursery.start_soon(runtime._raise_when_stuck)  # noqa: SLF001 - the other half of that class
-            yield runtime
+            with trio.CancelScope() as body:  # noqa: ASYNC100 - the body's checkpoints
+                nursery.start_soon(runtime._cancel_when_stuck, body)  # noqa: SLF001 - the other half of that class
+                yield runtime
+        if body.cancelled_caught:
+            raise WorkerStuck(limit.reason)
 
 
 class _Observer(TrialLog):

@@ -145,3 +145,42 @@ def test_secrets_are_taken_out_of_messages_and_tracebacks(text):
     for secret in ("operator-key-123", "from-the-environment", "sk-proj", "abcdef.ghijkl", "pa55word"):
         assert secret not in failure.error_message + failure.traceback.split("raise error")[-1]
     assert redact("short innocent-words") == "short innocent-words"
+
+
+def test_an_exception_is_described_by_what_it_is_and_not_by_what_its_class_makes_of_its_attributes():
+    class Hostile(Exception):
+        @property
+        def __cause__(self):
+            raise SystemExit("no")
+
+        __context__ = __traceback__ = __suppress_context__ = __cause__
+
+    try:
+        try:
+            raise KeyError("behind")
+        except KeyError as behind:
+            raise Hostile("in front") from behind
+    except Hostile as caught:
+        error = caught
+    wrapper = ProgramError("x")
+    BaseException.__cause__.__set__(wrapper, error)
+    failure = failure_of(wrapper, Stage.EXECUTE, redact=str)
+    assert (failure.error_message, [cause.error_message for cause in failure.causes]) == ("in front", ["'behind'"])
+    assert "test_an_exception_is_described" in failure.traceback
+
+
+def test_what_ends_a_trial_while_its_exception_is_described_comes_out_of_there():
+    """Else the interrupt would be taken for a `__str__` that raised, and the thread would go on describing."""
+
+    class Ended(BaseException):
+        pass
+
+    class Slow(Exception):
+        def __str__(self):
+            raise Ended
+
+    def check():
+        raise Ended
+
+    with pytest.raises(Ended):
+        failures.describe(Slow(), str, check)

@@ -90,7 +90,8 @@ class Trials:
         the trial is then told to the observer as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
         """
         request = self._begins(request)
-        trial = Trial(request, self._executor.job(request.trial_id or request.program.name, request))
+        name = request.trial_id or request.program.name or request.program.python_class
+        trial = Trial(request, self._executor.job(name, request))
         with self._under_way(trial):
             try:
                 outcome = await self._end_to_end(trial)
