@@ -41,7 +41,7 @@ class Effort:
         starts: Processes started.
         failures: Trials that outlive their deadline.
         reads: Trials by which round trips to the store are counted.
-        models: The language models, of `dummy` and `http`.
+        models: The language models, of `dummy`, `http` and `listed`.
     """
 
     rounds: int
@@ -50,7 +50,7 @@ class Effort:
     starts: int
     failures: int
     reads: int
-    models: tuple[str, ...] = ("dummy", "http")
+    models: tuple[str, ...] = ("dummy", "http", "listed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +119,11 @@ async def everything_running(wanted: Sequence[str]) -> AsyncIterator[Bench]:
         port = await stack.enter_async_context(listening(directory, "provider", *provider))
         store = await stack.enter_async_context(listening(directory, "store", "-m", "dspex_trio", "store"))
         await register_variables(store)
+        local = {"api_base": f"http://127.0.0.1:{port}/v1", "api_key": API_KEY}
         models: dict[str, dict[str, Any]] = {
             "dummy": {"lm": None, "lm_args": {}},
-            "http": {
-                "lm": "openai/demo-extractive",
-                "lm_args": {"api_base": f"http://127.0.0.1:{port}/v1", "api_key": API_KEY},
-            },
+            "http": {"lm": "openai/demo-extractive", "lm_args": local},
+            "listed": {"lm": "openai/demo-extractive", "lm_args": local, "listed": True},
         }
         subjects = {}
         for lm in wanted:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import dspy
 import trio
+from dspy.clients import model_metadata
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
@@ -87,6 +88,11 @@ def language_model(options: dict[str, Any]) -> dspy.BaseLM:
     """What a bare call and a worker ask alike; without a name, the model that makes no request at all."""
     if options["lm"] is None:
         return DummyLM(DUMMY_ANSWER)
+    if options.get("listed"):
+        # As a paid model is. For one that is not on its list DSPy walks all of it, at every call.
+        prices = {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07, "litellm_provider": "openai"}
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        model_metadata._load()[options["lm"]] = prices  # noqa: SLF001 - there is no public way to name a price
     return dspy.LM(options["lm"], cache=False, **options["lm_args"])
 
 

@@ -60,7 +60,17 @@ def test_a_ratio_compares_with_the_same_rounds_bare_call():
         bare: [bench.Batch(10, 0.01, 0.02), bench.Batch(10, 0.1, 0.2), bench.Batch(10, 0.01, 0.02)],
         served: [bench.Batch(10, 0.02, 0.04), bench.Batch(10, 0.2, 0.4), bench.Batch(10, 0.02, 0.04)],
     }
-    assert bench.trial_row(served, batches) == ("HTTP", "ExecuteProgram", "3", "1", "2.00", "2.00", "250", "0.50")
+    assert bench.trial_row(served, batches) == (
+        "HTTP",
+        "ExecuteProgram",
+        "3",
+        "1",
+        "2.00",
+        "2.00",
+        "2.00-2.00",
+        "250",
+        "0.50",
+    )
 
 
 def test_the_whole_benchmark_runs(tmp_path):
