@@ -1,18 +1,25 @@
 """The commands, as a newcomer meets them."""
 
+import json
 import logging
 import os
 import socket
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from dspex_trio.cli import main
-from dspex_trio.cli.process import RedactingFormatter, announce, json_or_text
+from dspex_trio.cli.logs import formatter
+from dspex_trio.cli.process import announce, json_or_text
 from dspex_trio.config import Settings
+from dspex_trio.correlation import correlated
+from dspex_trio.errors import FailureKind, Stage
+from dspex_trio.model import Program, TrialFailure, TrialRequest
+from dspex_trio.trials.observer import TrialLog
 
 
 def run(*arguments, cwd=None, env=None):
@@ -113,16 +120,35 @@ def test_language_model_arguments_are_json_where_they_parse_as_json(text, value)
 def test_secrets_stay_out_of_the_log_whoever_logs_them(monkeypatch):
     """A library that logs its request, or a traceback with an argument in it, would tell the log's readers the key."""
     monkeypatch.setenv("SOME_API_KEY", "from-the-environment")
-    formatter = RedactingFormatter(["from-the-settings"])
     try:
         raise ValueError("refused from-the-settings")
     except ValueError:
         record = logging.LogRecord(
             "a.library", logging.WARNING, __file__, 1, "key %s", ("from-the-environment",), sys.exc_info()
         )
-    told = formatter.format(record)
-    assert "key [redacted]\n" in told
-    assert "ValueError: refused [redacted]" in told
+    as_text = formatter(["from-the-settings"], as_json=False).format(copy(record))
+    assert "key [redacted]" in as_text
+    assert "ValueError: refused [redacted]" in as_text
+    as_json = json.loads(formatter(["from-the-settings"], as_json=True).format(copy(record)))
+    assert (as_json["event"], as_json["logger"], as_json["level"]) == ("key [redacted]", "a.library", "warning")
+    assert as_json["exception"].endswith("ValueError: refused [redacted]")
+
+
+def test_a_trials_line_is_one_object_for_machines_and_one_sentence_for_people(caplog):
+    request = TrialRequest(Program("dspy.Predict", name="qa"), {}, trial_id="t1", session_id="s1")
+    failure = TrialFailure(FailureKind.LM_ERROR, Stage.EXECUTE, "E", "no", details={"rung": "wake"}, retryable=True)
+    with caplog.at_level(logging.INFO), correlated("c-7"):
+        TrialLog(lambda _since: 0.0).on_outcome(request, failure)
+        [record] = caplog.records
+        line = json.loads(formatter(as_json=True).format(copy(record)))
+        text = formatter(as_json=False).format(copy(record))
+    assert {key: line[key] for key in ("trial_id", "session_id", "program", "kind", "stage", "correlation_id")} == {
+        "trial_id": "t1", "session_id": "s1", "program": "qa", "kind": "LM_ERROR", "stage": "EXECUTE",
+        "correlation_id": "c-7",
+    }  # fmt: skip
+    assert (line["outcome"], line["details"], line["total_ms"]) == ("failure", {"rung": "wake"}, 0.0)
+    assert "trial 't1' of 'qa': LM_ERROR in EXECUTE after 0 ms" in text
+    assert "session_id" not in text
 
 
 def test_version_and_help_do_not_wait_for_dspy():

@@ -10,16 +10,18 @@ from typing import Any
 import click
 
 from dspex_trio.cli.ending import Ending
+from dspex_trio.cli.logs import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     config_option,
     end_with_stdin_option,
     lm_arguments_option,
     load_settings,
+    log_format_option,
     log_level_option,
     run,
     setting_options,
 )
-from dspex_trio.cli.process import announce, set_up_logging
+from dspex_trio.cli.process import announce
 from dspex_trio.cli.show import ago
 from dspex_trio.cli.worker import worker
 from dspex_trio.config import Settings
@@ -47,7 +49,10 @@ def main() -> None:
 @config_option
 @end_with_stdin_option
 @log_level_option
-def serve(config_file: Path | None, log_level: str, *, end_with_stdin: bool, **options: Any) -> None:
+@log_format_option
+def serve(
+    config_file: Path | None, log_level: str, log_format: LogFormat, *, end_with_stdin: bool, **options: Any
+) -> None:
     """Run a worker: execute trials that arrive over gRPC.
 
     Every option can also be set in the environment (DSPEX_TRIO_MAX_TRIALS=4) or in the TOML file (max_trials = 4).
@@ -55,7 +60,7 @@ def serve(config_file: Path | None, log_level: str, *, end_with_stdin: bool, **o
     second one ends it at once.
     """
     settings = load_settings(Settings, options, config_file)
-    set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""])
+    set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
     ending = Ending(settings.grace_seconds, with_stdin=end_with_stdin)
     from dspex_trio.cli.serve import serve_worker
 
@@ -80,11 +85,19 @@ def serve(config_file: Path | None, log_level: str, *, end_with_stdin: bool, **o
 @click.option("--load", multiple=True, help="Python module that registers Elixir tools.  May be repeated.")
 @end_with_stdin_option
 @log_level_option
+@log_format_option
 def store(
-    host: str, port: int, ready_file: Path | None, log_level: str, *, end_with_stdin: bool, **options: Any
+    host: str,
+    port: int,
+    *,
+    ready_file: Path | None,
+    log_level: str,
+    log_format: LogFormat,
+    end_with_stdin: bool,
+    **options: Any,
 ) -> None:
     """Run a stand-alone session store."""
-    set_up_logging(log_level)
+    set_up_logging(log_level, log_format=log_format)
     ending = Ending(STORE_GRACE, with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store
 

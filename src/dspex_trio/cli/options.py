@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from dspex_trio.cli.ending import Ending
+from dspex_trio.cli.logs import LOG_FORMATS
 from dspex_trio.cli.process import StartupError, first_error, json_or_text
 from dspex_trio.config import InvalidSettings, Settings
 
@@ -36,6 +37,13 @@ lm_arguments_option = click.option(
     multiple=True,
     callback=_lm_arguments,
     help="A keyword for dspy.LM; JSON where it parses as JSON, else text.  May be repeated.",
+)
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default="auto",
+    show_default=True,
+    help="text for people, json for machines; auto: the one on a terminal, the other elsewhere.",
 )
 log_level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
 end_with_stdin_option = click.option(

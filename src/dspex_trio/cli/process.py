@@ -1,48 +1,18 @@
-"""What every long-running command shares: the ready file, logging, options."""
+"""What every long-running command shares: the ready file, the start, options."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
 
-from dspex_trio import correlation
-from dspex_trio.redaction import Redactor
-
 
 class StartupError(Exception):
     """The server cannot start; the text is what the operator sees."""
-
-
-class RedactingFormatter(logging.Formatter):
-    """Takes secrets out of whole entries: of libraries' messages and of tracebacks too.
-
-    Args:
-        secrets: Values that are secret, beside those of the environment.
-    """
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(correlation)s%(message)s")
-        self._redact = Redactor(secrets, os.environ)
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The entry's text, with the correlation id of what it is about."""
-        correlation_id = correlation.current()
-        record.correlation = f"[{correlation_id}] " if correlation_id else ""
-        return self._redact(super().format(record))
-
-
-def set_up_logging(level: str, secrets: Iterable[str] = ()) -> None:
-    """Log to standard error, a line each, without `secrets`."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(RedactingFormatter(secrets))
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
 def announce(ready_file: Path | None, port: int) -> None:

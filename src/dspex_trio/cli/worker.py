@@ -12,8 +12,9 @@ from typing import Any, Final
 import click
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.options import LOG_LEVELS, config_option, load_settings, run, setting_options
-from dspex_trio.cli.process import StartupError, set_up_logging
+from dspex_trio.cli.logs import LogFormat, set_up_logging
+from dspex_trio.cli.options import LOG_LEVELS, config_option, load_settings, log_format_option, run, setting_options
+from dspex_trio.cli.process import StartupError
 from dspex_trio.config import InvalidSettings
 from dspex_trio.redaction import secrets_in
 from dspex_trio.snakepit.guards import stdin_is_held
@@ -82,10 +83,17 @@ def _pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @partial(setting_options, of=WorkerSettings)
 @config_option
 @click.option("--log-level", type=click.Choice([*LOG_LEVELS, "none"]), help="[default: SNAKEPIT_LOG_LEVEL, else info]")
+@log_format_option
 @click.option("--health-check", is_flag=True, help="Load everything that is needed, say so, and exit.")
 @click.argument("others", nargs=-1, type=click.UNPROCESSED)
 def worker(
-    config_file: Path | None, log_level: str | None, others: tuple[str, ...], *, health_check: bool, **options: Any
+    config_file: Path | None,
+    *,
+    log_level: str | None,
+    log_format: LogFormat,
+    others: tuple[str, ...],
+    health_check: bool,
+    **options: Any,
 ) -> None:
     """Run a worker of a snakepit pool.
 
@@ -100,7 +108,7 @@ def worker(
         raise click.UsageError(str(error)) from None
     level = log_level or pool.log_level
     known = level if level in LOG_LEVELS else "critical" if level == "none" else "info"
-    set_up_logging(known, [*secrets_in(settings.lm_args), settings.token or ""])
+    set_up_logging(known, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
     if flags := [each.partition("=")[0] for each in others if each.startswith("-")]:
         logger.info("arguments that mean nothing here are ignored: %s", ", ".join(flags))
     ending = Ending(settings.seconds_to_end(pool), with_stdin=bool(pool.run_id) and stdin_is_held())

@@ -62,6 +62,7 @@ class TrialLog:
             "OK" if isinstance(outcome, TrialSuccess) else f"{outcome.kind.name} in {outcome.stage.name}",
             outcome.timings.total_ms,
             f"; the loop was up to {late * 1e3:.0f} ms late meanwhile" if late >= LATE else "",
+            extra=_fields(request, outcome),
         )
 
     def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
@@ -74,6 +75,24 @@ class TrialLog:
             details.get("rung_ms"),
             details.get("abandoned_ms"),
         )
+
+
+def _fields(request: TrialRequest, outcome: TrialOutcome) -> dict[str, object]:
+    """The line once more, for logs that machines read."""
+    fields: dict[str, object] = {
+        "trial_id": request.trial_id,
+        "session_id": request.session_id,
+        "program": _program(request),
+        "outcome": "success" if isinstance(outcome, TrialSuccess) else "failure",
+        "total_ms": round(outcome.timings.total_ms, 3),
+        "execute_ms": round(outcome.timings.execute_ms, 3),
+        "tokens": outcome.cost.usage.total_tokens,
+        "cost_usd": outcome.cost.total_usd,
+    }
+    if not isinstance(outcome, TrialSuccess):
+        fields |= {"kind": outcome.kind.name, "stage": outcome.stage.name, "retryable": outcome.retryable}
+        fields["details"] = dict(outcome.details)
+    return fields
 
 
 def _program(request: TrialRequest) -> str:
