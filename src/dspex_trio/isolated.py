@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -52,7 +53,7 @@ async def open_answering(warm_up: bytes, parent: Parent) -> AsyncIterator[Answer
     """
     opening = Opening.from_bytes(warm_up)
     sys.path[:] = opening.path
-    logging.basicConfig(handlers=[_ToParent(parent)], level=opening.log_level, force=True)
+    logging.basicConfig(handlers=[_ToParent(parent)], format="%(message)s", level=opening.log_level, force=True)
     settings = Settings(**opening.settings)
     _import_others(opening.homes, settings.load)
     redact = redactor(settings)
@@ -159,8 +160,8 @@ class _Trial(Nobody):
     def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:  # noqa: ARG002 - there is only one
         """It has ended, cancelled ones too."""
         self.running(None)
-        if isinstance(outcome, TrialFailure) and not self.slots.free:
-            # A thread of the program's own goes on, if not that of the trial.
+        if isinstance(outcome, TrialFailure) and "rung" in outcome.details and (not self.slots.free or _has_children()):
+            # The program was stopped, but a thread or a process of its own goes on: only a kill ends all of it.
             outcome = replace(outcome, details={**outcome.details, "stuck": "true"})
         self._outcome = outcome
 
@@ -168,6 +169,15 @@ class _Trial(Nobody):
         """How it ended."""
         assert self._outcome is not None, "the trial is on the road"  # noqa: S101 - our own bug, never the user's
         return self._outcome
+
+
+def _has_children() -> bool:
+    """Whether processes that this one started are there, running or not waited for."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 class _Job(threads.Job):

@@ -29,7 +29,7 @@ def test_every_way_of_blocking_ends_on_the_installed_versions():
     assert done.returncode == 0
     assert told["ok"]
     assert len(told["findings"]) == len(CASES)
-    assert {each["rung"] for each in told["findings"]} == {"check", "wake", "raise"}
+    assert {each["rung"] for each in told["findings"]} == {"check", "wake", "raise", "kill"}
     assert all((each["close_ms"] is not None) == bool(each["closes"]) for each in told["findings"])
     assert {"python", "dspy", "litellm"} <= told["versions"].keys()
     assert "Traceback" not in done.stderr
@@ -70,8 +70,8 @@ def test_what_does_not_end_is_told_in_words():
     success = TrialSuccess.__new__(TrialSuccess)
     assert list(selftest._about_outcome(case, None, "-")) == ["there was no answer in time"]
     assert list(selftest._about_outcome(case, success, "-")) == ["the trial succeeded"]
-    assert list(selftest._about_slot(None)) == ["the slot was not free after 2 s"]
-    assert list(selftest._about_slot(success)) == []
+    assert list(selftest._about_slot(None, 2)) == ["the slot was not free after 2 s"]
+    assert list(selftest._about_slot(success, 2)) == []
     assert list(selftest._about_connections(case, 1, 1)) == []
     assert list(selftest._about_connections(case, 0, 0)) == ["the provider was asked 0 times, not 1"]
     assert list(selftest._about_connections(case, 1, 0)) == ["the provider saw 0 of 1 connections closed"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FunctionType
 from typing import ClassVar, Final, TypeVar
+from urllib.parse import urlsplit
 
 import dspy
 import requests
@@ -157,6 +160,15 @@ def _in_parallel(branch: dspy.Module) -> None:
 
 
 @_as_a_users
+def _hang(module: Wait, _until: float) -> None:
+    """Keep the interpreter from every other thread, and a connection open."""
+    address = urlsplit(module.url)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        re.match("(a+)+b", "a" * 64)
+
+
+@_as_a_users
 def _nothing(_module: Wait, _until: float) -> None:
     pass
 
@@ -174,5 +186,6 @@ WAYS: Final[dict[str, Callable[[Wait, float], None]]] = {
     "keep every exception": _keep_every_exception,
     "parallel": _parallel,
     "parallel loops": _parallel_loops,
+    "hang": _hang,
     "nothing": _nothing,
 }

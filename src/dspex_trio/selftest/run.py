@@ -25,12 +25,14 @@ _MARGIN: Final = 0.1
 _LATE: Final = 0.01
 # How long after its deadline a thread may still hold its slot, in seconds.
 _SLOT_WITHIN: Final = 2.0
+# How long it may take to have another child process where one was killed, in seconds.
+_CHILD_WITHIN: Final = 20.0
 # How long after its answer the provider may still think that the caller is there, in seconds.
 _CLOSE_WITHIN: Final = 2.0
 # How long the first call of each engine may take, imports included, in seconds.
 _WARM_UP: Final = 60.0
 # All cases together may take so long, in seconds; what is left then has failed.
-_ALL_WITHIN: Final = 25.0
+_ALL_WITHIN: Final = 40.0
 
 _TRUST: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _NATIVE: Final = "DSPy's own engine"
@@ -49,6 +51,7 @@ class Case:
         tls: Whether the provider is asked by TLS.
         engine: DSPy's name of the engine.
         scheme: How the URL begins that the program is given.
+        isolated: Whether the program runs in a child process.
     """
 
     what: str
@@ -58,6 +61,7 @@ class Case:
     tls: bool = False
     engine: str = "lm15"
     scheme: str = "http"
+    isolated: bool = False
 
 
 _WAKE_OR_CHECK: Final = frozenset({"wake", "check"})
@@ -86,6 +90,7 @@ CASES: Final = (
     Case("a loop", "loop", _RAISE),
     Case("a loop that keeps every Exception", "keep every exception", _RAISE),
     Case("such loops in dspy.Parallel", "parallel loops", frozenset({"raise", "wake"})),
+    Case("C code, in a child process", "hang", frozenset({"kill"}), closes=1, isolated=True),
 )
 
 
@@ -153,7 +158,11 @@ async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, in
         return set(range(asked + 1, provider.asked + 1))
 
     Wait.endings.clear()
-    async with open_runtime(_settings(SILENT, case.engine, port, tls=case.tls)) as runtime:
+    settings = _settings(SILENT, case.engine, port, tls=case.tls)
+    if case.isolated:
+        settings = settings.model_copy(update={"isolation": "process"})
+    slot_within = _CHILD_WITHIN if case.isolated else _SLOT_WITHIN
+    async with open_runtime(settings) as runtime:
         deadline = time.monotonic() + DEADLINE
         outcome: TrialOutcome | None = None
         with trio.move_on_after(DEADLINE + _MARGIN):
@@ -162,7 +171,7 @@ async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, in
         with trio.move_on_after(_CLOSE_WITHIN):
             await provider.wait_until(lambda provider: provider.closes.keys() >= asked_by(provider))
         freed: TrialOutcome | None = None
-        with trio.move_on_after(_SLOT_WITHIN):
+        with trio.move_on_after(slot_within):
             freed = await _trial(runtime, "nothing")  # there is one slot
     closes = [provider.closes[number] for number in asked_by(provider) if number in provider.closes]
     endings = list(Wait.endings)
@@ -182,7 +191,7 @@ async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, in
         why="; ".join(
             [
                 *_about_outcome(case, outcome, rung),
-                *_about_slot(freed),
+                *_about_slot(freed, slot_within),
                 *_about_connections(case, provider.asked - asked, len(closes)),
             ]
         ),
@@ -200,9 +209,9 @@ def _about_outcome(case: Case, outcome: TrialOutcome | None, rung: str) -> Itera
         yield f"the rung was {rung}"
 
 
-def _about_slot(freed: TrialOutcome | None) -> Iterator[str]:
+def _about_slot(freed: TrialOutcome | None, within: float) -> Iterator[str]:
     if not isinstance(freed, TrialSuccess):
-        yield f"the slot was not free after {_SLOT_WITHIN:g} s"
+        yield f"the slot was not free after {within:g} s"
 
 
 def _about_connections(case: Case, asked: int, closes: int) -> Iterator[str]:

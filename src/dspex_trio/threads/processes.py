@@ -43,7 +43,7 @@ async def open_processes(
         function: `module:name` of a module-level function of the child, which is opened with `warm_up` and a
             `threads.child.Parent`, and gives what answers requests.
         count: The most children; as many requests are answered at once.
-        warm: How many are started now; more are when a request finds none free.
+        warm: How many are started now, one after the other; more are when a request finds none free.
         warm_up: What each child is opened with.
         environment: Of the children; this process's own by default.
         max_bytes: The longest frame that a child may send; one that sends a longer one is killed.
@@ -57,8 +57,7 @@ async def open_processes(
 
         processes = Processes(make, nursery, count, warm_up, max_answers)
         try:
-            for _ in range(warm):
-                processes._grow()  # noqa: SLF001 - the other half of this class
+            nursery.start_soon(processes._start, warm)  # noqa: SLF001 - the other half of this class
             yield processes
         finally:
             processes._put.close()  # noqa: SLF001 - as above
@@ -180,29 +179,39 @@ class Processes:
             if not child.gone.is_set():
                 return child
 
-    def _grow(self) -> None:
+    async def _start(self, count: int) -> None:
+        for _ in range(count):  # side by side, none of them would be ready soon
+            await self._grow().wait()
+
+    def _grow(self) -> trio.Event:
+        """Have one more child if there may be; gives what is set once it is ready or has failed to start."""
+        ready = trio.Event()
         if self._left > 0:
             self._left -= 1
-            self._nursery.start_soon(self._keep)
+            self._nursery.start_soon(self._keep, ready)
+        else:
+            ready.set()
+        return ready
 
-    async def _keep(self) -> None:
+    async def _keep(self, ready: trio.Event) -> None:
         """Have a child, and another one when it is gone."""
         pause = _FIRST_RETRY
         while True:
             child = self._make()
-            await self._live(child)
+            await self._live(child, ready)
             if child.opened:
                 pause = _FIRST_RETRY
             else:
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY)
 
-    async def _live(self, child: ChildProcess) -> None:
+    async def _live(self, child: ChildProcess, ready: trio.Event) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.live)
             opened = Exchange(lambda _report: None)
             child.begin(self._warm_up, opened)
             await opened.done.wait()
+            ready.set()
             try:
                 opened.answer()
             except (ChildLost, ChildFailed) as error:

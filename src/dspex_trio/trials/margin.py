@@ -50,7 +50,7 @@ class ReplyMargin:
         if not isinstance(outcome, TrialFailure) or outcome.kind is not FailureKind.DEADLINE_EXCEEDED:
             return
         late = trio.current_time() - request.deadline
-        if outcome.details.get("stuck") == "true":
+        if outcome.details.get("stuck") == "true" or outcome.details.get("rung") == "kill":
             late -= self.patience()  # it waited on purpose
         if request.deadline > request.arrived:  # a deadline that was past on arrival teaches nothing
             self._now = min(max(self._floor, self._now * _DECAY, late * _SAFETY), self._highest)
