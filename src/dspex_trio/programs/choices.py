@@ -44,11 +44,18 @@ def chosen_classes(bindings: Sequence[Binding], known: Mapping[str, Variable | N
 
 def submodule_choices(module: dspy.Module, program: Program) -> tuple[Binding, ...]:
     """The bindings of `program` that name a submodule of `module`, outer ones first."""
-    possible = [b for b in program.config_space if not is_parameter_name(b.parameter.rpartition(".")[2])]
+    possible = [binding for binding in program.config_space if _may_name_one(module, binding.parameter)]
     if not possible:
         return ()
     places = {name: at for at, name in enumerate(_submodules(module))}
     return tuple(sorted((b for b in possible if b.parameter in places), key=lambda b: places[b.parameter]))
+
+
+def _may_name_one(module: dspy.Module, path: str) -> bool:
+    """Decided without a walk through the module, which plain attributes need not wait for."""
+    first = path.partition(".")[0].partition("[")[0]
+    inside = isinstance(vars(module).get(first), (dspy.Module, list, tuple, dict))
+    return inside and not is_parameter_name(path.rpartition(".")[2])
 
 
 def replace_submodule(

@@ -6,6 +6,7 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -170,6 +171,7 @@ class _Writes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._written: dict[str, BoundVariable] = {}
+        self._sizes: dict[str, int] = {}
         self._chars = 0
 
     @contextmanager
@@ -199,8 +201,9 @@ class _Writes:
                         continue  # another thread wrote it since
                     if earlier is None:
                         del self._written[name]
+                        self._chars -= self._sizes.pop(name)
                     else:
-                        self._written[name] = earlier
+                        self._keep(earlier)
             raise
 
     def seen(self) -> dict[str, BoundVariable]:
@@ -208,12 +211,16 @@ class _Writes:
             return {f"session:{name}": bound for name, bound in self._written.items()}
 
     def _keep(self, bound: BoundVariable) -> BoundVariable | None:
-        if bound.variable not in self._written and len(self._written) >= MAX_WRITTEN:
+        name = bound.variable
+        if name not in self._written and len(self._written) >= MAX_WRITTEN:
             return None
-        self._chars += _chars(bound.value)
-        if self._chars > MAX_WRITTEN_CHARS:
-            bound = BoundVariable("", bound.variable, None, bound.version)
-        self._written[bound.variable] = bound
+        self._chars -= self._sizes.get(name, 0)
+        size = _chars(bound.value)
+        if self._chars + size > MAX_WRITTEN_CHARS:
+            bound, size = replace(bound, value=None), 0
+        self._chars += size
+        self._sizes[name] = size
+        self._written[name] = bound
         return bound
 
 
