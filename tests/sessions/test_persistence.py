@@ -245,10 +245,12 @@ def test_a_file_is_for_its_owners_eyes(path):
 def spoiled(path, how):
     """A store's file with something in it, and then changed from outside."""
     with closing(StoreFile(path)) as file:
-        store = MemoryStore(note=lambda note: file.write([note]))
+        notes = []
+        store = MemoryStore(note=notes.append)
         store.initialize("s")
         for number in range(200):
             store.register("s", f"v{number}", "string", "x" * 100)
+        file.write(notes)
     if callable(how):
         path.write_bytes(how(path.read_bytes()))
     else:

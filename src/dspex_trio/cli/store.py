@@ -1,11 +1,10 @@
-"""`dspex-trio store`: a stand-alone session store as a process; without --load it needs no DSPy."""
+"""`dspex-trio store`: a stand-alone session store as a process; it needs no DSPy."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import trio
 from dspex_trio import rpc, threads
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, first_error, until_served
+from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.redaction import Redactor
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import CannotPersist
@@ -52,7 +52,7 @@ async def serve_store(
         drain.start(ending.grace)
 
     try:
-        with _loaded(load):
+        with operators_modules(load, entry_points=False):
             async with (
                 threads.open_threads() as workers,
                 open_store(persist, workers, Redactor((), os.environ)) as store,
@@ -61,21 +61,9 @@ async def serve_store(
                 nursery.start_soon(end)
                 await until_served(partial(rpc.serve, [store], host=host, port=port, drain=drain), ready)
                 nursery.cancel_scope.cancel()
+    except* CannotLoad as group:
+        raise StartupError(str(first_error(group))) from None
     except* CannotPersist as group:
         raise StartupError(f"--persist: {first_error(group)}") from None
     except* OSError as group:
         raise StartupError(f"cannot listen on {host}:{port}: {first_error(group)}") from None
-
-
-@contextmanager
-def _loaded(names: Sequence[str]) -> Iterator[None]:
-    if not names:
-        yield
-        return
-    from dspex_trio.programs.loading import CannotLoad, operators_modules
-
-    try:
-        with operators_modules(names):
-            yield
-    except CannotLoad as error:
-        raise StartupError(str(error)) from None

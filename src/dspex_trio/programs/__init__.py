@@ -9,6 +9,7 @@ from typing import Final
 import dspy
 
 from dspex_trio.errors import InvalidSpec
+from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.model import RunInLoop
 from dspex_trio.programs.choices import MODULE_CHOICE, replace_submodule
 from dspex_trio.programs.classes import import_module
@@ -17,7 +18,6 @@ from dspex_trio.programs.endings import ENDING, current_interrupt
 from dspex_trio.programs.hydrated import Hydrated
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.loader import Loader
-from dspex_trio.programs.loading import CannotLoad, operators_modules
 from dspex_trio.programs.patches import WATCHERS, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.private import UnsupportedDspy
 from dspex_trio.programs.registry import (

@@ -18,8 +18,8 @@ class CannotLoad(ImportError):
 
 
 @contextmanager
-def operators_modules(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Import the operator's modules, and give their names.
+def operators_modules(names: Sequence[str], *, entry_points: bool = True) -> Iterator[tuple[str, ...]]:
+    """Import the operator's modules, and give their names; those of installed packages too, unless told otherwise.
 
     Modules that `--load` names may lie in the working directory, and may import others from there whenever they like:
     it is on Python's path until the block is left.
@@ -31,7 +31,7 @@ def operators_modules(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     if names:
         sys.path.insert(0, here)
     try:
-        yield (*(_load(name, here) for name in names), *_load_entry_points())
+        yield (*(_load(name, here) for name in names), *(_load_entry_points() if entry_points else ()))
     finally:
         sys.path[:] = [entry for entry in sys.path if entry is not here]
 
