@@ -533,7 +533,7 @@ async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, ca
 
             @nursery.start_soon
             async def cancel():
-                while not blocked(job):
+                while not (helpers and helpers[0].is_alive() and job._parked):
                     await trio.lowlevel.checkpoint()
                 scope.cancel()
 
