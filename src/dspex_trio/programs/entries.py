@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
 from dspex_trio.model import Cost, LmCall, Usage
 from dspex_trio.programs.private import Response, response_to_dict
 from dspex_trio.values import plain
+
+_counts: Final = attrgetter(*Usage.__slots__)
 
 
 def lm_call(
@@ -93,7 +96,7 @@ def plus(cost: Cost, call: LmCall, *, answered: bool = True) -> Cost:
 
 def total(usages: list[Usage]) -> Usage:
     """All of them together."""
-    return Usage(*(sum(getattr(usage, name) for usage in usages) for name in Usage.__slots__))
+    return Usage(*map(sum, zip(*map(_counts, usages), strict=True)))
 
 
 def plain_fields(fields: Mapping[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:

@@ -122,9 +122,6 @@ class Recorder:
         self._open: dict[int, _Invocation] = {}
         self._cost = Cost()
         self._asking: dict[int, _Asked] = {}
-        self._trace_hook = Trace(self)
-        self.history = History(self)
-        self._usage_hook = Usages(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
         return self
@@ -133,13 +130,20 @@ class Recorder:
         """What `dspy.context` must be given for the program to be recorded."""
         return {
             RECORDER: self,
-            "trace": self._trace_hook,
+            "trace": Trace(self),
             "caller_modules": [self],
-            "usage_tracker": self._usage_hook,
+            "usage_tracker": Usages(self),
             "disable_history": False,
             "max_history_size": min(max(dspy.settings.max_history_size, 1), _MAX_HISTORY),
             "max_trace_size": MAX_ENTRIES,
         }
+
+    @property
+    def history(self) -> History:
+        """What DSPy takes for the history of a module that calls others."""
+        return History(
+            self
+        )  # hooks know their recorder, but not it them: what a trial leaves goes without a collection
 
     def recording(self) -> Recording:
         """What was seen until now."""

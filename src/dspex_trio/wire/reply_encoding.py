@@ -209,7 +209,8 @@ def _write_cost(message: program_pb2.Cost, cost: Cost) -> None:
 def _write_usage(message: program_pb2.Usage, usage: Usage) -> None:
     """Counts come from providers: anything out of range is cut, not an error."""
     for name in _USAGE:
-        setattr(message, name, min(max(getattr(usage, name), 0), _UINT32_MAX))
+        if (count := getattr(usage, name)) > 0:
+            setattr(message, name, min(count, _UINT32_MAX))
     message.SetInParent()
 
 
