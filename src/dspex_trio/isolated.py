@@ -19,7 +19,7 @@ from dspex_trio import threads
 from dspex_trio.config import Settings
 from dspex_trio.errors import Stage
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.isolation.messages import LogLine, Opening, decode_trial, encode_ending, encode_progress
+from dspex_trio.isolation.messages import LogLine, Opening, decode_trial, encode_ending, encode_progress, encode_told
 from dspex_trio.isolation.store import ThroughParent
 from dspex_trio.model import (
     BoundVariable,
@@ -30,6 +30,8 @@ from dspex_trio.model import (
     ProgramLoader,
     Recording,
     RunInThread,
+    StageStarted,
+    TrialEvent,
     TrialFailure,
     TrialOutcome,
     TrialRequest,
@@ -76,11 +78,12 @@ async def open_answering(warm_up: bytes, parent: Parent) -> AsyncIterator[Answer
 
 
 async def _answer(trials: Trials, trial: _Trial, max_bytes: int, data: bytes, scope: trio.CancelScope) -> bytes:
-    request, seconds, patience = decode_trial(data)
+    request, terms = decode_trial(data)
     now = trio.current_time()
-    trial.begin(patience)
+    trial.begin(terms.patience)
+    watch = trial.tell if terms.watched else None
     with scope:
-        await trials.run(replace(request, arrived=now, deadline=now + seconds))
+        await trials.run(replace(request, arrived=now, deadline=now + terms.seconds, watch=watch))
     return encode_ending(trial.outcome(), max_bytes=max_bytes, max_trace_bytes=request.options.max_trace_bytes)
 
 
@@ -138,6 +141,11 @@ class _Trial(Nobody):
     def enter(self, stage: Stage, variables: Mapping[str, BoundVariable] | None = None) -> None:
         """It enters a stage, with variables that are known since."""
         self._parent.report(encode_progress(stage, variables=variables))
+
+    def tell(self, event: TrialEvent) -> None:
+        """Tell whoever watches it; stages are told by the worker."""
+        if not isinstance(event, StageStarted):
+            self._parent.report(encode_told(event))
 
     def running(self, program: HydratedProgram | None) -> None:
         """Its program runs now, or no more."""

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from dspex_trio import rpc
 from dspex_trio.errors import FailureKind, Stage
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse
-from dspex_trio.model import BoundVariable, Recording, TrialFailure, TrialOutcome, TrialRequest
-from dspex_trio.wire import decode_outcome, decode_request, encode_outcome, encode_request
+from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
+from dspex_trio.model import BoundVariable, Recording, TrialEvent, TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.wire import decode_event, decode_outcome, decode_request, encode_event, encode_outcome, encode_request
 
-_TIMES: Final = struct.Struct("!dd")
+_TERMS: Final = struct.Struct("!dd?")
 _PROGRESS: Final = struct.Struct("!B")
+_EVENT: Final = 0  # in place of a stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +66,35 @@ class LogLine:
 # ---- trials
 
 
-def encode_trial(request: TrialRequest, seconds: float, patience: float) -> bytes:
-    """A trial, the seconds it has, and those that its threads get to end when it is over.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a trial is handed over.
+
+    Attributes:
+        seconds: How long it has.
+        patience: How many seconds its threads get to end when it is over.
+        watched: Whether somebody wants to know what happens on the way.
+    """
+
+    seconds: float
+    patience: float
+    watched: bool
+
+
+def encode_trial(request: TrialRequest, terms: Terms) -> bytes:
+    """A trial.
 
     Raises:
         InvalidInput, InvalidSpec: A value has no JSON form; the text names it.
     """
-    return b"".join((_TIMES.pack(seconds, patience), encode_request(request).SerializeToString()))
+    head = _TERMS.pack(terms.seconds, terms.patience, terms.watched)
+    return b"".join((head, encode_request(request).SerializeToString()))
 
 
-def decode_trial(data: bytes) -> tuple[TrialRequest, float, float]:
-    """The trial without arrival and deadline, and its two times."""
-    seconds, patience = _TIMES.unpack_from(data)
-    return decode_request(ExecuteProgramRequest.FromString(data[_TIMES.size :])), seconds, patience
+def decode_trial(data: bytes) -> tuple[TrialRequest, Terms]:
+    """The trial, without arrival and deadline."""
+    request = ExecuteProgramRequest.FromString(data[_TERMS.size :])
+    return decode_request(request), Terms(*_TERMS.unpack_from(data))
 
 
 def encode_ending(outcome: TrialOutcome, *, max_bytes: int, max_trace_bytes: int) -> bytes:
@@ -111,8 +128,15 @@ def encode_progress(
     return b"".join((_PROGRESS.pack(stage), encode_outcome(seen, max_bytes=1 << 31).SerializeToString()))
 
 
-def decode_progress(data: bytes) -> tuple[Stage, bytes]:
-    """Where the trial is, and the rest for `decode_news`; empty if there is none."""
+def encode_told(event: TrialEvent) -> bytes:
+    """What whoever watches the trial is told; travels as progress does."""
+    return b"".join((_PROGRESS.pack(_EVENT), encode_event(event, 0).SerializeToString()))
+
+
+def decode_progress(data: bytes) -> tuple[Stage, bytes] | TrialEvent:
+    """Where the trial is, and the rest for `decode_news`, empty if there is none; or an event."""
+    if data[0] == _EVENT:
+        return decode_event(ProgramEvent.FromString(data[_PROGRESS.size :]))
     return Stage(data[0]), data[_PROGRESS.size :]
 
 

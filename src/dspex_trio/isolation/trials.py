@@ -25,6 +25,7 @@ from dspex_trio.model import (
     TrialFailure,
     TrialOutcome,
     TrialRequest,
+    Watch,
 )
 from dspex_trio.programs import MODULE_CHOICE, CannotLoad, any_isolated, homes, isolation_of
 from dspex_trio.sessions import Store
@@ -123,13 +124,14 @@ class IsolatedTrials:
             WorkerLost: The child ended before the trial did, or none can be started.
             ChildFailed: The child's side of this has a fault.
         """
-        told = _Told(sight)
+        told = _Told(sight, request.watch)
         sight.recording, sight.details = told.recording, told.details
         patience = self._patience()
         seconds = request.deadline - trio.current_time() + _LATER
+        terms = messages.Terms(seconds, patience * _FOR_THREADS, watched=request.watch is not None)
         try:
             await self._processes.run(
-                messages.encode_trial(request, seconds, patience * _FOR_THREADS),
+                messages.encode_trial(request, terms),
                 patience=patience,
                 may_stay=told.ending,
                 on_kill=told.killed,
@@ -157,15 +159,21 @@ class IsolatedTrials:
 class _Told:
     """What a child tells of a trial."""
 
-    def __init__(self, sight: Sight) -> None:
+    def __init__(self, sight: Sight, watch: Watch | None) -> None:
         self._sight = sight
+        self._watch = watch
         self._news: list[bytes] = []
         self._outcome: TrialOutcome | None = None
         self._kill_ms: float | None = None
 
     def progress(self, data: bytes) -> None:
-        """The child reports where it is."""
-        stage, news = messages.decode_progress(data)
+        """The child reports where it is, or an event for whoever watches."""
+        progress = messages.decode_progress(data)
+        if not isinstance(progress, tuple):
+            if self._watch is not None:
+                self._watch(progress)
+            return
+        stage, news = progress
         if stage is not self._sight.progress.stage:
             self._sight.progress.enter(stage)
         if news:
