@@ -86,7 +86,8 @@ async def open_rooms(
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
     """
     opened = programs.open_programs(_program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
-    with opened as loader, _threads_prepared(settings):
+    # The seam comes first: what the operator's modules import by name, as `from time import sleep`, is the seam's then.
+    with threads.hooks(), opened as loader, _threads_prepared(settings):
         async with threads.open_threads(
             patience=patience, may_raise=settings.raise_in_threads, on_late_end=on_late_end
         ) as workers:

@@ -121,6 +121,19 @@ async def test_a_caller_that_goes_away_wakes_its_trial(clock):
         assert ended == [HOUR]
 
 
+async def test_what_a_loaded_module_imported_by_name_is_woken_too(clock, tmp_path, monkeypatch):
+    (tmp_path / "loaded_by_name.py").write_text(
+        "from time import sleep\nimport dspy\nimport dspex_trio as dspex\n@dspex.register('ByName')\n"
+        "class ByName(dspy.Module):\n    def forward(self, question):\n        sleep(7200)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = dspex.Settings(max_trials=1, max_trial_seconds=1e6, load=("loaded_by_name",))
+    async with dspex.open_runtime(settings) as runtime:
+        with trio.fail_after(HOUR):
+            outcome = await runtime.run_trial(dspex.Program("ByName"), QUESTION)
+        assert outcome.details["rung"] == "wake"
+
+
 class Interpreter:
     """A user's own, which runs code on some rented machine and waits for it."""
 

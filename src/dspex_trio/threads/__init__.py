@@ -8,6 +8,7 @@ from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, add_lookup, c
 from dspex_trio.threads.processes import Processes, open_processes
 from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
+from dspex_trio.threads.seam import hooks
 from dspex_trio.threads.slots import Slot, Slots
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "add_lookup",
     "carries_programs",
     "current_job",
+    "hooks",
     "keep_whole",
     "left_alone",
     "open_processes",

@@ -35,7 +35,7 @@ _ABSENT: Final = object()
 
 @contextmanager
 def hooks() -> Iterator[None]:
-    """Keep the seam installed."""
+    """Keep the seam installed, as open threads do; for whoever imports modules that bind its calls by name."""
     _enter()
     try:
         yield
