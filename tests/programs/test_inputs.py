@@ -9,8 +9,11 @@ import dspex_trio as dspex
 from dspex_trio.errors import InvalidInput
 from dspex_trio.model import Signature
 from dspex_trio.programs.classes import ImportPolicy
+from dspex_trio.programs.fields import FieldType
 from dspex_trio.programs.inputs import inputs_of
 from dspex_trio.programs.signatures import make_signature
+from dspex_trio.values import plain
+from dspex_trio.wire import decode_any, encode_any
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
 
@@ -49,6 +52,26 @@ def test_json_becomes_what_the_signature_declares(kind, value, taken):
     checked = of(f"x: {kind} -> answer").check({"x": value})
     assert checked == {"x": taken}
     assert type(checked["x"]) is type(taken)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dspy.Image("https://example.org/a.png"),
+        dspy.Audio(data="AAAA", audio_format="wav"),
+        dspy.History(messages=[{"q": "1"}]),
+        dspy.Code["java"](code="x"),
+        dspy.ToolCalls.from_dict_list([{"name": "add", "args": {"x": 1}}]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_prediction_says_of_dspys_types_can_be_given_back(value, wrapped):
+    """One program's output is the next one's input; the tag says what it is, and is no part of it."""
+    cls = type(value)
+    field = FieldType(list[cls] | None if wrapped else cls)
+    sent = plain([value] if wrapped else value)
+    assert plain(field.convert(decode_any(encode_any(sent)))) == sent
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from pydantic_core import PydanticUndefined
 
 from dspex_trio.model import MISSING
 from dspex_trio.programs.private import IS_TYPE_UNDEFINED
+from dspex_trio.programs.registry import is_dspys
+from dspex_trio.values import TYPE_TAG
 from dspex_trio.variables import show
 
 
@@ -112,17 +114,24 @@ _IMAGES: Final = {"iVBORw0KGgo": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR"
 """How the Base64 of an image begins → its kind."""
 
 
+def _untagged(value: Any) -> Any:
+    """What a prediction said of one of DSPy's types, `{"$type": "dspy.Image", …}`, given back as an input."""
+    if isinstance(value, Mapping) and TYPE_TAG in value:
+        return {name: item for name, item in value.items() if name != TYPE_TAG}
+    return value
+
+
 def _image(value: Any) -> Any:
     """An image as its URL, as a data URL, or as bare Base64; never as a file of the worker."""
     if not isinstance(value, str):
-        return value
+        return _untagged(value)
     kind = next((kind for start, kind in _IMAGES.items() if value.startswith(start)), None)
     return {"url": value if kind is None else f"data:image/{kind};base64,{value}"}
 
 
 def _history(value: Any) -> Any:
     """A history as its list of messages."""
-    return {"messages": value} if isinstance(value, list) else value
+    return {"messages": value} if isinstance(value, list) else _untagged(value)
 
 
 _SHORT_FORMS: Final[Mapping[Any, Any]] = {
@@ -135,6 +144,8 @@ def _with_short_forms(kind: Any) -> Any:
     """The annotation with short forms wherever in it such a type stands."""
     if isinstance(kind, type) and kind in _SHORT_FORMS:
         return _SHORT_FORMS[kind]
+    if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel) and is_dspys(kind):
+        return Annotated[kind, pydantic.BeforeValidator(_untagged)]
     origin, inner = get_origin(kind), get_args(kind)
     if origin is None or origin is Literal:
         return kind
