@@ -89,9 +89,13 @@ def start(tmp_path_factory):
             process.kill()
 
 
-@pytest.fixture(scope="session")
-def worker(start):
-    process = start("serve", "--load", "e2e_programs", "--allow-import", "e2e_raises_on_import", "--max-trials", "4")
+@pytest.fixture(scope="session", params=["thread", "process"])
+def worker(start, request):
+    """What a trial answers does not depend on where its program runs."""
+    how = ["--isolation", request.param]
+    # Fewer children, which take a while to start, and room for a hop more on a busy machine.
+    how += ["--max-trials", "4"] if request.param == "thread" else ["--max-trials", "2", "--reply-margin-ms", "100"]
+    process = start("serve", "--load", "e2e_programs", "--allow-import", "e2e_raises_on_import", *how)
     yield process
     assert process.stop() == 0, process.log.read_text()
 

@@ -1,9 +1,13 @@
 """What a grpcio client gets for every kind of success and failure."""
 
 import json
+import os
+import select
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -374,3 +378,28 @@ def test_a_provider_that_cannot_be_reached_is_an_lm_error_worth_another_try(star
     assert failure.retryable
     assert "the-operators-key" not in str(failure) + worker.log.read_text()
     assert worker.stop() == 0, worker.log.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the test looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_child_processes_end_with_their_worker_however_that_ends(start, peer, number):
+    """With a trial under way in one of them."""
+    arguments = ["--load", "e2e_programs", "--isolation", "process", "--max-trials", "1", "--grace-seconds", "1"]
+    worker = start("serve", *arguments)
+    pb = peer.program_pb2
+    with grpc.insecure_channel(f"127.0.0.1:{worker.port}") as channel:
+        stub = peer.program_pb2_grpc.SnakepitBridgeStub(channel)
+        request = pb.ExecuteProgramRequest(
+            program_spec=pb.ProgramSpecification(python_class="Sleeps"), inputs={"question": pack("q")}
+        )
+        running = stub.ExecuteProgram.future(request, timeout=50)
+        settle(stub, pb)
+        started = Path(f"/proc/{worker.popen.pid}/task/{worker.popen.pid}/children").read_text().split()
+        children = [os.pidfd_open(int(pid)) for pid in started]
+        assert children
+        ended = worker.stop(number)
+        running.exception()
+    assert ended == (0 if number is signal.SIGTERM else -signal.SIGKILL), worker.log.read_text()
+    for child in children:
+        assert select.select([child], [], [], 20) == ([child], [], [])
+        os.close(child)
