@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -85,6 +86,27 @@ def test_a_signal_ends_the_demo_and_its_children(number, moment):
     output += finish(process)
     assert process.returncode == 128 + number, output
     assert left_behind(process) == []
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="the end of somebody else's child is seen through its descriptor"
+)
+def test_a_demo_that_is_killed_leaves_no_child_behind():
+    """It has no time to end them; they notice by themselves."""
+    process = start()
+    descriptors = []
+    for line in process.stdout:
+        descriptors += [os.pidfd_open(pid) for pid in children(line)]
+        if len(descriptors) == 2:
+            break
+    process.kill()
+    process.wait()
+    for descriptor in descriptors:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        assert ended.poll(LIMIT_SECONDS * 1000), "a child is still there"
+        os.close(descriptor)
+    process.stdout.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from dspex_trio import correlation
+from dspex_trio.cli.libraries import log_through_root
 from dspex_trio.redaction import Redactor
 
 LogFormat: TypeAlias = Literal["auto", "text", "json"]
@@ -30,6 +31,7 @@ def set_up_logging(level: str, secrets: Iterable[str] = (), log_format: LogForma
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     handler.setFormatter(formatter(secrets, as_json=as_json, colours=sys.stderr.isatty()))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    log_through_root()
 
 
 def formatter(secrets: Iterable[str] = (), *, as_json: bool, colours: bool = False) -> logging.Formatter:

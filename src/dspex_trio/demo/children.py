@@ -57,7 +57,8 @@ async def run_child(
     """Run `python -m ARGUMENTS --port 0 --ready-file FILE`; starts with the Child once it is ready.
 
     The child has a session of its own, so that Ctrl-C in a terminal reaches it through us. Cancelling sends it SIGTERM,
-    and SIGKILL when it is still there five seconds later. Its log and ready file lie in `directory`.
+    and SIGKILL when it is still there five seconds later. Its log and ready file lie in `directory`. Its standard input
+    ends with this process, even one that is killed.
 
     Raises ChildFailed when it is not ready within a minute, or ends although nobody asked it to.
     """
@@ -71,7 +72,7 @@ async def run_child(
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                stdin=b"",
+                stdin=subprocess.PIPE,  # ends when this process does, however that is
                 check=False,
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},

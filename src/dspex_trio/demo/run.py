@@ -104,8 +104,16 @@ async def _with_everything_running(
                 write(f"{name:<10} {child.address}, ready after {child.started_in:.1f} s (pid {child.pid})")
                 return child
 
-            store = await start("store", ["dspex_trio", "store"], {})
-            serve = ["dspex_trio", "serve", "--store", store.address, "--load", "dspex_trio.demo.programs"]
+            store = await start("store", ["dspex_trio", "store", "--end-with-stdin"], {})
+            serve = [
+                "dspex_trio",
+                "serve",
+                "--end-with-stdin",
+                "--store",
+                store.address,
+                "--load",
+                "dspex_trio.demo.programs",
+            ]
             # The model's arguments may hold a key; a process's environment is its own, its arguments everybody's.
             environment = {"DSPEX_TRIO_LM": lm, "DSPEX_TRIO_LM_ARGS": json.dumps(dict(lm_args))}
             worker = await start("worker", [*serve, "--max-trials", str(AT_ONCE)], environment)

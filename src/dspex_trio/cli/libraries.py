@@ -1,0 +1,32 @@
+"""Libraries that log to handlers of their own: theirs would print keys, and every line twice."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+LIBRARIES: Final = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
+
+
+def log_through_root() -> None:
+    """Have what these libraries log go to the root's handlers, and nowhere else, whenever they are imported."""
+    for name in LIBRARIES:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.__class__ = _ThroughRoot
+
+
+class _ThroughRoot(logging.Logger):
+    """A logger whose library cannot give it handlers, nor keep its entries from the root's."""
+
+    @property
+    def propagate(self) -> bool:
+        """Always."""
+        return True
+
+    @propagate.setter
+    def propagate(self, value: bool) -> None:
+        """Nothing: what is kept from the root would not be logged at all."""
+
+    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the standard library's name
+        """Nothing."""
