@@ -26,9 +26,8 @@ def make_pool(generated, tmp_path):
 @pytest.fixture(scope="module", params=[V013, V04], ids=lambda generation: generation.name)
 def worker(request, generated, tmp_path_factory):
     """A worker in a pool of either generation, for tests that leave it as it was."""
-    pool = Pool(
-        generated, tmp_path_factory.mktemp("pool"), request.param, arguments=["--load", "pool_programs"], interval=0.05
-    )
+    arguments = ["--load", "pool_programs", "--max-workers", "4", "--frobnicate=secret"]
+    pool = Pool(generated, tmp_path_factory.mktemp("pool"), request.param, arguments=arguments, interval=0.05)
     try:
         worker = pool.start()
         yield worker

@@ -1,6 +1,7 @@
 """What a pool of either generation gets from a worker."""
 
 import json
+import os
 
 import grpc
 import pytest
@@ -10,6 +11,13 @@ from .pool import V013, V04, ToolFailed, outcome, wait_until
 
 def trial(worker, python_class, inputs=None, **parameters):
     return outcome(worker.trial(python_class, inputs, **parameters))
+
+
+def test_arguments_that_it_does_not_know_did_not_stop_it(worker):
+    assert "arguments that mean nothing here are ignored: --max-workers, --frobnicate" in worker.log
+    assert "secret" not in worker.log
+    assert "token-of-this-pool" not in worker.log
+    assert os.getpgid(worker.pid) == worker.pid
 
 
 def test_a_trial_that_succeeds(worker):
