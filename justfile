@@ -101,6 +101,10 @@ bench-deadlines *arguments: (_venv "dev")
 bench-rpc *arguments: (_venv "bench")
     @{{bin}}/python tools/bench_rpc.py "$@"
 
+# Measure the session store with a file beside the disk and bare SQLite: --writes
+bench-persist *arguments: (_venv "dev")
+    @{{bin}}/python tools/bench_persist.py "$@"
+
 # Install what the recipe needs, unless the last run already did: "runtime", "dev" or "bench"
 _venv kind:
     @{{python}} tools/venv.py {{kind}}
