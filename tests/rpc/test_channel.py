@@ -347,6 +347,25 @@ async def test_a_closed_channel_ends_its_calls():
         await wait_all_tasks_blocked()
 
 
+async def test_a_closed_channel_ends_calls_that_wait_for_a_connection_and_takes_no_more():
+    """There is nothing that they could wait for."""
+
+    async def never():
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        async with rpc.open_channel(never) as channel:
+            nursery.start_soon(closed, GreeterStub(channel))
+            await wait_all_tasks_blocked()
+        await closed(GreeterStub(channel))
+
+
+async def closed(stub):
+    with pytest.raises(rpc.RpcError, match="the channel is closed") as caught:
+        await stub.SayHello(HelloRequest(), wait_for_ready=True)
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
 ENDINGS = {
     "no status": ([("x", "y")], rpc.StatusCode.UNKNOWN),
     "a bad status": ([("grpc-status", "x")], rpc.StatusCode.UNKNOWN),

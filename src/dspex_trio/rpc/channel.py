@@ -31,7 +31,8 @@ async def open_channel(
 ) -> AsyncIterator[Channel]:
     """A channel to a target; it connects with the first call, and again whenever that is needed.
 
-    At the end of the block calls that are still running end with UNAVAILABLE and all connections are closed.
+    At the end of the block calls that are still running, or waiting for a connection, end with UNAVAILABLE and all
+    connections are closed; so do calls that are begun later.
 
     Args:
         target: "host:port" and other names (see `addresses`), a function that opens a stream, or several of these, over
@@ -44,12 +45,15 @@ async def open_channel(
     """
     channel = Channel(addresses(target), tls, settings)
     body = _Body()
-    async with trio.open_nursery() as nursery:
-        for endpoint in channel.endpoints:
-            nursery.start_soon(endpoint.run)
-        with body:
-            yield channel
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            for endpoint in channel.endpoints:
+                nursery.start_soon(endpoint.run)
+            with body:
+                yield channel
+            nursery.cancel_scope.cancel()
+    finally:
+        channel.close()
     body.raise_again()
 
 
@@ -79,10 +83,16 @@ class Channel:
         self._settings = settings
         self._waiting = trio.lowlevel.ParkingLot()
         self._turn = 0
+        self._closed = False
         self.endpoints = tuple(Endpoint(address, tls, settings, self._changed) for address in where)
 
     def _changed(self) -> None:
         self._waiting.unpark_all()
+
+    def close(self) -> None:
+        """Make no more connections, so that there is nothing to wait for."""
+        self._closed = True
+        self._changed()
 
     async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
         """Make a call with one request and one reply; see UnaryUnary."""
@@ -119,7 +129,7 @@ class Channel:
                 return call
 
     async def _ready_connection(self, *, wait_for_ready: bool) -> ClientConnection:
-        while True:
+        while not self._closed:
             ready = [
                 one.connection for one in self.endpoints if one.connection is not None and one.connection.accepting
             ]
@@ -133,6 +143,7 @@ class Channel:
             if len(failures) == len(self.endpoints) and not wait_for_ready:
                 raise RpcError(StatusCode.UNAVAILABLE, "cannot connect to " + "; ".join(failures))
             await self._waiting.park()
+        raise RpcError(StatusCode.UNAVAILABLE, "the channel is closed")
 
 
 class _Attempts:

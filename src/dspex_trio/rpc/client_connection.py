@@ -80,6 +80,7 @@ class ClientConnection(Connection[ClientEngine]):
                     nursery.cancel_scope.cancel()
         finally:
             # What the server may still be sending is of no interest, as every call has ended.
+            self.engine.close()
             await trio.aclose_forcefully(self.stream)
 
     async def _keep_alive(self) -> None:

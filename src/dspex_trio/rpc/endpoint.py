@@ -47,6 +47,12 @@ class Endpoint:
 
     async def run(self) -> None:
         """Keep at most one connection that takes calls; those that went out of use end by themselves."""
+        try:
+            await self._keep_connected()
+        finally:
+            self.connection = None
+
+    async def _keep_connected(self) -> None:
         failures = 0
         async with trio.open_nursery() as connections:
             while True:

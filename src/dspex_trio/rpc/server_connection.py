@@ -125,6 +125,7 @@ class ServerConnection(Connection[ServerEngine]):
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.close_timeout):
                 await self.hang_up()
+            self.engine.close()
 
     def _start_upkeep(self, tasks: trio.Nursery) -> None:
         settings = self._settings

@@ -188,6 +188,13 @@ class H2Engine:
                 self._h2.reset_stream(stream_id, error_code)
             self._forget(state)
 
+    def close(self) -> None:
+        """Let go of all that is held, at once: half a message for each stream is a lot to leave to the collector."""
+        self._streams.clear()
+        self._events = []
+        self._buffered = 0
+        self._h2.let_go()
+
     def release(self, stream_id: int, length: int, size: int) -> None:
         """A reader took a message of this length that cost so much of the window: let the peer send as much again."""
         state = self._streams.get(stream_id)

@@ -78,6 +78,14 @@ class FramedH2Connection(ControlH2Connection):
         """Take back what `take_output` gave and could not be sent; it goes out first."""
         self._data_to_send[:0] = data
 
+    def let_go(self) -> None:
+        """Drop what is held, and the cycles that would leave the rest of it to the garbage collector."""
+        self._data_to_send = bytearray()
+        self._unread = bytearray()
+        self.streams.clear()
+        self._frame_dispatch_table.clear()
+        self._on_frame = self._on_event = _ignore
+
     def send_block(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> None:
         """Queue an encoded header block; a client opens the stream with it."""
         self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
@@ -223,3 +231,7 @@ class FramedH2Connection(ControlH2Connection):
             events += stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
             events[0].stream_ended = events[-1]
         self._report(events)
+
+
+def _ignore(*_: Any) -> None:
+    """Nobody is there to be told."""

@@ -106,6 +106,10 @@ class Engine(Protocol):
         """Queue RST_STREAM, unless both sides have closed the stream, and forget it."""
         ...
 
+    def close(self) -> None:
+        """The connection is over: let go of all that is held for it. Every stream is over too."""
+        ...
+
 
 class ServerEngine(Engine, Protocol):
     """One connection, as its server sees it. A request that cannot be served is answered here and never reported."""
