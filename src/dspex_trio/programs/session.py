@@ -251,29 +251,22 @@ async def read_at_once(
     """
     if not tools:
         return await session.get_variables(variables, not_before=not_before), ()
-    specs: list[ToolSpec] = []
-    found: dict[str, Variable | None] = {}
+    answers: dict[str, Any] = {"variables": {}}
     errors: dict[str, TrialError] = {}
 
-    async def list_tools(scope: trio.CancelScope) -> None:
+    async def ask(what: str, question: Callable[[], Awaitable[Any]], scope: trio.CancelScope) -> None:
         try:
-            specs.extend(await session.tools())
+            answers[what] = await question()
         except TrialError as error:
-            errors["tools"] = error
-            scope.cancel()
-
-    async def read(scope: trio.CancelScope) -> None:
-        try:
-            found.update(await session.get_variables(variables, not_before=not_before))
-        except TrialError as error:
-            errors["variables"] = error
+            errors[what] = error
             scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(list_tools, nursery.cancel_scope)
+        nursery.start_soon(ask, "tools", session.tools, nursery.cancel_scope)
         if variables:
-            nursery.start_soon(read, nursery.cancel_scope)
-    for error in (errors.get("tools"), errors.get("variables")):
-        if error is not None:
-            raise error
-    return found, specs
+            read = partial(session.get_variables, variables, not_before=not_before)
+            nursery.start_soon(ask, "variables", read, nursery.cancel_scope)
+    for what in ("tools", "variables"):
+        if what in errors:
+            raise errors[what]
+    return answers["variables"], answers["tools"]
