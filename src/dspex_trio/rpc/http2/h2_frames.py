@@ -188,7 +188,12 @@ class FramedH2Connection(ControlH2Connection):
             return True
         if kind == HEADERS:
             begins = not self.config.client_side and stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
-            answers = self.config.client_side and receiving and not stream.state_machine.headers_received
+            # Trailers end their stream; those that do not are h2's to tell.
+            answers = (
+                self.config.client_side
+                and receiving
+                and (bool(flags & END_STREAM) or not stream.state_machine.headers_received)
+            )
             if flags & (PADDED | _PRIORITY) or not flags & _END_HEADERS or not (begins or answers):
                 return False
             self._take_headers(stream_id, stream, payload, ended=bool(flags & END_STREAM))
