@@ -77,7 +77,7 @@ check: (_venv "dev")
     {{bin}}/ruff check --quiet
     {{bin}}/mypy
     {{bin}}/lint-imports --no-logo
-    git ls-files 'src/*.py' 'tools/*.py' | grep -v generated/ | xargs {{bin}}/flake8-async --startable-in-context-manager=_serve_calls,accept,run_child
+    git ls-files 'src/*.py' 'tools/*.py' | grep -v generated/ | xargs {{bin}}/flake8-async --startable-in-context-manager=_serve_calls,accept,run_child,serve_runtime,serve_worker
     {{bin}}/python tools/generate_protos.py --check
 
 # Format the code and mend what ruff can mend

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LAST_REPLIES: Final = (0.25, 1.0)
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
     settings: Settings | None = None,
     *,
     lm: dspy.BaseLM | None = None,

@@ -32,7 +32,7 @@ from dspex_trio.wire import encode_tool_spec
 _LEAST_STANDSTILL: Final = 30.0
 
 
-async def serve_worker(
+async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has started
     settings: Settings,
     pool: Pool,
     *,
