@@ -84,9 +84,7 @@ class EventsDropped:
     count: int
 
 
-TrialEvent: TypeAlias = (
-    StageStarted | LmStarted | LmFinished | ToolStarted | ToolFinished | OutputChunk | EventsDropped
-)
+TrialEvent: TypeAlias = StageStarted | LmStarted | LmFinished | ToolStarted | ToolFinished | OutputChunk | EventsDropped
 
 Watch: TypeAlias = Callable[[TrialEvent], None]
 """Who wants to know: called in whatever thread the event happens, so it must neither block nor raise."""
