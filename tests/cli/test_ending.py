@@ -30,6 +30,14 @@ class LeavesAThread(dspy.Module):
         print("running", flush=True)
         return {}
 
+@dspex.register("IsStuck")
+class IsStuck(dspy.Module):
+    def forward(self):
+        lock = threading.Lock()
+        lock.acquire()
+        print("running", flush=True)
+        lock.acquire()
+
 @dspex.register("HoldsTheGil")
 class HoldsTheGil(dspy.Module):
     def forward(self):
@@ -90,14 +98,14 @@ async def serving(command):
     return found[1]
 
 
-async def running(nursery, command, program):
+async def running(nursery, command, program, timeout=None):
     address = await serving(command)
     answers, answer = trio.open_memory_channel(1)
 
     async def call():
         async with dspex.open_client(address) as client:
             try:
-                await answers.send(await client.execute(dspex.Program(program), {}))
+                await answers.send(await client.execute(dspex.Program(program), {}, timeout=timeout))
             except dspex.rpc.RpcError as error:
                 await answers.send(error)
 
@@ -137,6 +145,16 @@ async def test_threads_that_a_program_left_behind_do_not_keep_the_process(start,
     command.process.send_signal(signal.SIGTERM)
     assert await command.ends() == 0, command.told
     assert re.search("threads kept the process from ending and were left: .*somebodys-own", command.told)
+
+
+async def test_a_worker_whose_threads_are_stuck_ends_by_itself_with_a_code_of_its_own(start, nursery):
+    """So that whoever started it starts another one; nothing is wrong with how it was started."""
+    command = await start("serve", "--load", "some_programs", "--max-stuck-threads", "1", "--grace-seconds", "1")
+    answer = await running(nursery, command, "IsStuck", timeout=0.3)
+    assert (await answer.receive()).details["stuck"] == "true"
+    assert await command.ends() == 75, command.told
+    assert "the threads of 1 trials ignore that these are over" in command.told
+    assert "in forward" in command.told
 
 
 async def test_c_code_that_keeps_the_interpreter_does_not_keep_the_process(start, nursery):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import logging
 import os
@@ -77,7 +78,17 @@ class Ending:
             self._code = EXIT_STUCK
         if not self._asked:
             self._bound(0)
-        sys.exit(self._code)
+        self._leave()
+
+    def _leave(self) -> NoReturn:
+        """As Python leaves, but for taking its modules apart: with DSPy's, that can take longer than is left."""
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to run them and come back
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self._code)
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name

@@ -17,8 +17,8 @@ import trio
 
 logger: Final = logging.getLogger(__name__)
 
-# How often it is looked, in seconds, and how many looks are remembered: less than a minute of them.
-_PERIOD: Final = 0.05
+# How often it is looked, in seconds, and how many looks are remembered: less than two minutes of them.
+_PERIOD: Final = 0.1
 _REMEMBERED: Final = 1024
 # No reply margin makes up for more, in seconds; it is told to the log, but no more often than that.
 _TOO_LATE: Final = 0.05
@@ -35,7 +35,7 @@ class LoopLateness:
     """How late the loop was for its timers, over the last looks at it.
 
     Attributes:
-        samples: How many looks; at most the last 1,024, one each 50 ms while trials run.
+        samples: How many looks; at most the last 1,024, one each 100 ms while trials run.
         p50_ms: Half of them were later.
         p99_ms: One in a hundred was later.
         max_ms: The worst of them.
