@@ -464,7 +464,7 @@ async def test_what_must_be_finished_can_be_left_alone(threads):
 
             await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
     assert done == [False]
-    assert job.details()["rung"] == "wake"
+    assert job.details()["rung"] in {"wake", "check"}  # it may not have gone to sleep yet
 
 
 async def test_waits_that_time_out_do_so_as_without_the_seam(threads):
