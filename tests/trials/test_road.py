@@ -234,3 +234,27 @@ async def test_a_drain_ends_a_call_that_is_no_trial(autojump_clock):
         await wait_all_tasks_blocked()
         await road.drain(4)
         assert trio.current_time() == 4
+
+
+class Elsewhere:
+    """Runs every trial; gets as far as EXECUTE."""
+
+    def takes(self, program):
+        return True
+
+    async def run(self, request, sight):
+        sight.entered(Stage.EXECUTE)
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(("seconds", "after", "told"), [(100, 5.05, "execute_timeout"), (3, 3, "the deadline passed")])
+async def test_a_stage_in_another_process_that_cannot_keep_to_its_budget_is_ended_from_here(
+    autojump_clock, seconds, after, told
+):
+    """Nothing in a process that hangs could."""
+    road = trials(None, isolation=Elsewhere(), budgets={Stage.EXECUTE: 5})
+    began = trio.current_time()
+    outcome = await road.run(request(seconds=seconds))
+    assert trio.current_time() - began == pytest.approx(after)
+    assert (outcome.kind, outcome.stage) == (FailureKind.DEADLINE_EXCEEDED, Stage.EXECUTE)
+    assert told in outcome.error_message

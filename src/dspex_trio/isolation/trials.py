@@ -174,8 +174,8 @@ class _Told:
                 self._watch(progress)
             return
         stage, news = progress
-        if stage is not self._sight.progress.stage:
-            self._sight.progress.enter(stage)
+        if stage is not self._sight.stage:
+            self._sight.entered(stage)
         if news:
             self._news.append(news)
 
@@ -222,7 +222,7 @@ class _Told:
             trace += recorded.trace
             cost = recorded.cost
             variables |= known
-        if self._sight.progress.stage is Stage.EXECUTE:
+        if self._sight.stage is Stage.EXECUTE:
             cost = replace(cost, known=False)  # a call may have been under way, and billed
         return Recording(tuple(trace), cost, written=variables)
 

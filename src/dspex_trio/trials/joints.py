@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from dspex_trio.errors import Stage
 from dspex_trio.model import Interrupt, Program, Recording, TrialOutcome, TrialRequest
 from dspex_trio.trials.admission import Slot
-from dspex_trio.trials.progress import Progress
 
 
 class Job(Interrupt, Protocol):
@@ -42,9 +42,17 @@ class Sight(Protocol):
         details: What is known of how it was stopped.
     """
 
-    progress: Progress
     recording: Callable[[], Recording]
     details: Callable[[], Mapping[str, str]]
+
+    @property
+    def stage(self) -> Stage:
+        """Where it is."""
+        ...
+
+    def entered(self, stage: Stage) -> None:
+        """It has entered a stage."""
+        ...
 
 
 class Isolation(Protocol):

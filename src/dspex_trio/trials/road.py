@@ -164,7 +164,8 @@ class Trials:
         request = trial.request
         async with self._admission.admit() as slot:
             if self._isolation is not None and self._isolation.takes(request.program):
-                outcome = await self._isolation.run(request, trial)
+                with trial.elsewhere(self._budgets):
+                    outcome = await self._isolation.run(request, trial)
                 return replace(outcome, timings=trial.progress.timings())
 
             def run_in_thread(function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 
@@ -11,6 +13,9 @@ from dspex_trio.errors import DeadlineExceeded, Stage, TrialCancelled, TrialErro
 from dspex_trio.model import BoundVariable, Recording, TrialRequest
 from dspex_trio.trials.joints import Job
 from dspex_trio.trials.progress import Progress
+
+# So much later than another process would end a stage, in seconds, it is ended from here.
+_LATER: Final = 0.05
 
 
 class Work:
@@ -33,7 +38,7 @@ class Work:
 class Trial(Work):
     """One trial while it is on the road."""
 
-    __slots__ = ("budget", "details", "exceeded", "progress", "recording", "request", "variables")
+    __slots__ = ("_budgets", "budget", "details", "exceeded", "progress", "recording", "request", "variables")
 
     def __init__(self, request: TrialRequest, job: Job) -> None:
         super().__init__(job, request.deadline)
@@ -44,6 +49,32 @@ class Trial(Work):
         self.variables: Mapping[str, BoundVariable] = {}
         self.budget: trio.CancelScope | None = None
         self.exceeded = ""
+        self._budgets: Mapping[Stage, float] = {}
+
+    @contextmanager
+    def elsewhere(self, budgets: Mapping[Stage, float]) -> Iterator[None]:
+        """Be in the stages of another process, as it tells that they are `entered`.
+
+        It keeps to their budgets itself; should it not be able to, DeadlineExceeded is raised a moment later.
+        """
+        self._budgets = budgets
+        self.budget = trio.CancelScope()
+        with self.budget:
+            yield
+        if self.budget.cancelled_caught:
+            raise self.deadline_exceeded()
+        self.budget = None
+
+    @property
+    def stage(self) -> Stage:
+        """Where the trial is."""
+        return self.progress.stage
+
+    def entered(self, stage: Stage) -> None:
+        """The other process has entered a stage."""
+        self.progress.enter(stage)
+        if self.budget is not None:
+            self.budget.deadline = trio.current_time() + self._budgets.get(stage, math.inf) + _LATER
 
     @contextmanager
     def within(self, stage: Stage, budgets: Mapping[Stage, float]) -> Iterator[None]:
