@@ -104,6 +104,17 @@ def waits() -> None:
 
 
 @dspex.tool
+def nothing() -> None:
+    """Returns nothing."""
+
+
+@dspex.tool
+def much() -> str:
+    """Returns more than a message can hold."""
+    return "x" * 20_000_000
+
+
+@dspex.tool
 def size(data) -> int:
     """How many bytes it was given."""
     return len(data)

@@ -45,6 +45,12 @@ def test_a_port_that_is_taken_ends_the_start():
     assert "cannot listen on 127.0.0.1:" in told
 
 
+def test_a_ready_file_that_cannot_be_written_ends_the_start(tmp_path):
+    code, _, told = finish(env={"SNAKEPIT_READY_FILE": str(tmp_path / "gone" / "ready")})
+    assert code == 1
+    assert told.splitlines()[-1].startswith("Error: cannot write the ready file")
+
+
 def test_an_address_that_is_none_is_named():
     code, _, told = finish("--elixir-address", "elixir")
     assert code == 2

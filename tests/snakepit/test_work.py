@@ -105,7 +105,7 @@ def test_a_stream_that_fails_ends_in_order(worker):
     ]
     assert last["response"]["failure"]["kind"] == "FAILURE_KIND_PROGRAM_ERROR"
     assert worker.stream("add", {"a": 2}) == [3]
-    [problem] = worker.stream("nothing", {})
+    [problem] = worker.stream("not_there", {})
     assert problem["error"]["type"] == "ToolNotFound"
 
 
@@ -139,6 +139,7 @@ def test_the_workers_own_tools(worker):
 
 def test_an_operators_tool(worker):
     assert worker.execute("add", {"a": 1, "b": 2}) == 3
+    assert worker.execute("nothing") is None
     assert worker.execute("size", binary={"data": b"\0\1\2"}) == 3
 
 
@@ -147,6 +148,7 @@ def test_an_operators_tool(worker):
     [
         ("fails", {}, "LookupError", "nothing found with [redacted]"),
         ("add", {"a": 1, "c": 2}, "ValueError", "cannot be called like this"),
+        ("much", {}, "SerializationFailed", "the result has 20000002 bytes"),
         ("execute_progam", {}, "ToolNotFound", "did you mean execute_program?"),
         ("describe_program", {"name": "Ecko"}, "InvalidInput", "no program is registered"),
         ("describe_program", {}, "InvalidInput", "needs the parameter name"),
@@ -244,7 +246,7 @@ def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_
     )
     assert outcome["success"]["prediction"] == {"answer": "good day, world"}
     assert "c-42" in store.correlations
-    assert "[c-42] " in worker.log
+    assert "c-42" in worker.log
 
 
 def test_health_and_the_program_service_are_on_the_same_port(worker):

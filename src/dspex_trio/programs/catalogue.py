@@ -10,7 +10,7 @@ from dspex_trio.model import MISSING, ToolParameter, ToolSpec
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable
 from dspex_trio.values import plain
 
-# What a predictor's call takes from the caller that is no input of the program.
+# No inputs: the instance, and what takes everything else.
 _OWN: Final = frozenset({"self", "args", "kwargs"})
 
 
@@ -70,12 +70,18 @@ def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": each.name,
-            "type": "" if each.annotation is each.empty else inspect.formatannotation(each.annotation),
+            "type": _type(each.annotation),
             "required": each.default is each.empty,
         }
         for each in inspect.signature(function).parameters.values()
         if each.name not in _OWN
     ]
+
+
+def _type(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _path(cls: type) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Final
 import trio
 
 from dspex_trio import correlation, rpc
-from dspex_trio.errors import InvalidInput, Stage, ValueNotDecodable
+from dspex_trio.errors import InvalidInput, SerializationFailed, Stage, ValueNotDecodable
 from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
-from dspex_trio.model import Watch
+from dspex_trio.model import EventsDropped, Watch
 from dspex_trio.service.streamed import Ended, streamed
 from dspex_trio.snakepit import telemetry
 from dspex_trio.snakepit.elixir import timestamp
@@ -23,11 +23,14 @@ from dspex_trio.threads.background import open_background
 from dspex_trio.trials import failure_of
 from dspex_trio.values import plain
 from dspex_trio.wire import decode_tool_arguments, encode_any, encode_json, encode_tool_spec, event_to_json
+from dspex_trio.wire.anys import JSON_URL
 
 MAX_SESSIONS: Final = 1024
 """The most sessions that are remembered; the oldest goes first."""
 
 _MAP_URL: Final = "type.googleapis.com/snakepit.map"
+# An empty Any, which means None elsewhere, is no JSON.
+_NULL: Final = any_pb2.Any(type_url=JSON_URL, value=b"null")
 _BINARY_FORMATS: Final = frozenset({"", "raw", "binary"})
 _MAX_NAME: Final = 100
 
@@ -42,6 +45,7 @@ class WorkerBridge(BridgeServiceServicer):
         trials: That one.
         adopted: Told of every session that the pool uses with this worker.
         redact: Takes secrets out of failures.
+        max_bytes: The largest result.
     """
 
     def __init__(
@@ -51,12 +55,14 @@ class WorkerBridge(BridgeServiceServicer):
         *,
         adopted: Callable[[str], object],
         redact: Callable[[str], str],
+        max_bytes: int,
     ) -> None:
         self.telemetry = telemetry.Telemetry()
         self._tools = tools
         self._trials = trials
         self._adopted = adopted
         self._redact = redact
+        self._max_bytes = max_bytes
         self._sessions: dict[str, tuple[timestamp_pb2.Timestamp, dict[str, str]]] = {}
 
     # ---- signs of life and sessions
@@ -158,6 +164,8 @@ class WorkerBridge(BridgeServiceServicer):
                 async for at_ms, event in events:
                     if not isinstance(event, Ended):
                         data = encode_json(event_to_json(event, at_ms))
+                        if len(data) > self._max_bytes:
+                            data = encode_json(event_to_json(EventsDropped(1), at_ms))
                     elif request.tool_name == EXECUTE_PROGRAM and not report.failed:
                         data = b'{"response":%b,"at_ms":%.3f}' % (event.result, at_ms)
                     else:
@@ -185,7 +193,12 @@ class WorkerBridge(BridgeServiceServicer):
         arguments = _arguments(request)
         if request.tool_name == EXECUTE_PROGRAM:
             return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, watch))
-        return encode_any(plain(await self._tools.call(request.tool_name, arguments)))
+        value = encode_any(plain(await self._tools.call(request.tool_name, arguments)))
+        if len(value.value) > self._max_bytes:
+            raise SerializationFailed(
+                f"the result has {len(value.value)} bytes, and the limit is {self._max_bytes} (--max-message-bytes)"
+            )
+        return value if value.value else _NULL
 
     async def _data(self, request: bridge_pb2.ExecuteToolRequest, report: _Report, watch: Watch) -> bytes:
         try:

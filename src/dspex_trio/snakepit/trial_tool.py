@@ -11,6 +11,7 @@ from typing import Any, Final
 import trio
 
 from dspex_trio import correlation
+from dspex_trio.config import Settings
 from dspex_trio.errors import InvalidInput, InvalidSpec, Stage, TrialError
 from dspex_trio.model import Program, ToolParameter, ToolSpec, TrialOptions, TrialOutcome, Watch
 from dspex_trio.runtime import Runtime
@@ -36,7 +37,7 @@ SPEC: Final = ToolSpec(
 _PARAMETERS: Final = tuple(each.name for each in SPEC.parameters)
 _OPTIONS: Final = {each.name: type(getattr(TrialOptions(), each.name)) for each in fields(TrialOptions)}
 
-# What a message holds beside the JSON text of the outcome.
+# What a message holds beside the JSON text.
 _SLACK: Final = 4096
 # JSON text is at most six times as long as what it quotes.
 _CUTS: Final = 4
@@ -57,10 +58,12 @@ class TrialTool:
 
     Args:
         runtime: Where they run.
+        max_bytes: The longest JSON text of an outcome.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, max_bytes: int) -> None:
         self._runtime = runtime
+        self._max_bytes = max_bytes
 
     async def __call__(self, arguments: Mapping[str, Any], watch: Watch | None = None) -> bytes:
         """Run one trial to its outcome, as JSON text that fits into a reply.
@@ -88,8 +91,7 @@ class TrialTool:
         return self._encode(outcome, asked.options)
 
     def _encode(self, outcome: TrialOutcome, options: TrialOptions) -> bytes:
-        most = self._runtime.settings.max_message_bytes
-        room = limit = most - min(_SLACK, most // 4)
+        room = limit = self._max_bytes
         text = encode_json(outcome_to_json(outcome))
         if len(text) <= limit and not options.max_trace_bytes:
             return text
@@ -101,6 +103,11 @@ class TrialTool:
                 break
             room //= 2
         return text
+
+
+def room_for_json(settings: Settings) -> int:
+    """How many bytes of a message may be JSON text."""
+    return settings.max_message_bytes - min(_SLACK, settings.max_message_bytes // 4)
 
 
 def _read(arguments: Mapping[str, Any]) -> _Asked:

@@ -24,7 +24,7 @@ from dspex_trio.snakepit.elixir import Contact, Elixir
 from dspex_trio.snakepit.guards import end_when_stuck
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.tools import Tools
-from dspex_trio.snakepit.trial_tool import TrialTool
+from dspex_trio.snakepit.trial_tool import TrialTool, room_for_json
 from dspex_trio.threads.background import open_background
 from dspex_trio.wire import encode_tool_spec
 
@@ -72,7 +72,8 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
             if pool.run_id and pool.heartbeats.enabled and pool.heartbeats.dependent:
                 standstill = max(_LEAST_STANDSTILL, 2 * pool.heartbeats.silence)
                 background.start_soon(end_when_stuck, standstill, stopping)
-        bridge = WorkerBridge(tools, TrialTool(runtime), adopted=adopted, redact=runtime.redact)
+        room = room_for_json(settings)
+        bridge = WorkerBridge(tools, TrialTool(runtime, room), adopted=adopted, redact=runtime.redact, max_bytes=room)
         background.start_soon(_end_telemetry, bridge, stopping)
         programs = [each for each in runtime.servicers if isinstance(each, SnakepitBridgeServicer)]
         await serve_runtime(
