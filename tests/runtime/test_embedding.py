@@ -117,6 +117,26 @@ async def test_nothing_global_is_left_behind():
     assert len(base_lm.GLOBAL_HISTORY) == len(before["history"])
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_what_is_no_json_in_a_prediction_is_shown_only_where_the_operator_allows_it(registered, allowed):
+    """A `repr` may tell more than anybody thought of."""
+
+    class Engine:
+        def __repr__(self):
+            return "<Engine with sk-0123456789abcdefghij>"
+
+    @dspex.register("Shows")
+    class Shows(dspy.Module):
+        def forward(self):
+            return {"engine": Engine()}
+
+    async with dspex.open_runtime(dspex.Settings(allow_repr=allowed)) as runtime:
+        outcome = await runtime.run_trial(dspex.Program("Shows"), {})
+    assert outcome.prediction["engine"]["__ffi_unserializable__"] is True
+    shown = "<Engine with [redacted]>" if allowed else None
+    assert outcome.prediction["engine"].get("__repr__") == shown
+
+
 async def test_a_users_own_dspy_configuration_is_not_touched():
     own = answering()
     with dspy.context(lm=own):

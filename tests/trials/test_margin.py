@@ -18,7 +18,13 @@ def late(seconds):
     return replace(asked, arrived=asked.arrived - 10, deadline=trio.current_time() - seconds)
 
 
-async def test_the_margin_grows_with_how_late_answers_leave_up_to_fifty_milliseconds():
+@pytest.fixture
+def clock():
+    """Time that stands still: however busy the machine, nothing is later than the test says."""
+    return VirtualClock()
+
+
+async def test_the_margin_grows_with_how_late_answers_leave_up_to_fifty_milliseconds(clock):
     margin = ReplyMargin(0.01)
     assert margin() == 0.02
     margin.observe(late(0.012), EXCEEDED)
@@ -27,7 +33,7 @@ async def test_the_margin_grows_with_how_late_answers_leave_up_to_fifty_millisec
     assert margin() == 0.05
 
 
-async def test_it_shrinks_again_to_its_floor_when_answers_are_on_time():
+async def test_it_shrinks_again_to_its_floor_when_answers_are_on_time(clock):
     margin = ReplyMargin(0.01)
     margin.observe(late(0.9), EXCEEDED)
     for _ in range(200):
@@ -35,7 +41,7 @@ async def test_it_shrinks_again_to_its_floor_when_answers_are_on_time():
     assert margin() == pytest.approx(0.01, abs=0.003)
 
 
-async def test_waiting_for_a_stuck_thread_is_no_lateness():
+async def test_waiting_for_a_stuck_thread_is_no_lateness(clock):
     margin = ReplyMargin(0.01)
     stuck = replace(EXCEEDED, details={"stuck": "true"})
     margin.observe(late(margin.patience()), stuck)
@@ -47,6 +53,17 @@ async def test_other_outcomes_and_deadlines_that_were_past_on_arrival_teach_noth
     margin.observe(late(5), TrialSuccess(prediction={}))
     margin.observe(replace(late(5), arrived=trio.current_time()), EXCEEDED)
     assert margin() == 0.02
+
+
+async def test_the_margin_follows_the_loops_own_lateness_up_to_fifty_milliseconds_and_back(clock):
+    margin = ReplyMargin(0.01)
+    margin.loop_was_late(0.04)
+    assert margin() == 0.04
+    margin.loop_was_late(0.4)
+    assert margin() == 0.05
+    for _ in range(200):
+        margin.loop_was_late(0.001)
+    assert margin() == 0.02  # what answers have taught so far
 
 
 async def test_a_floor_above_the_ceiling_is_the_margin():

@@ -184,10 +184,6 @@ class Threads:
             logger.info("the job %r has ended, %.1f s after it was told to", run.job.name, run.job.ignoring_for())
         self._on_late_end(run.job)
 
-    def stuck_longer_than(self, seconds: float) -> int:
-        """How many jobs have been ignoring for so long that they were told to end."""
-        return sum(run.job.ignoring_for() > seconds for run in self._ignoring())
-
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
         return [
