@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from functools import partial
 
 import pytest
 import trio
@@ -247,6 +248,20 @@ def test_a_module_that_only_children_cannot_import_is_told_at_the_start(loadable
 
     with pytest.raises(ImportError, match="not_in_children"):
         trio.run(main)
+
+
+def test_settings_that_cannot_be_handed_to_a_child_are_told_at_the_start_and_do_no_harm_without_one(
+    loadable, monkeypatch
+):
+    monkeypatch.delitem(MODULE_REGISTRY, "Isolated", raising=False)
+
+    async def main(**settings):
+        async with dspex.open_runtime(dspex.Settings(lm_args={"engine": object()}, **settings)):
+            pass
+
+    trio.run(main)
+    with pytest.raises(ImportError, match=r"no child process can be started: .*serialize"):
+        trio.run(partial(main, isolation="process"))
 
 
 def test_a_ready_language_model_cannot_be_handed_over(loadable):

@@ -133,7 +133,9 @@ async def test_the_function_is_warmed_up_before_the_child_is_used(environment, t
         "        return warm_up + b',' + request\n"
         "    yield answer\n"
     )
-    async with open_processes("warmed:opening", count=1, warm=1, warm_up=b"warm", environment=environment) as processes:
+    async with open_processes(
+        "warmed:opening", count=1, warm=1, warm_up=lambda: b"warm", environment=environment
+    ) as processes:
         await processes.ready()
         assert await processes.run(b"request") == b"warm,request"
 
@@ -213,6 +215,15 @@ async def test_a_request_is_told_when_no_child_can_be_started(environment, tmp_p
     async with open_processes("broken:f", count=1, warm=1, environment=environment) as processes:
         with pytest.raises(ChildLost, match=r"no child process can be started: .*\n(.*\n)*ZeroDivisionError"):
             await processes.run(b"")
+
+
+async def test_a_request_is_told_when_there_is_nothing_to_open_a_child_with(environment):
+    def fails():
+        raise ValueError("this has no JSON form")
+
+    async with open_processes(FUNCTION, count=1, warm=1, warm_up=fails, environment=environment) as processes:
+        with pytest.raises(ChildLost, match="no child process can be started: this has no JSON form"):
+            await processes.ready()
 
 
 async def test_a_child_that_died_idle_is_not_used(one):

@@ -62,17 +62,20 @@ async def open_isolation(
     """
     everything = settings.isolation == "process"
     expected = everything or bool(settings.isolate) or any_isolated()
-    opening = messages.Opening(
-        settings={**settings.model_dump(mode="json"), **_OF_A_CHILD},
-        path=[str(entry) for entry in sys.path],
-        homes=homes(),
-        log_level=logging.getLogger().getEffectiveLevel(),
-    )
+
+    def opening() -> bytes:
+        return messages.Opening(
+            settings={**settings.model_dump(mode="json"), **_OF_A_CHILD},
+            path=[str(entry) for entry in sys.path],
+            homes=homes(),
+            log_level=logging.getLogger().getEffectiveLevel(),
+        ).to_bytes()
+
     async with threads.open_processes(
         CHILD,
         count=settings.max_trials + _SPARE,
         warm=settings.max_trials + _SPARE if everything else int(expected),
-        warm_up=opening.to_bytes(),
+        warm_up=opening,
         max_bytes=settings.max_message_bytes + _ROOM,
         max_answers=settings.max_trials_per_child,
         on_log=_log,

@@ -31,7 +31,7 @@ async def open_processes(
     *,
     count: int,
     warm: int,
-    warm_up: bytes = b"",
+    warm_up: Callable[[], bytes] = bytes,
     environment: Mapping[str, str] | None = None,
     max_bytes: int = 64 << 20,
     max_answers: int = 0,
@@ -44,7 +44,7 @@ async def open_processes(
             `threads.child.Parent`, and gives what answers requests.
         count: The most children; as many requests are answered at once.
         warm: How many are started now, one after the other; more are when a request finds none free.
-        warm_up: What each child is opened with.
+        warm_up: Gives what a child is opened with, when it is started; a ValueError or TypeError is why none can be.
         environment: Of the children; this process's own by default.
         max_bytes: The longest frame that a child may send; one that sends a longer one is killed.
         max_answers: A child is replaced after so many; 0 for never.
@@ -67,7 +67,12 @@ class Processes:
     """Warm children; made by `open_processes`."""
 
     def __init__(
-        self, make: Callable[[], ChildProcess], nursery: trio.Nursery, count: int, warm_up: bytes, max_answers: int
+        self,
+        make: Callable[[], ChildProcess],
+        nursery: trio.Nursery,
+        count: int,
+        warm_up: Callable[[], bytes],
+        max_answers: int,
     ) -> None:
         self._make = make
         self._nursery = nursery
@@ -209,15 +214,15 @@ class Processes:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.live)
             opened = Exchange(lambda _report: None)
-            child.begin(self._warm_up, opened)
-            await opened.done.wait()
-            ready.set()
             try:
+                child.begin(self._warm_up(), opened)
+                await opened.done.wait()
                 opened.answer()
-            except (ChildLost, ChildFailed) as error:
+            except (ChildLost, ChildFailed, TypeError, ValueError) as error:
                 child.kill()
                 for _ in range(self._take.statistics().tasks_waiting_receive):
                     self._put.send_nowait(ChildLost(f"no child process can be started: {error}"))
             else:
                 child.opened = True
                 self._put.send_nowait(child)
+            ready.set()
