@@ -126,7 +126,7 @@ class ClientConnection(Connection[ClientEngine]):
             await self._slots.park()
         if self.retired.is_set():
             return None
-        if not self.engine.takes_metadata(metadata):
+        if metadata and not self.engine.takes_metadata(metadata):
             raise RpcError(StatusCode.RESOURCE_EXHAUSTED, "the metadata is larger than the server takes")
         timeout = None if deadline == math.inf else deadline - trio.current_time()
         stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")

@@ -80,7 +80,8 @@ class ServerCall(CallStream):
         if trio.current_time() >= self.call.deadline:
             self._reset_late(self)
         else:
-            if not self._headers_sent and self.call.initial_metadata and self._takes_initial:
+            metadata = self.call.initial_metadata
+            if not self._headers_sent and metadata and self.engine.takes_metadata(metadata):
                 self._start()
             self.engine.send_status(self.stream_id, status, self.call.trailing_metadata)
         if alone:
@@ -100,18 +101,15 @@ class ServerCall(CallStream):
             self._start()
             self.connection.wake()
 
-    @property
-    def _takes_initial(self) -> bool:
-        return self.engine.takes_metadata(self.call.initial_metadata)
-
     def _start(self) -> None:
-        if not self._takes_initial:
+        metadata = self.call.initial_metadata
+        if metadata and not self.engine.takes_metadata(metadata):
             raise RpcError(StatusCode.RESOURCE_EXHAUSTED, "the initial metadata is larger than the client takes")
         self._headers_sent = True
         encoding = self.call.compression or "identity"
         if encoding != "identity":
             self._compress = compressor(encoding)
-        self.engine.send_initial(self.stream_id, self.call.initial_metadata, encoding)
+        self.engine.send_initial(self.stream_id, metadata, encoding)
 
     async def send_reply(self, reply: Any) -> None:
         """Send one message, after the headers if they were not sent yet."""

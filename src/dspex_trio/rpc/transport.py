@@ -21,7 +21,7 @@ _READ_SIZE: Final = 2**16
 _LARGE_READ_SIZE: Final = 2**18
 # What was read is acted on in slices, so that one connection's flood of small frames holds up no other: a slice that
 # took longer than this many seconds makes the next ones smaller and lets the others have their turn.
-_FAIR_SHARE: Final = 0.0005
+_FAIR_SHARE: Final = 0.00075
 _SLICES: Final = (2**7, 2**16)
 _FIRST_SLICE: Final = 2**10
 # Reading stops when answers to what was read (pings, resets) pile up to this many times the output buffer: data of

@@ -174,7 +174,7 @@ class H2Engine:
 
     def takes_metadata(self, metadata: Metadata) -> bool:
         """Whether it is within what the peer has said that it takes."""
-        return not metadata or self._takes(encode_metadata(metadata))
+        return self._takes(encode_metadata(metadata))
 
     def _takes(self, headers: Iterable[Field]) -> bool:
         limit = self._h2.remote_settings.max_header_list_size

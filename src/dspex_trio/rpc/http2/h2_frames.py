@@ -216,7 +216,8 @@ class FramedH2Connection(ControlH2Connection):
         if ended:
             events += stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
             events[0].stream_ended = events[-1]
-        self._report(events)
+        for event in events:
+            self._on_event(event)
 
     def _take_headers(self, stream_id: int, stream: Any, block: bytes, *, ended: bool) -> None:
         if len(block) > self.max_block:
@@ -235,7 +236,8 @@ class FramedH2Connection(ControlH2Connection):
         if ended:
             events += stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
             events[0].stream_ended = events[-1]
-        self._report(events)
+        for event in events:
+            self._on_event(event)
 
 
 def _ignore(*_: Any) -> None:
