@@ -214,15 +214,17 @@ def test_a_timeout_of_zero_is_already_past(execute, peer):
     assert (kind(peer, failure), stage(peer, failure)) == ("DEADLINE_EXCEEDED", "ADMISSION")
 
 
-def test_an_unknown_method_and_the_stream_are_unimplemented(channel, peer):
+def test_an_unknown_method_is_unimplemented(channel):
     call = channel.unary_unary("/snakepit.bridge.SnakepitBridge/Nope")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_stream_ends_with_the_answer_that_the_unary_call_would_give(channel, peer):
     stub = peer.program_pb2_grpc.SnakepitBridgeStub(channel)
-    with pytest.raises(grpc.RpcError) as caught:
-        list(stub.StreamProgram(peer.program_pb2.ExecuteProgramRequest(), timeout=10))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    *_, last = stub.StreamProgram(peer.program_pb2.ExecuteProgramRequest(trial_id="t"), timeout=10)
+    assert (kind(peer, last.response.failure), last.response.failure.trial_id) == ("INVALID_SPEC", "t")
 
 
 def test_bytes_that_do_not_parse_are_no_trial(channel):
