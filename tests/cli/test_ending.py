@@ -98,14 +98,14 @@ async def serving(command):
     return found[1]
 
 
-async def running(nursery, command, program, timeout=None):
+async def running(nursery, command, program, seconds=None):
     address = await serving(command)
     answers, answer = trio.open_memory_channel(1)
 
     async def call():
         async with dspex.open_client(address) as client:
             try:
-                await answers.send(await client.execute(dspex.Program(program), {}, timeout=timeout))
+                await answers.send(await client.execute(dspex.Program(program), {}, timeout=seconds))
             except dspex.rpc.RpcError as error:
                 await answers.send(error)
 
@@ -150,7 +150,7 @@ async def test_threads_that_a_program_left_behind_do_not_keep_the_process(start,
 async def test_a_worker_whose_threads_are_stuck_ends_by_itself_with_a_code_of_its_own(start, nursery):
     """So that whoever started it starts another one; nothing is wrong with how it was started."""
     command = await start("serve", "--load", "some_programs", "--max-stuck-threads", "1", "--grace-seconds", "1")
-    answer = await running(nursery, command, "IsStuck", timeout=0.3)
+    answer = await running(nursery, command, "IsStuck", seconds=0.3)
     assert (await answer.receive()).details["stuck"] == "true"
     assert await command.ends() == 75, command.told
     assert "the threads of 1 trials ignore that these are over" in command.told
