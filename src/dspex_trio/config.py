@@ -141,7 +141,7 @@ class Settings(BaseSettings):
         "it adapts upwards, to 50 ms at the most, to how late answers leave.",
     )
     switch_interval_ms: float = Field(
-        default=0.5,
+        default=0.1,
         ge=0.05,
         le=5,
         description="How long a computing thread keeps the interpreter when another one wants it; Python's own is 5.",
