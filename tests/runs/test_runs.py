@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,7 @@ def test_a_sweep_multiplies_every_trial():
         ('{"inputs": [1]}', "inputs is an object"),
         ('{"inputs": {}, "expected": "four"}', "expected is an object"),
         ('{"inputs": {}, "timeout": 0}', "timeout is in seconds"),
+        ('{"inputs": {}, "timeout": NaN}', "timeout is in seconds"),
         ('{"inputs": {}, "options": {"omit": true}}', "options"),
         ('{"inputs": {}, "session": "s", "variables": {"t": 1}}', "not both"),
         ('{"inputs": {}, "variables": {"t": null}}', "null"),
@@ -135,6 +138,15 @@ async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, autojum
     assert (result["tries"], progress.tries) == (4, 3)
     times = [at for _, at, _ in worker.ran]
     assert times[1] - times[0] >= 7, "as long as the failure asked for"
+
+
+async def test_whoever_is_idle_does_not_try_again_before_its_time(kept, autojump_clock):
+    """At the end of a run most are idle: all tries would be used up at once."""
+    workers = [Worker(BUSY, GOOD, name=name) for name in "ab"]
+    await run_trials(plan(), workers, kept, concurrency=8)
+    times = sorted(at for worker in workers for _, at, _ in worker.ran)
+    assert len(times) > 1
+    assert all(later - earlier >= 7 for earlier, later in pairwise(times))
 
 
 async def test_a_failure_that_stays_is_a_result_and_is_not_tried_again(kept):
@@ -213,6 +225,23 @@ def test_a_file_that_is_no_results_is_left_as_it_is(tmp_path):
     assert (tmp_path / "r").read_text() == '{"inputs": {}}\n'
 
 
+def test_a_disk_that_takes_half_a_result_leaves_the_others_whole(tmp_path):
+    """A line of which half was written would stand before the next one, and the file could not be read any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    result = {"id": "a", "digest": "d", "outcome": {"success": {}}}
+    with open_results(tmp_path / "r") as results:
+        results.add(result)
+        whole = (tmp_path / "r").read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 9, hard))
+        try:
+            with pytest.raises(CannotKeep, match="too large"):
+                results.add({**result, "id": "b"})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert set(results.by_id) == {"a"}
+    assert (tmp_path / "r").read_bytes() == whole
+
+
 def test_two_runs_do_not_share_a_file(tmp_path):
     with open_results(tmp_path / "r"), pytest.raises(CannotKeep, match="another run"), open_results(tmp_path / "r"):
         pass
@@ -237,6 +266,15 @@ async def test_a_success_is_scored_by_what_was_expected(kept, metric, expected, 
     result = kept.by_id["t0"]
     assert result["score"] == score
     assert ("metric_error" in result) is (score is None)
+
+
+async def test_what_is_no_number_is_no_score(kept):
+    """A mean of it would be none either, and JSON has no form for it."""
+    trials = plan(expected={"answer": "four"})
+    await run_trials(trials, [Worker(GOOD)], kept, metric=lambda _expected, _prediction: float("nan"))
+    [result] = kept.by_id.values()
+    assert (result["score"], result["metric_error"]) == (None, "nan is no score")
+    assert summarized([result])[0].score is None
 
 
 async def test_a_failure_scores_nothing(kept):

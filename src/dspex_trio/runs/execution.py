@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,6 +80,7 @@ class Progress:
 class _Item:
     trial: Planned
     tries: int = 0
+    not_before: float = -math.inf
 
 
 async def run_trials(
@@ -150,16 +152,19 @@ class _Run:
             finally:
                 self._running -= 1
                 self._wake()
-            if wait:  # before this worker is asked again; another may take the trial meanwhile
+            if wait:  # this worker is left alone as long as the trial
                 await trio.sleep(wait)
 
     async def _next(self) -> _Item | None:
-        while not self._waiting:
-            if not self._running:
-                return None
-            await self._changed.wait()
-        self._running += 1
-        return self._waiting.popleft()
+        while self._waiting or self._running:
+            now = trio.current_time()
+            if (item := next((each for each in self._waiting if each.not_before <= now), None)) is not None:
+                self._waiting.remove(item)
+                self._running += 1
+                return item
+            with trio.move_on_at(min((each.not_before for each in self._waiting), default=math.inf)):
+                await self._changed.wait()
+        return None
 
     def _wake(self) -> None:
         self._changed.set()
@@ -185,21 +190,23 @@ class _Run:
                 return 0.0
             return self._again(item, worker, str(error))
         if isinstance(outcome, TrialFailure) and outcome.retryable and item.tries <= self._retries:
-            return max(self._again(item, worker, outcome.error_message), outcome.retry_after or 0.0)
+            return self._again(item, worker, outcome.error_message, outcome.retry_after or 0.0)
         self._results.add(await self._result(item, worker, outcome))
         self.progress.count(outcome)
         self._on_progress(self.progress)
         return 0.0
 
-    def _again(self, item: _Item, worker: Worker, why: str) -> float:
+    def _again(self, item: _Item, worker: Worker, why: str, at_least: float = 0.0) -> float:
         logger.info("trial %r on %s, try %d: %s", item.trial.id, worker.name, item.tries, why)
         self.progress.tries += 1
+        longest = min(_FIRST_WAIT * 2.0 ** (item.tries - 1), _LONGEST_WAIT)
+        wait = max(longest * random.uniform(0.5, 1.0), at_least)  # noqa: S311 - no secret
         if item.tries > self._retries:
             self._give_up(item, why)
         else:
+            item.not_before = trio.current_time() + wait
             self._waiting.append(item)
-        wait = min(_FIRST_WAIT * 2.0 ** (item.tries - 1), _LONGEST_WAIT)
-        return wait * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        return wait
 
     def _give_up(self, item: _Item, why: str) -> None:
         self.progress.given_up[item.trial.id] = why
@@ -228,6 +235,9 @@ class _Run:
         try:
             # In a thread, since somebody's own metric may ask a language model.
             scored = await trio.to_thread.run_sync(metric, expected, outcome.prediction, limiter=self._scoring)
-            return {"score": float(scored)}
+            score = float(scored)
         except Exception as error:  # noqa: BLE001 - a metric may raise anything, and the trial has been paid for
             return {"score": None, "metric_error": f"{type(error).__name__}: {error}"}
+        if not math.isfinite(score):
+            return {"score": None, "metric_error": f"{score} is no score"}
+        return {"score": score}

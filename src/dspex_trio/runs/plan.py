@@ -126,7 +126,7 @@ def _planned(given: Mapping[str, Any], program: Program, name: str, chosen: Mapp
     if any(value is None for value in variables.values()):
         raise InvalidPlan("a variable has a value; null is none")
     timeout = given.get("timeout")
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
         raise InvalidPlan(f"timeout is in seconds, more than 0; got {timeout!r}")
     expected = given.get("expected")
     if expected is not None and not isinstance(expected, dict):

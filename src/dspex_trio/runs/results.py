@@ -80,9 +80,13 @@ class Results:
         Raises:
             CannotKeep: It cannot be written.
         """
+        file = self._file.fileno()
+        end, rest = os.fstat(file).st_size, memoryview(encode_json(result) + b"\n")
         try:
-            os.write(self._file.fileno(), encode_json(result) + b"\n")
+            while rest:  # a disk that is nearly full takes a part first, and refuses the rest
+                rest = rest[os.write(file, rest) :]
         except OSError as error:
+            os.ftruncate(file, end)
             raise CannotKeep(f"{self._path}: {error.strerror or error}") from None
         self.by_id[result["id"]] = result
 
