@@ -95,6 +95,14 @@ def test_a_thread_that_ended_later_is_told_with_its_trial(directory):
     assert "its thread ended later, at later: rung_ms 900" in "\n".join(shown(trial, width=100))
 
 
+def test_a_thread_that_ended_later_is_not_told_with_another_trial_of_its_id(directory):
+    """Ids are the caller's: trials that are tried again share one, and those without a name all have the same."""
+    ending = {"format": "dspex_trio.thread/1", "trial_id": "", "ended_at": "later", "details": {}}
+    first, second = (record("", failure=LATE, ended_at=f"2026-01-31T1{hour}:00:00.000Z") for hour in (1, 2))
+    trials, _ = read_records(directory(first, ending, record("", ended_at="2026-01-31T11:30:00.000Z"), second))
+    assert [len(trial.late) for trial in trials] == [1, 0, 0]
+
+
 def test_lines_that_are_no_records_are_counted_and_left_out(directory):
     """The last line may be half of one: its worker was killed while it wrote."""
     path = directory(record(), {"format": "dspex_trio.trial/2"}, {"format": "dspex_trio.trial/1"}, [1])
@@ -123,6 +131,11 @@ def test_a_list_is_narrowed_by_failure_kind_and_time(directory):
     recent = run(path, "--since", "1h", "--failed")[1]
     assert "new" in recent
     assert "old" not in recent
+
+
+def test_a_list_may_be_empty(directory):
+    """Also where there is only one trial, which would be shown in full."""
+    assert run(directory(record()), "--failed") == (0, "0 trials\n")
 
 
 def test_the_last_of_several_trials_with_one_id_is_shown(directory):
@@ -155,7 +168,7 @@ HOSTILE = "<script>alert(1)</script>\x1b[2J\"'&"
 
 
 def hostile():
-    failure = {**LATE, "error_message": HOSTILE, "traceback": HOSTILE, "details": {HOSTILE: HOSTILE}}
+    failure = {**LATE, "error_message": HOSTILE, "traceback": HOSTILE, "details": {HOSTILE: HOSTILE}, "kind": HOSTILE}
     program = {"python_class": HOSTILE, "name": HOSTILE}
     return record(HOSTILE, failure=failure, program=program, inputs={HOSTILE: HOSTILE}, session_id=HOSTILE)
 
@@ -169,7 +182,9 @@ def test_a_page_holds_what_a_record_says_as_text_and_asks_for_nothing_outside(di
 
 
 def test_a_terminal_is_not_steered_by_what_a_record_says(directory):
-    [trial], _ = read_records(directory(hostile()))
+    ending = {"format": "dspex_trio.thread/1", "trial_id": HOSTILE, "ended_at": HOSTILE, "details": {HOSTILE: HOSTILE}}
+    [trial], _ = read_records(directory(hostile(), ending))
+    assert trial.late
     code, output = run(directory(hostile(), record()))
     assert code == 0
     assert "\x1b[2J" not in "\n".join(shown(trial, width=100)) + output
@@ -182,3 +197,15 @@ def test_a_page_is_written_where_it_is_asked_for(directory, tmp_path):
     assert text.startswith("<!doctype html>")
     assert "prefers-color-scheme: dark" in text
     assert "2+2?" in text
+
+
+def test_a_page_is_written_of_whatever_text_there_is(directory, tmp_path):
+    """JSON can name half of a pair of surrogates, which no encoding can write."""
+    code, _ = run(directory(record(inputs={"q": "\ud83d"})), "--html", tmp_path / "page.html")
+    assert code == 0
+
+
+def test_a_page_that_cannot_be_written_is_said_in_a_line(directory, tmp_path):
+    code, output = run(directory(record()), "--html", tmp_path / "nowhere" / "page.html")
+    assert code == 1
+    assert "cannot be written: No such file" in output

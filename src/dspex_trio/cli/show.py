@@ -40,16 +40,23 @@ def show(
         click.echo(f"{unreadable} lines are no records of this version, or were cut off; they are left out", err=True)
     chosen = _chosen(found, trial, failed=failed, kind=kind, since=since)
     if html is not None:
-        html.write_text(page(_only(chosen, trial)), encoding="utf-8")
+        _write(html, page(_only(chosen, trial)))
         click.echo(f"written to {html}", err=True)
         return
     width = shutil.get_terminal_size((_WIDTH_OF_A_FILE, 0)).columns
-    if trial is not None or len(found) == 1:
+    if trial is not None or len(found) == len(chosen) == 1:
         lines = shown(_only(chosen, trial), width=max(width, _NARROWEST))
     else:
         lines = listed(chosen, width=max(width, _NARROWEST))
     for line in lines:
         click.echo(line)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8", errors="replace")  # JSON can name half a character
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror or error}") from None
 
 
 def _chosen(

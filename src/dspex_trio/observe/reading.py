@@ -73,18 +73,21 @@ def read_records(path: Path) -> tuple[list[Recorded], int]:
     files = sorted(path.glob("trials-*.jsonl")) if path.is_dir() else [path]
     if not files:
         raise CannotRead(f"{path} holds no records (trials-*.jsonl)")
-    trials: list[Mapping[str, Any]] = []
-    late: dict[str, list[Mapping[str, Any]]] = {}
+    trials: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = []
+    late_of: dict[str, list[Mapping[str, Any]]] = {}  # trial id → those of the last failure of that id
     unreadable = 0
     for line in _lines(files):
         match _parsed(line):
             case {"format": str(name)} as record if name == FORMAT and _complete(record):
-                trials.append(record)
+                late: list[Mapping[str, Any]] = []
+                trials.append((record, late))
+                if "failure" in record["outcome"]:
+                    late_of[record["trial_id"]] = late
             case {"format": str(name), "trial_id": str(trial_id)} as ending if name == ENDING_FORMAT:
-                late.setdefault(trial_id, []).append(ending)
+                late_of.get(trial_id, []).append(ending)
             case _:
                 unreadable += 1
-    found = [Recorded(record, tuple(late.get(str(record["trial_id"]), ()))) for record in trials]
+    found = [Recorded(record, tuple(late)) for record, late in trials]
     return sorted(found, key=lambda each: each.ended_at), unreadable
 
 

@@ -15,7 +15,8 @@ from dspex_trio.observe.waterfall import Bar, Waterfall, waterfall
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _COLOURS: Final = {"stage": "blue", "predictor": "cyan", "lm": "green", "tool": "magenta"}
 _NARROWEST: Final = 16
-_NUMBERS: Final = frozenset({4, 5})  # columns of the list
+_NUMBERS: Final = frozenset({4, 5})
+"""Columns of the list that hold numbers."""
 
 
 def listed(trials: Sequence[Recorded], *, width: int) -> Iterator[str]:
@@ -24,14 +25,15 @@ def listed(trials: Sequence[Recorded], *, width: int) -> Iterator[str]:
     sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
     for trial, row in zip(trials, rows, strict=True):
         cells = [
-            cell.rjust(size) if i in {4, 5} else cell.ljust(size)
+            cell.rjust(size) if i in _NUMBERS else cell.ljust(size)
             for i, (cell, size) in enumerate(zip(row, sizes, strict=False))
         ]
         line = _cut("  ".join([*cells, row[-1]]).rstrip(), width)
         yield line if trial.failure is None else click.style(line, fg="red")
     kinds: dict[str, int] = {}
     for trial in trials:
-        kinds[trial.kind] = kinds.get(trial.kind, 0) + 1
+        kind = _one_line(trial.kind)
+        kinds[kind] = kinds.get(kind, 0) + 1
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))
     yield f"{len(trials)} trials" + (f": {told}" if told else "")
 
@@ -44,7 +46,7 @@ def _row(trial: Recorded) -> tuple[str, ...]:
         f"{trial.ended_at:%Y-%m-%d %H:%M:%S}",
         _cut(_one_line(trial.trial_id) or "-", 24),
         _cut(_one_line(trial.program), 24),
-        trial.kind,
+        _one_line(trial.kind),
         words.milliseconds(timings.get("total_ms", 0.0)),
         f"{tokens} tokens" if tokens else "",
         says,
@@ -77,15 +79,15 @@ def _ending(trial: Recorded, width: int) -> Iterator[str]:
         for warning in trial.result.get("warnings", ()):
             yield f"warning: {_one_line(warning)}"
         return
-    yield click.style(f"{trial.kind} in {words.stage(trial)}", fg="red", bold=True) + f" ({words.prospects(failure)})"
+    said = _one_line(f"{trial.kind} in {words.stage(trial)}")
+    yield click.style(said, fg="red", bold=True) + f" ({words.prospects(failure)})"
     for line in str(failure.get("error_message", "")).splitlines()[:12]:
         yield _cut(f"  {_printable(line)}", width)
-    details = {**failure.get("details", {})}
-    if details:
+    if details := failure.get("details"):
         yield _cut("  " + ", ".join(_one_line(f"{name} {value}") for name, value in details.items()), width)
     for late in trial.late:
         told = ", ".join(_one_line(f"{name} {value}") for name, value in late.get("details", {}).items())
-        yield _cut(f"  its thread ended later, at {late.get('ended_at')}: {told}", width)
+        yield _cut(f"  its thread ended later, at {_one_line(late.get('ended_at'))}: {told}", width)
 
 
 def _bars(drawn: Waterfall, width: int) -> Iterator[str]:

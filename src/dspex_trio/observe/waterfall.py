@@ -99,7 +99,7 @@ def _lm_bar(call: Mapping[str, Any], begun: float, total: float) -> Bar:
     if call.get("cache_hit"):
         said = ["from the cache"]
     elif call.get("cost_known") and call.get("cost_usd"):
-        said.append(f"${call['cost_usd']:.6f}".rstrip("0"))
+        said.append(f"${call['cost_usd']:.6f}")
     if not answered:
         said.append("no answer")
     parts = (*_messages(call.get("messages_json", "")), *_reply(call.get("response_json", "")))
