@@ -2,12 +2,14 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 import trio
 
 from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import (
+    LanguageModel,
     LmCall,
     LmStarted,
     OutputChunk,
@@ -18,6 +20,7 @@ from dspex_trio.model import (
     ToolStarted,
     TraceEntry,
     TrialFailure,
+    TrialOptions,
     TrialRequest,
     TrialSuccess,
 )
@@ -82,6 +85,28 @@ async def test_secrets_are_redacted_wherever_they_are(tmp_path):
         opened.trial_ended(opened.begins(asked), TrialSuccess({"answer": [KEY]}))
     assert KEY not in next(tmp_path.glob("*.jsonl")).read_text()
     assert read(tmp_path)[0]["inputs"] == {"question": "my key is [redacted]"}
+
+
+async def test_a_key_that_the_request_brings_is_no_part_of_its_record(tmp_path):
+    """Whatever its shape, also where it is refused: its name says what it is."""
+    lm = LanguageModel("openai/x", {"api_key": "oddly-shaped", "temperature": 1})
+    asked = TrialRequest(replace(PROGRAM, lm=lm), {"question": "oddly-shaped?"})
+    async with open_records(tmp_path) as opened:
+        opened.trial_ended(opened.begins(asked), TrialSuccess({}))
+    [record] = read(tmp_path)
+    assert record["program"]["lm"]["params"] == {"api_key": "[redacted]", "temperature": 1}
+    assert record["inputs"] == {"question": "[redacted]?"}
+
+
+async def test_a_trial_that_leaves_out_its_trace_leaves_no_tool_calls_in_its_record(tmp_path):
+    """What tools were told and answered is as private as what models were."""
+    async with open_records(tmp_path) as opened:
+        asked = opened.begins(request(options=TrialOptions(omit_trace=True)))
+        asked.watch(StageStarted(Stage.EXECUTE))
+        asked.watch(ToolStarted(1, "search", {"query": "cats"}))
+        asked.watch(ToolFinished(1, ["tom"], "", 3.0))
+        opened.trial_ended(asked, TrialSuccess({}))
+    assert [set(event) - {"at_ms"} for event in read(tmp_path)[0]["events"]] == [{"stage"}]
 
 
 async def test_who_watches_besides_hears_everything_and_the_record_keeps_what_it_needs(tmp_path):

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from dspex_trio.model import TrialEvent, TrialOutcome, TrialRequest
+from dspex_trio.redaction import Redactor, secrets_in
 from dspex_trio.wire import event_to_json, jsonable, outcome_to_json, program_to_json
 
 FORMAT: Final = "dspex_trio.trial/1"
@@ -40,6 +41,8 @@ def record_of(
         redact: Takes secrets out of text.
     """
     seconds = request.deadline - request.arrived
+    program = program_to_json(request.program)
+    own = Redactor(secrets_in(program))  # a request may bring a key of its own, of any shape
     record = {
         "format": FORMAT,
         "ended_at": _timestamp(ended_at),
@@ -48,13 +51,13 @@ def record_of(
         "session_id": request.session_id,
         "metadata": dict(request.metadata),
         "time_ms": seconds * 1e3 if math.isfinite(seconds) else None,
-        "program": program_to_json(request.program),
+        "program": program,
         "inputs": dict(request.inputs),
         "options": asdict(request.options),
         "outcome": outcome_to_json(outcome),
         "events": [event_to_json(event, at_ms) for at_ms, event in events],
     }
-    redacted: dict[str, Any] = _redacted(jsonable(record), redact)
+    redacted: dict[str, Any] = _redacted(jsonable(record), lambda text: own(redact(text)))
     return redacted
 
 

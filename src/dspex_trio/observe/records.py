@@ -26,7 +26,8 @@ MAX_TOOL_EVENTS: Final = 10_000
 """The most tool events that are kept of one trial."""
 # How long the last records may take to be written when everything ends, in seconds.
 _FAREWELL: Final = 5.0
-_KEPT: Final = (StageStarted, ToolStarted, ToolFinished)
+_STAGES: Final = (StageStarted,)
+_KEPT: Final = (*_STAGES, ToolStarted, ToolFinished)
 
 
 class CannotRecord(OSError):
@@ -163,12 +164,13 @@ class _Watcher:
 
     def __init__(self, request: TrialRequest) -> None:
         self.events: list[tuple[float, TrialEvent]] = []
+        self._kept = _STAGES if request.options.omit_trace else _KEPT
         self._next: Watch | None = request.watch
         self._arrived = request.arrived
         self._clock = trio.lowlevel.current_clock()
 
     def __call__(self, event: TrialEvent) -> None:
-        if isinstance(event, _KEPT) and len(self.events) < MAX_TOOL_EVENTS:
+        if isinstance(event, self._kept) and len(self.events) < MAX_TOOL_EVENTS:
             self.events.append(((self._clock.current_time() - self._arrived) * 1e3, event))
         if self._next is not None:
             self._next(event)
