@@ -1,5 +1,7 @@
 """Programs without a language model, and a metric, for runs in processes of their own."""
 
+import threading
+
 import dspy
 
 import dspex_trio as dspex
@@ -20,6 +22,11 @@ class Shout(dspy.Module):
         if Shout.calls == 100:
             print("a hundred", flush=True)  # noqa: T201 - told to the test
         return dspy.Prediction(answer=question.upper() + self.mark)
+
+
+def hangs(expected, prediction):
+    print("scoring", flush=True)  # noqa: T201 - told to the test
+    threading.Event().wait()
 
 
 def length(expected, prediction):

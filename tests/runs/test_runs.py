@@ -7,13 +7,17 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trio
+from click.testing import CliRunner
 
 from dspex_trio import rpc
+from dspex_trio.cli.main import main
 from dspex_trio.errors import FailureKind, Stage, StoreUnavailable, VariableInvalid
 from dspex_trio.model import Cost, Timings, TrialFailure, TrialSuccess, Usage
 from dspex_trio.runs import (
@@ -277,6 +281,24 @@ async def test_what_is_no_number_is_no_score(kept):
     assert summarized([result])[0].score is None
 
 
+async def test_what_has_ended_is_scored_and_kept_when_the_run_is_cancelled(kept):
+    """It has been paid for; also where it waits while another one is scored."""
+    scoring, go_on = threading.Event(), threading.Event()
+
+    def metric(_expected, _prediction):
+        scoring.set()
+        return float(go_on.wait(30))
+
+    async with trio.open_nursery() as nursery:
+        planned = plan(2, expected={"answer": "four"})
+        nursery.start_soon(partial(run_trials, planned, [Worker(GOOD)], kept, metric=metric))
+        await trio.to_thread.run_sync(scoring.wait, 30)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        go_on.set()
+    assert {name: result["score"] for name, result in kept.by_id.items()} == {"t0": 1.0, "t1": 1.0}
+
+
 async def test_a_failure_scores_nothing(kept):
     await run_trials(plan(expected={"answer": "4"}), [Worker(BROKEN)], kept, metric=metric_named("exact_match"))
     assert kept.by_id["t0"]["score"] == 0.0
@@ -337,6 +359,17 @@ def test_a_file_is_run_in_this_process_and_summed_up(tmp_path):
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize(("text", "says"), [("{", "is no JSON"), ("[]", "holds no JSON object")])
+def test_a_program_that_is_none_is_said_in_a_line(tmp_path, text, says):
+    (tmp_path / "trials.jsonl").write_text('{"inputs": {}}')
+    (tmp_path / "program.json").write_text(text)
+    done = CliRunner().invoke(
+        main, ["run", str(tmp_path / "trials.jsonl"), "--program", str(tmp_path / "program.json")]
+    )
+    assert done.exit_code == 1
+    assert says in done.output
+
+
 def test_a_run_that_is_killed_and_started_again_gives_every_trial_one_result(tmp_path):
     count = 250
     trials = lines(
@@ -356,6 +389,19 @@ def test_a_run_that_is_killed_and_started_again_gives_every_trial_one_result(tmp
     assert sorted(int(result["id"]) for result in results) == list(range(2, count + 2))
     assert all(result["outcome"]["success"]["prediction"] for result in results)
     assert 0 < kept < count
+
+
+def test_a_second_signal_ends_a_run_at_once(tmp_path):
+    """The first one waits for the metric of what has been answered, and that may take for ever."""
+    trials = lines({"program": {"python_class": "runs.Shout"}}, {"inputs": {"question": "?"}, "expected": {}})
+    (tmp_path / "trials.jsonl").write_text("\n".join(trials))
+    running = command(tmp_path, "--metric", "runs_programs:hangs")
+    assert running.stdout.readline() == "scoring\n"
+    running.send_signal(signal.SIGINT)
+    assert any("once more ends at once" in line for line in running.stderr)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
 
 
 def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(tmp_path):

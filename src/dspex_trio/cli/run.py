@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -18,6 +19,7 @@ import trio
 
 from dspex_trio.client import open_client
 from dspex_trio.config import Settings
+from dspex_trio.errors import WorkerStuck
 from dspex_trio.observe import CannotRecord
 from dspex_trio.programs import CannotLoad
 from dspex_trio.runs import (
@@ -80,7 +82,7 @@ def run(wanted: Wanted, settings: Settings) -> int:
                 click.echo(f"{kept} of {len(plan)} trials have a result in {wanted.results} already", err=True)
             progress = trio.run(partial(_run, wanted, settings, plan, results, metric))
             ended = [results.by_id[trial.id] for trial in plan if trial.id in results.by_id]
-    except* (InvalidPlan, CannotKeep, CannotLoad, CannotRecord, UnknownMetric, Refused, OSError) as group:
+    except* (InvalidPlan, CannotKeep, CannotLoad, CannotRecord, UnknownMetric, Refused, WorkerStuck, OSError) as group:
         raise click.ClickException(str(_first(group))) from None
     for line in _summary(summarized(ended)):
         click.echo(line)
@@ -97,29 +99,41 @@ async def _run(
     progress: Progress | None = None
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on, signals, nursery.cancel_scope)
+            running = trio.CancelScope()
+            nursery.start_soon(_end_on, signals, running)
             nursery.start_soon(view.show)
-            async with _open_workers(wanted, settings) as workers:
-                progress = await run_trials(
-                    plan,
-                    workers,
-                    results,
-                    concurrency=wanted.concurrency,
-                    timeout=wanted.timeout,
-                    retries=wanted.retries,
-                    metric=metric,
-                    on_progress=view.update,
-                )
+            with running:
+                async with _open_workers(wanted, settings) as workers:
+                    progress = await run_trials(
+                        plan,
+                        workers,
+                        results,
+                        concurrency=wanted.concurrency,
+                        timeout=wanted.timeout,
+                        retries=wanted.retries,
+                        metric=metric,
+                        on_progress=view.update,
+                    )
             nursery.cancel_scope.cancel()
     view.end()
     return progress
 
 
 def _plan(wanted: Wanted) -> list[Planned]:
-    program = None if wanted.program is None else json.loads(wanted.program.read_text())
+    program = None if wanted.program is None else _program(wanted.program)
     sweep = dict(_swept(text) for text in wanted.sweep)
     with wanted.trials.open("rb") as lines:
         return read_plan(lines, program=program, sweep=sweep or None)
+
+
+def _program(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidPlan(f"{path} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidPlan(f"{path} is no program: it holds no JSON object")
+    return found
 
 
 def _swept(text: str) -> tuple[str, list[Any]]:
@@ -146,9 +160,12 @@ async def _open_workers(wanted: Wanted, settings: Settings) -> AsyncIterator[lis
         yield workers
 
 
-async def _cancel_on(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+async def _end_on(signals: AsyncIterator[int], running: trio.CancelScope) -> None:
     async for _ in signals:
-        scope.cancel()
+        if running.cancel_called:  # a metric may take for ever; what has been kept is the system's already
+            os._exit(EXIT_INTERRUPTED)
+        running.cancel()
+        click.echo("interrupted: what has been answered is kept; once more ends at once", err=True)
 
 
 class _View:

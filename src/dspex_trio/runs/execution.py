@@ -97,7 +97,7 @@ async def run_trials(
     """Run the trials that have no result yet, and add their results.
 
     A failure that says `retryable` and a call that fails are tried again, with growing waits, by any of the workers.
-    When cancelled, the trials that run are given up; what has ended is in `results`, and the next call goes on there.
+    When cancelled, the trials that run are given up; what has ended is scored and kept, and the next call goes on there.
 
     Args:
         plan: The trials.
@@ -233,10 +233,11 @@ class _Run:
         if not isinstance(outcome, TrialSuccess):
             return {"score": 0.0}
         try:
-            # In a thread, since somebody's own metric may ask a language model.
-            scored = await trio.to_thread.run_sync(metric, expected, outcome.prediction, limiter=self._scoring)
+            # In a thread, since somebody's own metric may ask a language model; to its end, since the trial is paid for.
+            with trio.CancelScope(shield=True):
+                scored = await trio.to_thread.run_sync(metric, expected, outcome.prediction, limiter=self._scoring)
             score = float(scored)
-        except Exception as error:  # noqa: BLE001 - a metric may raise anything, and the trial has been paid for
+        except Exception as error:  # noqa: BLE001 - a metric may raise anything
             return {"score": None, "metric_error": f"{type(error).__name__}: {error}"}
         if not math.isfinite(score):
             return {"score": None, "metric_error": f"{score} is no score"}
