@@ -24,7 +24,7 @@ from dspex_trio.model import (
     TrialRequest,
     TrialSuccess,
 )
-from dspex_trio.observe import CannotRecord, open_records, records
+from dspex_trio.observe import CannotRecord, open_records, read_records, records
 from dspex_trio.redaction import Redactor
 
 PROGRAM = Program("dspy.Predict", signature=Signature("question -> answer"), name="qa")
@@ -166,6 +166,15 @@ async def test_a_disk_that_refuses_is_logged_and_counted_and_the_trials_go_on(tm
         opened.trial_ended(opened.begins(request()), TrialSuccess({}))
     assert opened.dropped == 1
     assert "records cannot be written" in caplog.text
+
+
+async def test_half_a_line_that_a_killed_worker_left_takes_no_other_line_along(tmp_path):
+    async with open_records(tmp_path) as opened:
+        [file] = tmp_path.glob("*.jsonl")
+        file.write_text('{"format": "dspex_trio.tri')
+        opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+    trials, unreadable = read_records(tmp_path)
+    assert ([trial.trial_id for trial in trials], unreadable) == (["t1"], 1)
 
 
 async def test_a_directory_that_cannot_be_is_told_at_the_start(tmp_path):

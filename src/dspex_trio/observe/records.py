@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -66,6 +67,17 @@ def _prepare(directory: Path) -> None:
 
 def _file(directory: Path, seconds: float) -> Path:
     return directory / f"trials-{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d}.jsonl"
+
+
+def _append(file: Path, text: bytes) -> None:
+    with file.open("ab+", buffering=0) as target:
+        if target.seek(0, os.SEEK_END):
+            target.seek(-1, os.SEEK_END)
+            if target.read(1) != b"\n":  # a worker was killed while it wrote, or the disk was full: a line of its own
+                text = b"\n" + text
+        # As a rule one write, so that lines of several workers which share the directory do not mix.
+        while text:
+            text = text[target.write(text) :]
 
 
 class Records:
@@ -146,9 +158,7 @@ class Records:
             by_file.setdefault(_file(self._directory, ended_at), []).append(text + b"\n")
         for file, texts in by_file.items():
             try:
-                # One write, so that lines of several workers which share the directory do not mix.
-                with file.open("ab", buffering=0) as target:
-                    target.write(b"".join(texts))
+                _append(file, b"".join(texts))
             except OSError as error:
                 self.dropped += len(texts)
                 logger.error("records cannot be written to %s: %s", file, error)  # noqa: TRY400 - no bug of ours

@@ -97,7 +97,7 @@ async def run_trials(
     """Run the trials that have no result yet, and add their results.
 
     A failure that says `retryable` and a call that fails are tried again, with growing waits, by any of the workers.
-    When cancelled, the trials that run are given up; what has ended is scored and kept, and the next call goes on there.
+    When cancelled, the trials that run are given up; what has ended is scored and kept, and the next call goes on.
 
     Args:
         plan: The trials.
@@ -233,7 +233,7 @@ class _Run:
         if not isinstance(outcome, TrialSuccess):
             return {"score": 0.0}
         try:
-            # In a thread, since somebody's own metric may ask a language model; to its end, since the trial is paid for.
+            # In a thread, since somebody's own metric may ask a language model; to its end, for the trial is paid for.
             with trio.CancelScope(shield=True):
                 scored = await trio.to_thread.run_sync(metric, expected, outcome.prediction, limiter=self._scoring)
             score = float(scored)
