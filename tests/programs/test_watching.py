@@ -10,6 +10,7 @@ import dspex_trio as dspex
 from dspex_trio.errors import LmError
 from dspex_trio.model import LanguageModel, LmFinished, LmStarted, OutputChunk, ToolFinished, ToolStarted
 from dspex_trio.programs import ProgramSettings, open_programs
+from dspex_trio.programs.streaming import streamed_to, streaming_completion
 
 from .fakes import Ended, Interrupt, Trial, answers, chat
 from .provider import error, open_provider
@@ -146,6 +147,19 @@ async def test_litellm_is_streamed_in_the_programs_own_thread(served, told):
     assert texts(told) == {("self", "answer"): "four and four"}
     usage = t.recording.cost.usage
     assert usage.prompt_tokens == sum(len(message["content"]) for message in provider.bodies[0]["messages"])
+
+
+def test_whoever_awaits_litellm_is_given_what_dspy_gives():
+    """Ours does not await: it would hold up the program's event loop, and what it returns cannot be awaited."""
+
+    def theirs(_request, _cache, sync=True, headers=None):
+        return sync, headers
+
+    def opened():
+        raise AssertionError("nothing is streamed")
+
+    with streamed_to(opened):
+        assert streaming_completion(theirs)({}, {}, sync=False, headers={"a": "b"}) == (False, {"a": "b"})
 
 
 async def test_what_is_retried_comes_again(served, told):

@@ -138,10 +138,10 @@ def streaming_completion(original: Callable[..., Any]) -> Callable[..., Any]:
     """Take the place of what gives DSPy the way to stream through litellm."""
 
     @functools.wraps(original)
-    def completion(request: dict[str, Any], cache: dict[str, Any], *args: Any, **keywords: Any) -> Any:
-        if (open_output := _open_output.get()) is None:
-            return original(request, cache, *args, **keywords)
-        return functools.partial(_complete, open_output(), request, cache, keywords.get("headers"))
+    def completion(request: dict[str, Any], cache: dict[str, Any], sync: bool = True, headers: Any = None) -> Any:  # noqa: FBT001, FBT002 - as DSPy's
+        if not sync or (open_output := _open_output.get()) is None:
+            return original(request, cache, sync, headers)
+        return functools.partial(_complete, open_output(), request, cache, headers)
 
     return completion
 
