@@ -26,6 +26,7 @@ logger: Final = logging.getLogger(__name__)
 # Between two tries, in seconds: twice as long each time, with jitter, so that workers are not asked all at once.
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30.0
+_OTHERS_FIRST: Final = 0.25
 # A call outlives its trial's time by so much, in seconds, before it counts as lost.
 _REPLY_SLACK: Final = 10.0
 
@@ -81,6 +82,11 @@ class _Item:
     trial: Planned
     tries: int = 0
     not_before: float = -math.inf
+    tried_by: Worker | None = None
+
+    def due(self, worker: Worker) -> float:
+        """When that worker may try it; other workers than the last one first."""
+        return self.not_before + (_OTHERS_FIRST if worker is self.tried_by else 0.0)
 
 
 async def run_trials(
@@ -146,7 +152,7 @@ class _Run:
 
     async def work(self, worker: Worker) -> None:
         """Take one trial after the other, until none waits and none may come back."""
-        while (item := await self._next()) is not None:
+        while (item := await self._next(worker)) is not None:
             try:
                 wait = await self._try(item, worker)
             finally:
@@ -155,14 +161,14 @@ class _Run:
             if wait:  # this worker is left alone as long as the trial
                 await trio.sleep(wait)
 
-    async def _next(self) -> _Item | None:
+    async def _next(self, worker: Worker) -> _Item | None:
         while self._waiting or self._running:
             now = trio.current_time()
-            if (item := next((each for each in self._waiting if each.not_before <= now), None)) is not None:
+            if (item := next((each for each in self._waiting if each.due(worker) <= now), None)) is not None:
                 self._waiting.remove(item)
                 self._running += 1
                 return item
-            with trio.move_on_at(min((each.not_before for each in self._waiting), default=math.inf)):
+            with trio.move_on_at(min((each.due(worker) for each in self._waiting), default=math.inf)):
                 await self._changed.wait()
         return None
 
@@ -204,7 +210,7 @@ class _Run:
         if item.tries > self._retries:
             self._give_up(item, why)
         else:
-            item.not_before = trio.current_time() + wait
+            item.not_before, item.tried_by = trio.current_time() + wait, worker
             self._waiting.append(item)
         return wait
 
