@@ -87,8 +87,8 @@ class Settings(BaseSettings):
     variables_tool: str | None = Field(
         default=None,
         min_length=1,
-        description="Elixir tool that reads variables, for a store without variable calls (snakepit 0.13): it is called "
-        'with `{"names": […]}` and answers an object, name → value.',
+        description="Elixir tool that reads variables, for a store without variable calls (snakepit 0.13): it is "
+        'called with `{"names": […]}` and answers an object, name → value.',
     )
     load: Names = Field(
         default=(), description="Python modules to import at the start; they register programs and tools."

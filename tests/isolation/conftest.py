@@ -71,7 +71,7 @@ def running(**settings):
         thread.join()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def loadable():
     """The programs can be imported, and are not registered any more afterwards."""
     before = dict(MODULE_REGISTRY), dict(TOOL_REGISTRY)
@@ -84,13 +84,13 @@ def loadable():
         registry.update(content)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def isolated(loadable):
     with running(isolation="process", max_trials=2, reply_margin_ms=400) as runtime:
         yield runtime
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def unisolated(loadable):
     with running(isolate=("AsTheWorkerSays",), max_trials=2, max_trials_per_child=1) as runtime:
         yield runtime

@@ -56,7 +56,9 @@ async def open_records(directory: Path, *, redact: Callable[[str], str] = str) -
         try:
             yield records
         finally:
-            await records._finish()  # noqa: SLF001 - as above
+            with trio.move_on_after(_FAREWELL, shield=True):
+                await records._finish()  # noqa: SLF001 - as above
+            records._stop()  # noqa: SLF001 - as above
 
 
 def _prepare(directory: Path) -> None:
@@ -140,8 +142,9 @@ class Records:
 
     async def _finish(self) -> None:
         self._put.close()
-        with trio.move_on_after(_FAREWELL, shield=True):
-            await self._written.wait()
+        await self._written.wait()
+
+    def _stop(self) -> None:
         self._writing.cancel()
         self._tell_of_losses()
 

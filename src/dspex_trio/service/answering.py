@@ -36,9 +36,10 @@ class Answer:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
-            await self._settled()
+            await self._settled()  # noqa: ASYNC102 - no cleanup: whoever is cancelled here is not answered
         elif isinstance(error, StoreError):
-            await self._settled()  # that something is not there may be news as well
+            # That something is not there may be news as well.
+            await self._settled()  # noqa: ASYNC102 - as above
             raise as_status(error) from error
 
 

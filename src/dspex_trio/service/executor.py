@@ -63,9 +63,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
         async with aclosing(trial) as events:
             async for at_ms, event in events:
                 if isinstance(event, Ended):
-                    yield ProgramEvent(response=event.result, at_ms=at_ms)
+                    yield ProgramEvent(response=event.result, at_ms=at_ms)  # noqa: ASYNC119 - servers close generators
                 else:
-                    yield encode_event(event, at_ms)
+                    yield encode_event(event, at_ms)  # noqa: ASYNC119 - as above
 
     async def _execute(
         self, request: ExecuteProgramRequest, call: rpc.Call, arrived: float, watch: Watch | None = None
