@@ -20,9 +20,9 @@ demo *arguments: (_venv "runtime")
 serve *arguments: (_venv "runtime")
     @{{bin}}/dspex-trio serve "$@"
 
-# Run the tests; the arguments are pytest's
+# Run the tests, two files at a time; the arguments are pytest's (-n 0 for one process)
 test *arguments: (_venv "dev")
-    @{{bin}}/python -m pytest "$@"
+    @{{bin}}/python -m pytest -n 2 --dist loadfile "$@"
 
 # Run the tests of the RPC layer on h2 4, which purerpc's own requirements do not let pip install
 test-h2-4 *arguments: (_venv "dev")
