@@ -6,6 +6,7 @@ on until its standard input ends. Loopback only.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -130,6 +131,7 @@ async def _keep_at_it(attack: Attack, port: int, pause: float) -> None:
 
 async def main() -> None:
     """Attack until standard input ends."""
+    os.nice(19)  # an attacker is another machine: it must not take the processor from the server and the good client
     make, count = ATTACKS[sys.argv[1]]
     attack, port = make(), int(sys.argv[2])
     async with trio.open_nursery() as nursery:
