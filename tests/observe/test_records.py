@@ -53,6 +53,8 @@ async def test_a_trial_leaves_one_line_that_says_all_of_it(tmp_path):
         asked.watch(ToolStarted(1, "search", {"query": "cats"}))
         asked.watch(ToolFinished(1, ["tom"], "", 3.0))
         opened.trial_ended(asked, outcome)
+    [file] = (tmp_path / "made").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
     [record] = read(tmp_path / "made")
     assert record["format"] == "dspex_trio.trial/1"
     assert (record["trial_id"], record["session_id"], record["metadata"]) == ("t1", "s1", {"generation": "7"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import logging
 import os
 import time
@@ -63,8 +64,13 @@ async def open_records(directory: Path, *, redact: Callable[[str], str] = str) -
 
 def _prepare(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    with _file(directory, time.time()).open("ab"):
+    with _opened(_file(directory, time.time())):
         pass
+
+
+def _opened(file: Path) -> io.FileIO:
+    """The file, to be added to; for its owner alone, since it holds prompts and replies."""
+    return io.FileIO(file, "ab+", opener=lambda path, flags: os.open(path, flags, 0o600))
 
 
 def _file(directory: Path, seconds: float) -> Path:
@@ -72,7 +78,7 @@ def _file(directory: Path, seconds: float) -> Path:
 
 
 def _append(file: Path, text: bytes) -> None:
-    with file.open("ab+", buffering=0) as target:
+    with _opened(file) as target:
         if target.seek(0, os.SEEK_END):
             target.seek(-1, os.SEEK_END)
             if target.read(1) != b"\n":  # a worker was killed while it wrote, or the disk was full: a line of its own
