@@ -7,7 +7,7 @@ whose names say so), and shapes that providers give their keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
@@ -76,3 +76,15 @@ class Redactor:
             if mark in text:
                 text = shape.sub(left, text)
         return text
+
+
+def redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """A plain value with its texts redacted, keys too; shares no list or dict with `value`."""
+    match value:
+        case str():
+            return redact(value)
+        case list():
+            return [redacted(item, redact) for item in value]
+        case dict():
+            return {redact(key): redacted(item, redact) for key, item in value.items()}
+    return value

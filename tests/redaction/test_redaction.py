@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.redaction import REDACTED, Redactor, is_secret_name
+from dspex_trio.redaction import REDACTED, Redactor, is_secret_name, redacted
 
 SHAPED = [
     "sk-abcdefghijklmnop1234",
@@ -63,3 +63,8 @@ def test_no_known_secret_is_left_and_a_text_without_any_is_untouched(text, secre
     for secret in secrets:
         if secret not in REDACTED and not any(part in REDACTED for part in (secret[:4], secret[-4:])):
             assert secret not in left
+
+
+def test_a_value_is_redacted_through_and_through_and_its_keys_too():
+    value = {"given": ["the-secret", 4, None], "the-secret": {"x": "a the-secret"}}
+    assert redacted(value, Redactor(["the-secret"])) == {"given": [REDACTED, 4, None], REDACTED: {"x": f"a {REDACTED}"}}

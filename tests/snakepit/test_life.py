@@ -162,13 +162,13 @@ def test_nothing_outlives_a_beam_that_is_killed():
 
 
 STANDSTILL = """
-import ctypes, trio
+import ctypes, trio, trio.testing
 from dspex_trio.snakepit.guards import end_when_stuck
 
 async def main():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_when_stuck, 1.2, trio.Event())
-        await trio.sleep(0.1)
+        await trio.testing.wait_all_tasks_blocked()
         ctypes.PyDLL(None).sleep(60)  # keeps the GIL
 
 trio.run(main)

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from dspex_trio.model import TrialEvent, TrialOutcome, TrialRequest
-from dspex_trio.redaction import Redactor, secrets_in
+from dspex_trio.redaction import Redactor, redacted, secrets_in
 from dspex_trio.wire import event_to_json, jsonable, outcome_to_json, program_to_json
 
 FORMAT: Final = "dspex_trio.trial/1"
@@ -57,24 +57,13 @@ def record_of(
         "outcome": outcome_to_json(outcome),
         "events": [event_to_json(event, at_ms) for at_ms, event in events],
     }
-    redacted: dict[str, Any] = _redacted(jsonable(record), lambda text: own(redact(text)))
-    return redacted
+    without_secrets: dict[str, Any] = redacted(jsonable(record), lambda text: own(redact(text)))
+    return without_secrets
 
 
 def ending_of(trial_id: str, details: Mapping[str, str], *, ended_at: float) -> dict[str, Any]:
     """The record of a thread that ended after its trial had been answered."""
     return {"format": ENDING_FORMAT, "ended_at": _timestamp(ended_at), "trial_id": trial_id, "details": dict(details)}
-
-
-def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    match value:
-        case str():
-            return redact(value)
-        case list():
-            return [_redacted(item, redact) for item in value]
-        case dict():
-            return {redact(key): _redacted(item, redact) for key, item in value.items()}
-    return value
 
 
 def _timestamp(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from dspex_trio.model import Cost, LmCall, Usage
 from dspex_trio.programs.private import Response, response_to_dict
+from dspex_trio.redaction import redacted
 from dspex_trio.values import plain
 
 _counts: Final = attrgetter(*Usage.__slots__)
@@ -101,18 +102,7 @@ def total(usages: list[Usage]) -> Usage:
 
 def plain_fields(fields: Mapping[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
     """Field → plain value without secrets; shares nothing mutable with `fields`."""
-    return {name: _redacted(plain(value), redact) for name, value in fields.items()}
-
-
-def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    match value:
-        case str():
-            return redact(value)
-        case list():
-            return [_redacted(item, redact) for item in value]
-        case dict():
-            return {key: _redacted(item, redact) for key, item in value.items()}
-    return value
+    return {name: redacted(plain(value), redact) for name, value in fields.items()}
 
 
 def _part(value: Any, name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import Program, TrialOptions
-from dspex_trio.wire import encode_json, program_from_json
+from dspex_trio.wire import encode_json, options_from_json, program_from_json
 
 _KEYS: Final = frozenset(
     {"id", "program", "inputs", "expected", "session", "variables", "sweep", "timeout", "options", "metadata"}
@@ -131,10 +131,6 @@ def _planned(given: Mapping[str, Any], program: Program, name: str, chosen: Mapp
     expected = given.get("expected")
     if expected is not None and not isinstance(expected, dict):
         raise InvalidPlan("expected is an object, output field → value")
-    try:
-        options = TrialOptions(**_mapping(given, "options"))
-    except TypeError as error:
-        raise InvalidPlan(f"options: {error}") from None
     inputs, metadata = _mapping(given, "inputs"), _mapping(given, "metadata")
     depends_on = [given["program"], inputs, variables, session, _mapping(given, "options")]
     return Planned(
@@ -145,7 +141,7 @@ def _planned(given: Mapping[str, Any], program: Program, name: str, chosen: Mapp
         session,
         variables,
         None if timeout is None else float(timeout),
-        options,
+        options_from_json(given.get("options")),
         {key: str(value) for key, value in metadata.items()},
         hashlib.sha256(encode_json(depends_on)).hexdigest()[:16],
     )

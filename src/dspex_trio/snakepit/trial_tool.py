@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
@@ -17,7 +17,14 @@ from dspex_trio.model import Program, ToolParameter, ToolSpec, TrialOptions, Tri
 from dspex_trio.runtime import Runtime
 from dspex_trio.trials import failure_of
 from dspex_trio.variables import show
-from dspex_trio.wire import decode_outcome, encode_json, encode_outcome, outcome_to_json, program_from_json
+from dspex_trio.wire import (
+    decode_outcome,
+    encode_json,
+    encode_outcome,
+    options_from_json,
+    outcome_to_json,
+    program_from_json,
+)
 
 EXECUTE_PROGRAM: Final = "execute_program"
 
@@ -35,7 +42,6 @@ SPEC: Final = ToolSpec(
     ),
 )
 _PARAMETERS: Final = tuple(each.name for each in SPEC.parameters)
-_OPTIONS: Final = {each.name: type(getattr(TrialOptions(), each.name)) for each in fields(TrialOptions)}
 
 # What a message holds beside the JSON text.
 _SLACK: Final = 4096
@@ -128,7 +134,7 @@ def _read(arguments: Mapping[str, Any]) -> _Asked:
         inputs=inputs or {},
         session_id=_text(arguments, "session_id"),
         timeout=_seconds(arguments.get("timeout_ms")),
-        options=_options(arguments.get("options")),
+        options=options_from_json(arguments.get("options")),
         metadata=_metadata(arguments.get("metadata")),
     )
 
@@ -145,20 +151,6 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
         raise InvalidSpec(f"timeout_ms is {show(value)}; it takes a number of milliseconds")
     return min(value, 1e15) / 1e3  # an integer may be too large for a float
-
-
-def _options(value: Any) -> TrialOptions:
-    if value is None:
-        return TrialOptions()
-    if not isinstance(value, Mapping):
-        raise InvalidSpec(f"options is {show(value)}; it takes an object with {', '.join(_OPTIONS)}")
-    for name, given in value.items():
-        if name not in _OPTIONS:
-            raise InvalidSpec(f"options has no key {str(name)[:100]!r}; the keys are {', '.join(_OPTIONS)}")
-        if type(given) is not _OPTIONS[name] or given < 0:
-            wanted = "true or false" if _OPTIONS[name] is bool else "a count of bytes"
-            raise InvalidSpec(f"options.{name} is {show(given)}; it takes {wanted}")
-    return TrialOptions(**value)
 
 
 def _metadata(value: Any) -> Mapping[str, str]:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from dspex_trio.errors import ProgramError, TrialError
 from dspex_trio.model import Interrupt
-from dspex_trio.trials.failures import DESCRIBERS, Described, describe, type_name
+from dspex_trio.trials.failures import DESCRIBERS, Described, describe
+from dspex_trio.values import type_name
 
 
 def contained(interrupt: Interrupt, redact: Callable[[str], str], function: Callable[..., Any], *args: Any) -> Any:
@@ -21,7 +22,7 @@ def contained(interrupt: Interrupt, redact: Callable[[str], str], function: Call
         description = describe(error, redact, interrupt.check)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - in a thread nothing is Cancelled
         interrupt.check()  # what comes out of an interrupted trial is the interrupt
-        blamed = ProgramError(type_name(error))
+        blamed = ProgramError(type_name(type(error)))
         blamed.__cause__ = error
         description = describe(blamed, redact, interrupt.check)
     raise Described(description)
@@ -34,7 +35,7 @@ def blaming(blamed: type[TrialError], function: Callable[..., Any], *args: Any) 
     except TrialError:
         raise
     except Exception as error:
-        raise blamed(type_name(error)) from error
+        raise blamed(type_name(type(error))) from error
 
 
 CARRIERS: Final = (contained, blaming, *DESCRIBERS)

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from dspex_trio.errors import FailureKind, LmError, ProgramError, Stage, ToolError, TrialError
 from dspex_trio.model import Cause, TrialFailure
+from dspex_trio.values import type_name
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def describe(
         stage=known.stage if known else None,
         retryable=known.retryable if known else False,
         retry_after=known.retry_after if known else None,
-        error_type=type_name(told),
+        error_type=type_name(type(told)),
         message=describer.message(told),
         traceback=describer.traceback(told),
         causes=describer.causes(told),
@@ -102,12 +103,6 @@ def failure_of(error: BaseException, stage: Stage, *, redact: Callable[[str], st
         causes=found.causes,
         trial_id=trial_id,
     )
-
-
-def type_name(error: BaseException) -> str:
-    """The qualified name of an exception's type; builtins without their module, as Python prints them."""
-    cls = type(error)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _internal(found: Description, stage: Stage, trial_id: str) -> TrialFailure:
@@ -146,7 +141,7 @@ class _Describer:
             text = str(error)
         except BaseException as broken:  # noqa: ASYNC103, BLE001 - any __str__, exiting ones too
             self._check()
-            text = f"<its text cannot be had: __str__ raised {type_name(broken)}>"
+            text = f"<its text cannot be had: __str__ raised {type_name(type(broken))}>"
         return _cut(self._redact(text), MAX_MESSAGE_CHARS)
 
     def traceback(self, error: BaseException) -> str:
@@ -175,7 +170,7 @@ class _Describer:
 
     def _cause(self, error: BaseException, relation: str) -> Cause:
         return Cause(
-            error_type=type_name(error),
+            error_type=type_name(type(error)),
             error_message=self.message(error),
             traceback=self.traceback(error),
             relation=relation,

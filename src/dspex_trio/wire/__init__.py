@@ -4,7 +4,7 @@ from dspex_trio.wire.anys import decode_any, encode_any, encode_typed, write_any
 from dspex_trio.wire.events import decode_event, encode_event, event_to_json
 from dspex_trio.wire.jsontext import decode_json, encode_json, jsonable
 from dspex_trio.wire.outcome_json import outcome_to_json
-from dspex_trio.wire.program_json import check_program, program_from_json, program_to_json
+from dspex_trio.wire.program_json import check_program, options_from_json, program_from_json, program_to_json
 from dspex_trio.wire.reply_decoding import decode_outcome
 from dspex_trio.wire.reply_encoding import encode_lm_call, encode_outcome
 from dspex_trio.wire.requests import decode_program, decode_request, encode_request, seconds_of
@@ -45,6 +45,7 @@ __all__ = [
     "encode_variable",
     "event_to_json",
     "jsonable",
+    "options_from_json",
     "outcome_to_json",
     "program_from_json",
     "program_to_json",

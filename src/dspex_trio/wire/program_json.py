@@ -1,13 +1,14 @@
-"""A program as a JSON object, the form in which the Elixir side and trial files hold it."""
+"""A program, and a trial's options, as JSON objects: the form in which the Elixir side and trial files hold them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 from dspex_trio.errors import InvalidSpec
-from dspex_trio.model import MISSING, Binding, Field, LanguageModel, Program, Signature
+from dspex_trio.model import MISSING, Binding, Field, LanguageModel, Program, Signature, TrialOptions
 from dspex_trio.variables import show
 
 # Each is found, checked and applied on the loop, where other trials wait their turn.
@@ -28,6 +29,7 @@ _SIGNATURE_KEYS: Final = ("inputs", "outputs", "instructions", "name")
 _FIELD_KEYS: Final = ("name", "type", "description")
 _BINDING_KEYS: Final = ("parameter", "variable", "optional", "default")
 _LM_KEYS: Final = ("model", "params")
+_OPTIONS: Final = {each.name: type(getattr(TrialOptions(), each.name)) for each in fields(TrialOptions)}
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -200,6 +202,25 @@ def _wrong(path: str, value: Any, wanted: str) -> InvalidSpec:
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def options_from_json(value: Any) -> TrialOptions:
+    """The options of a trial, in their JSON form; None stands for the defaults.
+
+    Raises:
+        InvalidSpec: A key is unknown, or a value is not what it takes.
+    """
+    if value is None:
+        return TrialOptions()
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(f"options is {show(value)}; it takes an object with {', '.join(_OPTIONS)}")
+    for name, given in value.items():
+        if name not in _OPTIONS:
+            raise InvalidSpec(f"options has no key {str(name)[:100]!r}; the keys are {', '.join(_OPTIONS)}")
+        if type(given) is not _OPTIONS[name] or given < 0:
+            wanted = "true or false" if _OPTIONS[name] is bool else "a count of bytes"
+            raise InvalidSpec(f"options.{name} is {show(given)}; it takes {wanted}")
+    return TrialOptions(**value)
 
 
 def program_to_json(program: Program) -> dict[str, Any]:
