@@ -63,6 +63,10 @@ stress-store *arguments: (_venv "dev")
 soak-snakepit *arguments: (_venv "dev")
     @{{bin}}/python -m tests.snakepit.soak "$@"
 
+# The same under a real BEAM, which reaches the workers with gun and cowboy; needs Elixir, and BEAM_LIBS or rabbitmq-server
+soak-beam *arguments: (_venv "dev")
+    @{{bin}}/python -m tests.snakepit.real_beam "$@"
+
 # Cancel a third of 100,000 jobs in threads at random times, and look for what reached another one or stayed behind
 stress-threads *arguments: (_venv "dev")
     @{{bin}}/python tools/stress_threads.py "$@"
