@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -44,7 +45,8 @@ _LEAST_MARGIN: Final = 0.001  # unless that is more than half of the call's time
 # earlier reset for a cancellation by us; most of them have reset the stream themselves by then.
 _RESET_DELAY: Final = 0.005
 _MAX_PING_STRIKES: Final = 3
-_ABANDONED_PER_TURN: Final = 32
+# A thousand handlers that begin or clean up at once would hold up everybody.
+_CALLS_PER_TURN: Final = 8
 _DRAIN_PING: Final = b"draining"
 # How long a client may take to answer the ping between the two GOAWAYs before the second is sent regardless.
 _ROUND_TRIP: Final = 1.0
@@ -87,6 +89,7 @@ class ServerConnection(Connection[ServerEngine]):
         self._settings = settings
         self._watch = watch
         self._live: dict[int, ServerCall] = {}  # until the handler has ended, so that a slot is really free
+        self._begun: deque[tuple[ServerCall, Route]] = deque()  # of these, those whose handlers are not started yet
         self._tasks: trio.Nursery | None = None
         self._calls: trio.Nursery | None = None
         self._reading = trio.CancelScope()
@@ -147,17 +150,20 @@ class ServerConnection(Connection[ServerEngine]):
             if self._draining:  # since before this connection was accepted
                 self._draining = False
                 self.drain(self._grace)
-            with self._reading:
-                await self.read()
-            await self._abandon_calls()
-            self._calls.cancel_scope.cancel()
+            try:
+                with self._reading:
+                    await self.read()
+                await self._abandon_calls()
+                self._calls.cancel_scope.cancel()
+            finally:
+                self._start_handlers(len(self._begun))  # a drain that ended before their turn came: they are answered
 
     async def _abandon_calls(self) -> None:
         """Nobody is there to be answered: the client left, or a drain has seen the last call end."""
         for number, call in enumerate(tuple(self._live.values()), start=1):
             call.abandon()
-            if number % _ABANDONED_PER_TURN == 0:
-                await trio.lowlevel.checkpoint()  # a thousand handlers that clean up at once would hold up everybody
+            if number % _CALLS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     def on_broken(self) -> None:
         """The client cannot be written to: it is gone."""
@@ -220,7 +226,30 @@ class ServerConnection(Connection[ServerEngine]):
         if not self._live:
             self._idle_or_busy.unpark_all()
         self._live[stream_id] = call
-        self._calls.start_soon(self._serve_call, call, route)
+        self._begun.append((call, route))
+
+    async def after_events(self) -> None:
+        """Start the handlers of the calls that came in one read and were not given up in it, a few at a time."""
+        self._start_handlers(_CALLS_PER_TURN)
+        while self._begun:
+            await trio.lowlevel.checkpoint()
+            self._start_handlers(_CALLS_PER_TURN)
+
+    def _start_handlers(self, most: int) -> None:
+        assert self._calls is not None  # noqa: S101 - as above
+        while self._begun and most > 0:
+            call, route = self._begun.popleft()
+            if call.gone:  # it was reset, or its client left: to start a task and cancel it is what floods are made of
+                self._forget(call)
+            else:
+                self._calls.start_soon(self._serve_call, call, route)
+                most -= 1
+
+    def _forget(self, call: ServerCall) -> None:
+        del self._live[call.stream_id]
+        call.call.respond_with(None)  # or the two would wait for the garbage collector
+        if not self._live:
+            self._idle_or_busy.unpark_all()
 
     def _reset_late(self, call: ServerCall) -> None:
         self._watch.add(call.call.deadline + _RESET_DELAY, partial(self._reset, call.stream_id))
@@ -242,11 +271,8 @@ class ServerConnection(Connection[ServerEngine]):
         finally:
             if expiry is not None:
                 expiry.cancel()
-            del self._live[call.stream_id]
+            self._forget(call)
             call.finish(status, alone=not self._live)
-            call.call.respond_with(None)  # or the two would wait for the garbage collector
-            if not self._live:
-                self._idle_or_busy.unpark_all()
 
     def drain(self, deadline: float) -> None:
         """Say goodbye in two steps; end when the calls have, or at a time on Trio's clock. May be called again."""

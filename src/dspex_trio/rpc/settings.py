@@ -72,7 +72,7 @@ class ServerSettings:
     max_connection_idle: float = math.inf
     max_connection_age: float = math.inf
     max_connection_age_grace: float = math.inf
-    reset_burst: int = 200
+    reset_burst: int = 100
     reset_rate: float = 500.0
     control_burst: int = 500
     control_rate: float = 50.0

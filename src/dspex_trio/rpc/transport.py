@@ -19,11 +19,10 @@ log: Final = logging.getLogger("dspex_trio.rpc")
 _SOCKETS_ARE_FILES: Final = os.name == "posix"
 _READ_SIZE: Final = 2**16
 _LARGE_READ_SIZE: Final = 2**18
-# What was read is acted on in slices, so that one connection's flood of small frames holds up no other: a slice that
-# took longer than this many seconds makes the next ones smaller and lets the others have their turn.
-_FAIR_SHARE: Final = 0.00075
-_SLICES: Final = (2**7, 2**16)
-_FIRST_SLICE: Final = 2**10
+# What was read is acted on in slices, so that one connection's flood of small frames holds up no other: after so many
+# seconds the others have their turn, and slices are made to take a quarter to a half of that.
+_FAIR_SHARE: Final = 0.0005
+_SLICES: Final = (2**7, 2**16)  # the first one is the smallest: a stranger may be a flood
 # Reading stops when answers to what was read (pings, resets) pile up to this many times the output buffer: data of
 # calls stops at one. A peer that reads nothing could make us buffer without end.
 _CONTROL_FACTOR: Final = 4
@@ -65,7 +64,7 @@ class Connection(Generic[EngineT]):
         self._idle = False  # whether it waits there
         self._room = trio.lowlevel.ParkingLot()  # where senders wait, in turn, until less is queued
         self._writing = trio.CancelScope(shield=True)
-        self._slice = _FIRST_SLICE
+        self._slice = _SLICES[0]
         self._closing = False
         self._broken = False
         self._blocked: dict[Blocked, None] = {}  # who waits for a window, in turn
@@ -198,23 +197,29 @@ class Connection(Generic[EngineT]):
 
     async def _act_on(self, data: bytes) -> None:
         """Act on what was read; others have their turn when it takes long."""
-        start = 0
+        start, turn = 0, trio.current_time()
+        now = turn
         while start < len(data) and not self.engine.failed:
-            now = trio.current_time()
             end = start + self._slice
             for event in self.engine.receive(data[start:end], now):
                 self.on_event(event)
             if self._window_grew:
                 self._window_grew = False
                 self.share_window()
-            start = end
-            if trio.current_time() - now < _FAIR_SHARE:
+            start, begun, now = end, now, trio.current_time()
+            if now - begun < _FAIR_SHARE / 4:
                 self._slice = min(2 * self._slice, _SLICES[1])
-            else:
+            elif now - begun > _FAIR_SHARE / 2:
                 self._slice = max(self._slice // 2, _SLICES[0])
+            if now - turn >= _FAIR_SHARE:
                 await trio.lowlevel.checkpoint()
+                now = turn = trio.current_time()
+        await self.after_events()
         if self.engine.unsent:
             self.wake()
+
+    async def after_events(self) -> None:
+        """Do what had to wait until all events of one read were acted on."""
 
     async def hear(self) -> None:
         """Wait until the peer sends something."""
