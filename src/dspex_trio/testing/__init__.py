@@ -1,5 +1,28 @@
-"""The public test kit."""
+"""The public test kit. Names are imported when they are first used: a pytest plugin must cost nothing until then."""
 
-from dspex_trio.testing.clock import VirtualClock
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["VirtualClock"]
+if TYPE_CHECKING:
+    from dspex_trio.testing.clock import VirtualClock
+    from dspex_trio.testing.timeline import Happening, Timeline
+
+__all__ = ["Happening", "Timeline", "VirtualClock"]
+
+_HOMES = {
+    "VirtualClock": "clock",
+    "Happening": "timeline",
+    "Timeline": "timeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
