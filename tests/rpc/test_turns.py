@@ -61,9 +61,11 @@ async def test_calls_that_are_reset_in_the_read_they_came_in_start_no_handler(au
     greeter = Greeter()
     async with serving(greeter) as connect, raw_client(connect) as client:
         with trio.fail_after(5):
-            streams = range(1, 41, 2)
-            await client.send(*(client.call(stream, b"\n\x07forever") + client.reset(stream) for stream in streams))
-            assert await client.works(101)
+            streams = range(1, 161, 2)
+            await client.send(
+                *(part for stream in streams for part in (*client.call(stream, b"\n\x07forever"), client.reset(stream)))
+            )
+            assert await client.works(201)
     assert len(greeter.calls) == 1
 
 
@@ -72,11 +74,11 @@ async def test_handlers_start_a_few_at_a_time(autojump_clock):
     greeter = Greeter()
     async with serving(greeter) as connect, raw_client(connect) as client:
         with trio.fail_after(5):
-            await client.send(*(client.call(stream, b"\n\x04wait") for stream in range(1, 201, 2)))
+            await client.send(*(part for stream in range(1, 201, 2) for part in client.call(stream, b"\n\x04wait")))
             at_once, seen = [], 0
             while seen < 100:
                 await trio.lowlevel.checkpoint()
                 at_once.append(len(greeter.calls) - seen)
                 seen = len(greeter.calls)
             greeter.release.set()
-    assert max(at_once) <= server_connection._CALLS_PER_TURN
+    assert max(at_once) <= 2 * server_connection._CALLS_PER_TURN  # two turns may meet, as above
