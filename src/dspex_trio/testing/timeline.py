@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import Counter
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import ndiff
@@ -67,7 +67,7 @@ class Timeline:
         Raises:
             ValueError: The name is empty or has white space in it, so that `expect` could not name it.
         """
-        if not name or len(name.split()) != 1:
+        if name.split() != [name]:
             raise ValueError(f"what happens is named by a word without white space; got {name!r}")
         with self._lock:
             self._happenings.append(Happening(name, self._clock.current_time() - self._origin, data))
@@ -111,13 +111,11 @@ class Timeline:
         self, expected: tuple[str, ...], read: list[tuple[str, int | None]], counted: Collection[str] | None
     ) -> None:
         found = [one for one in self.happenings if counted is None or one.name in counted]
-        # Each is written as precisely as the one that it is compared with, so that the difference shows no more digits.
-        precision = [decimals for _, decimals in read]
-        precision += [_DECIMALS] * (len(found) - len(read))
-        written = [
-            one.name if decimals is None else f"{one.name}@{_shown(one.at, decimals)}"
-            for one, decimals in zip(found, precision, strict=False)
-        ]
+        # Each is written as precisely as what is expected of its name, so that no other digits make a difference.
+        precision: dict[str, deque[int | None]] = {}
+        for name, decimals in read:
+            precision.setdefault(name, deque()).append(decimals)
+        written = [_written(one, precision.get(one.name)) for one in found]
         if written == list(expected):
             return
         raise AssertionError(
@@ -134,16 +132,21 @@ class Timeline:
 
     def count(self, name: str) -> int:
         """How often it happened."""
-        return Counter(happening.name for happening in self.happenings)[name]
+        return sum(happening.name == name for happening in self.happenings)
 
 
 def _read(text: str) -> tuple[str, int | None]:
     """The name, and to how many decimals its time is told; None if it is not."""
     if (found := _EXPECTED.fullmatch(text)) is not None:
         return found["name"], len(found["decimals"] or "")
-    if "@" in text or not text or len(text.split()) != 1:
+    if "@" in text or text.split() != [text]:
         raise ValueError(f"an expectation is 'name@seconds', such as 'SYNC@0.1', or a name alone; got {text!r}")
     return text, None
+
+
+def _written(happening: Happening, precision: deque[int | None] | None) -> str:
+    decimals = precision.popleft() if precision else _DECIMALS
+    return happening.name if decimals is None else f"{happening.name}@{_shown(happening.at, decimals)}"
 
 
 def _shown(at: float, decimals: int) -> str:

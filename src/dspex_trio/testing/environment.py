@@ -1,0 +1,206 @@
+"""One program under test, without gRPC: variables, inputs and a language model in, the trial's outcome out."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+import dspy
+import trio
+
+from dspex_trio.config import Settings
+from dspex_trio.model import Binding, Program, TrialOutcome, Variable
+from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, register, tool
+from dspex_trio.runtime import open_runtime
+from dspex_trio.testing.clock import VirtualClock
+from dspex_trio.testing.timeline import Timeline
+from dspex_trio.testing.watching import record_outcome, watching
+from dspex_trio.wire import program_from_json
+
+if TYPE_CHECKING:
+    Tested: TypeAlias = type[dspy.Module] | dspy.Module | Program | Mapping[str, Any] | str
+
+T = TypeVar("T")
+
+_SESSION: Final = "test"
+_KINDS: Final[tuple[tuple[type, str], ...]] = (
+    (bool, "boolean"),  # before int, which it is too
+    (int, "integer"),
+    (float, "float"),
+    (str, "string"),
+    (list, "list"),
+    (Mapping, "map"),
+)
+_names: Final = itertools.count(1)
+
+
+class TrialEnvironment:
+    """Runs trials of one program on the same road that a worker's trials take, in this process and in memory.
+
+    Every `run` has a runtime and a session of its own: nothing of one reaches the next.
+
+    Args:
+        variables: Session variable → its value, whose Python type decides the variable's; a `dspex.Variable` says its
+            type and constraints itself.
+        bind: Parameter path → the variable that it takes its value from, beside the program's own `config_space`; by
+            default none.
+        lm: The language model of programs that name none.
+        tools: Name → function, for `{"tool": "name"}` in a program's dependencies.
+        timeout: The trial's time in seconds of Trio's clock; None for the enclosing scope's deadline alone.
+        timeline: Told of stages, LM and tool calls, and of the outcome.
+        settings: The runtime's; by default those of the environment, over the defaults.
+    """
+
+    def __init__(
+        self,
+        *,
+        variables: Mapping[str, Any | Variable] | None = None,
+        bind: Mapping[str, str] | None = None,
+        lm: dspy.BaseLM | None = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
+        timeout: float | None = None,
+        timeline: Timeline | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._variables = [_variable(name, value) for name, value in (variables or {}).items()]
+        self._bindings = tuple(Binding(parameter, variable) for parameter, variable in (bind or {}).items())
+        self._lm = lm
+        self._tools = tools or {}
+        self._timeout = math.inf if timeout is None else timeout
+        self._timeline = timeline
+        self._settings = settings
+
+    async def run(self, program: Tested, /, **inputs: Any) -> TrialOutcome:
+        """Run one trial of `program` on `inputs`; never raises for what the program does.
+
+        When this is cancelled, so is the trial, and the cancel goes on.
+
+        Args:
+            program: A `dspy.Module` class, which is constructed without arguments; an instance, of which the trial gets
+                a deep copy; or a specification: a `dspex.Program`, its JSON form, a registered or dotted name.
+            inputs: Input field → value.
+
+        Raises:
+            TypeError: `program` is none of these, or an instance cannot be copied.
+            InvalidSpec: `program` is a mapping and not a program's JSON form.
+            VariableInvalid: A variable's value does not fit its type or its constraints.
+        """
+        timeline = self._timeline
+        with ExitStack() as stack:
+            specification = stack.enter_context(_specification(program))
+            for name, function in self._tools.items():
+                stack.enter_context(_registered_tool(name, function))
+            async with open_runtime(self._settings, lm=self._lm) as runtime:
+                session = runtime.session(_SESSION)
+                await session.initialize()
+                for one in self._variables:
+                    await session.register(
+                        one.name, one.type, one.value, constraints=one.constraints, metadata=one.metadata
+                    )
+                outcome = await runtime.run_trial(
+                    replace(specification, config_space=(*specification.config_space, *self._bindings)),
+                    inputs,
+                    session=session,
+                    deadline=trio.current_time() + self._timeout,
+                    watch=None if timeline is None else watching(timeline),
+                )
+        if timeline is not None:
+            record_outcome(timeline, outcome)
+        return outcome
+
+    def run_sync(self, program: Tested, /, **inputs: Any) -> TrialOutcome:
+        """As `run`, for a plain test function: in a Trio run of its own, in virtual time.
+
+        Raises:
+            RuntimeError: It is called inside Trio, where `await environment.run(…)` does this.
+        """
+        if trio.lowlevel.in_trio_run():
+            raise RuntimeError("run_sync starts Trio, which runs already: in an async test, await environment.run(…)")
+        clock = VirtualClock()
+
+        async def main() -> TrialOutcome:
+            return await self.run(program, **inputs)
+
+        return trio.run(main, clock=clock, instruments=[clock])
+
+
+def _variable(name: str, value: Any) -> Variable:
+    if isinstance(value, Variable):
+        return replace(value, name=name)
+    for kind, declared in _KINDS:
+        if isinstance(value, kind):
+            return Variable(name, declared, value)
+    raise TypeError(
+        f"the type of variable {name!r} cannot be told from a {type(value).__name__}: give a "
+        f"dspex.Variable({name!r}, type, value)"
+    )
+
+
+@contextmanager
+def _specification(program: Tested) -> Iterator[Program]:
+    if isinstance(program, Program):
+        yield program
+    elif isinstance(program, str):
+        yield Program(program)
+    elif isinstance(program, Mapping):
+        yield program_from_json(program)
+    elif isinstance(program, type) and issubclass(program, dspy.Module):
+        with _registered(program) as name:
+            yield Program(name, name=program.__name__)
+    elif isinstance(program, dspy.Module):
+        with _registered(_copying(program)) as name:
+            yield Program(name, name=type(program).__name__)
+    else:
+        raise TypeError(
+            "what is tested is a dspy.Module class or instance, a dspex.Program, its JSON form or a name; "
+            f"got {type(program).__name__}"
+        )
+
+
+@contextmanager
+def _registered(cls: type[dspy.Module]) -> Iterator[str]:
+    name = f"dspex_trio.testing.{cls.__name__}.{next(_names)}"
+    register(name)(cls)
+    try:
+        yield name
+    finally:
+        del MODULE_REGISTRY[name]
+
+
+@contextmanager
+def _registered_tool(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    before = TOOL_REGISTRY.pop(name, None)  # a test's own takes the place of an operator's
+    try:
+        tool(name=name)(function)
+        yield
+    finally:
+        with suppress(KeyError):
+            del TOOL_REGISTRY[name]
+        if before is not None:
+            TOOL_REGISTRY[name] = before
+
+
+def _copying(instance: dspy.Module) -> type[dspy.Module]:
+    """A class whose instances are copies of this one: a trial's program is constructed."""
+    cls = type(instance)
+    try:
+        state = copy.deepcopy(vars(instance))
+    except Exception as error:
+        raise TypeError(
+            f"this {cls.__name__} cannot be copied ({error}); give the class, which each trial constructs for itself"
+        ) from error
+
+    def construct(self: dspy.Module) -> None:
+        vars(self).update(state)
+
+    names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    copying: type[dspy.Module] = types.new_class(
+        cls.__name__, (cls,), exec_body=lambda body: body.update(names, __init__=construct)
+    )
+    return copying
