@@ -213,7 +213,7 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
             ),
             _open_sessions(settings, workers, redact) as (sessions, stores),
             open_isolation(settings, sessions.store, margin.patience) as isolation,
-            _open_records(settings, redact) as records,
+            _open_records(settings, redact, observer.lateness) as records,
         ):
             observer.records = records
             trials = Trials(
@@ -308,11 +308,13 @@ async def _open_sessions(
 
 
 @asynccontextmanager
-async def _open_records(settings: Settings, redact: Redactor) -> AsyncIterator[Records | None]:
+async def _open_records(
+    settings: Settings, redact: Redactor, lateness: LatenessWatch
+) -> AsyncIterator[Records | None]:
     if settings.record is None:
         yield None
         return
-    async with open_records(settings.record, redact=redact) as records:
+    async with open_records(settings.record, redact=redact, late_since=lateness.worst_since) as records:
         yield records
 
 

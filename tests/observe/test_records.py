@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
 from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import (
@@ -158,6 +159,70 @@ async def test_a_full_queue_drops_records_and_says_how_many(tmp_path, monkeypatc
         moving.set()
     assert len(read(tmp_path)) == 4
     assert "7 trial records were dropped" in caplog.text
+
+
+async def test_what_waits_is_bounded_by_its_size_too(tmp_path, monkeypatch):
+    """A thousand trials may hold gigabytes of prompts."""
+    monkeypatch.setattr(records, "MAX_WAITING_CHARS", 100)
+    call = LmCall("m", messages_json="x" * 40, response_json="y" * 20)
+    outcome = TrialSuccess({}, trace=(TraceEntry("self", "Predict", "q -> a", {}, {}, lm_calls=(call,)),))
+    async with open_records(tmp_path) as opened:
+        for _ in range(4):
+            opened.trial_ended(opened.begins(request()), outcome)
+        assert opened.dropped == 3
+        opened.thread_ended("t1", {})
+    async with open_records(tmp_path) as opened:
+        opened.trial_ended(opened.begins(request()), TrialSuccess({"answer": "x" * 500}))
+        assert opened.dropped == 0, "one that is larger than the limit is taken where none waits"
+    assert len(read(tmp_path)) == 3
+
+
+async def test_room_is_made_again_when_records_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MAX_WAITING_CHARS", 100)
+    async with open_records(tmp_path) as opened:
+        for _ in range(5):
+            opened.trial_ended(opened.begins(request()), TrialSuccess({"answer": "x" * 80}))
+            while opened._chars:
+                await trio.lowlevel.checkpoint()
+        assert opened.dropped == 0
+    assert len(read(tmp_path)) == 5
+
+
+async def test_tool_calls_of_one_record_are_bounded_by_their_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MAX_EVENT_CHARS", 100)
+    async with open_records(tmp_path) as opened:
+        asked = opened.begins(request())
+        asked.watch(ToolStarted(1, "search", {"query": "cats"}))
+        asked.watch(ToolFinished(1, "x" * 200, "", 3.0))
+        asked.watch(StageStarted(Stage.SERIALIZE))
+        opened.trial_ended(asked, TrialSuccess({}))
+    assert [set(event) - {"at_ms"} for event in read(tmp_path)[0]["events"]] == [{"tool_started"}, {"stage"}]
+
+
+async def test_a_record_says_how_late_the_loop_was_meanwhile(tmp_path):
+    async with open_records(tmp_path, late_since={1.0: 0.0125}.__getitem__) as opened:
+        opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+    assert read(tmp_path)[0]["loop_late_ms"] == 12.5
+
+
+async def test_a_disk_that_hangs_does_not_keep_the_worker_from_ending(tmp_path, monkeypatch, caplog, autojump_clock):
+    moving, written = threading.Event(), threading.Event()
+
+    def hangs(*_args):
+        moving.wait(30)
+        written.set()
+
+    monkeypatch.setattr(records, "_append", hangs)
+    try:
+        async with open_records(tmp_path) as opened:
+            opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+            await trio.testing.wait_all_tasks_blocked()
+            opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+    finally:
+        moving.set()
+        written.wait(30)
+    assert opened.dropped == 2
+    assert "2 trial records were dropped" in caplog.text
 
 
 async def test_a_disk_that_refuses_is_logged_and_counted_and_the_trials_go_on(tmp_path, caplog):

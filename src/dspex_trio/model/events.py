@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -92,3 +92,33 @@ Watch: TypeAlias = Callable[[TrialEvent], None]
 EventCallback: TypeAlias = Callable[[TrialEvent, float], object]
 """A user's own: called on the loop with each event and its milliseconds after the trial arrived. It must not block; an
 exception that it raises ends the trial and comes out."""
+
+
+def characters(event: TrialEvent) -> int:
+    """About how much of memory the event's text takes."""
+    match event:
+        case LmFinished(lm_call=call):
+            return len(call.messages_json) + len(call.response_json)
+        case OutputChunk(text=text):
+            return len(text)
+        case ToolStarted(arguments=value) | ToolFinished(result=value):
+            return characters_in(value)
+    return 0
+
+
+def characters_in(value: Any) -> int:
+    """The characters and bytes of all texts in a plain value."""
+    return sum(len(leaf) for leaf in _leaves(value) if isinstance(leaf, str | bytes))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case dict() as items:
+                pending += items.keys()
+                pending += items.values()
+            case list() | tuple() as items:
+                pending += items
+            case leaf:
+                yield leaf

@@ -29,6 +29,7 @@ def record_of(
     events: Sequence[tuple[float, TrialEvent]],
     *,
     ended_at: float,
+    loop_late: float,
     redact: Callable[[str], str],
 ) -> dict[str, Any]:
     """The record of a trial, without secrets; `encode_json` writes it.
@@ -38,6 +39,7 @@ def record_of(
         outcome: What became of it.
         events: Its stages and its tools' calls, each with its milliseconds after arrival.
         ended_at: Seconds since the epoch.
+        loop_late: How late the loop was meanwhile, at most, in seconds.
         redact: Takes secrets out of text.
     """
     seconds = request.deadline - request.arrived
@@ -54,6 +56,7 @@ def record_of(
         "program": program,
         "inputs": dict(request.inputs),
         "options": asdict(request.options),
+        "loop_late_ms": round(loop_late * 1e3, 3),
         "outcome": outcome_to_json(outcome),
         "events": [event_to_json(event, at_ms) for at_ms, event in events],
     }

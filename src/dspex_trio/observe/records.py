@@ -7,15 +7,25 @@ import io
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from dspex_trio.model import StageStarted, ToolFinished, ToolStarted, TrialEvent, TrialOutcome, TrialRequest, Watch
+from dspex_trio.model import (
+    StageStarted,
+    ToolFinished,
+    ToolStarted,
+    TrialEvent,
+    TrialOutcome,
+    TrialRequest,
+    TrialSuccess,
+    Watch,
+)
+from dspex_trio.model.events import characters, characters_in
 from dspex_trio.observe.record import ending_of, record_of
 from dspex_trio.threads.background import open_background
 from dspex_trio.wire import encode_json
@@ -24,8 +34,12 @@ logger: Final = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 1_000
 """The most records that wait to be written; beyond them, new ones are dropped and counted."""
-MAX_TOOL_EVENTS: Final = 10_000
-"""The most tool events that are kept of one trial."""
+MAX_WAITING_CHARS: Final = 64 * 1024 * 1024
+"""And the most characters of inputs, prompts and replies in them; a single larger one is taken when none waits."""
+MAX_EVENTS: Final = 10_000
+"""The most stages and tool calls that are kept of one trial."""
+MAX_EVENT_CHARS: Final = 16 * 1024 * 1024
+"""And the most characters of arguments and results in them."""
 # How long the last records may take to be written when everything ends, in seconds.
 _FAREWELL: Final = 5.0
 _STAGES: Final = (StageStarted,)
@@ -37,12 +51,18 @@ class CannotRecord(OSError):
 
 
 @asynccontextmanager
-async def open_records(directory: Path, *, redact: Callable[[str], str] = str) -> AsyncIterator[Records]:
-    """Write records to `directory` until the block ends; the last ones are written then.
+async def open_records(
+    directory: Path,
+    *,
+    redact: Callable[[str], str] = str,
+    late_since: Callable[[float], float] = lambda _time: 0.0,
+) -> AsyncIterator[Records]:
+    """Write records to `directory` until the block ends; the last ones are written then, in five seconds at most.
 
     Args:
         directory: Made if it is not there. Files are called `trials-2026-01-31.jsonl`, by the day in UTC.
         redact: Takes secrets out of text.
+        late_since: How late the loop has been since a time of Trio's clock, in seconds.
 
     Raises:
         CannotRecord: Nothing can be written there.
@@ -51,7 +71,7 @@ async def open_records(directory: Path, *, redact: Callable[[str], str] = str) -
         await trio.to_thread.run_sync(_prepare, directory)
     except OSError as error:
         raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
-    records = Records(directory, redact)
+    records = Records(directory, redact, late_since)
     async with open_background() as nursery:
         nursery.start_soon(records._write_all)  # noqa: SLF001 - the other half of this class
         try:
@@ -96,12 +116,14 @@ class Records:
             did not take them.
     """
 
-    def __init__(self, directory: Path, redact: Callable[[str], str]) -> None:
+    def __init__(self, directory: Path, redact: Callable[[str], str], late_since: Callable[[float], float]) -> None:
         self.dropped = 0
         self._told = 0
         self._directory = directory
         self._redact = redact
-        self._put, self._take = trio.open_memory_channel[Callable[[], tuple[float, bytes]]](MAX_WAITING)
+        self._late_since = late_since
+        self._put, self._take = trio.open_memory_channel[_Line](MAX_WAITING)
+        self._chars = self._under_way = 0
         self._writing = trio.CancelScope(shield=True)  # what is there when all is cancelled is written all the same
         self._written = trio.Event()
         self._limiter = trio.CapacityLimiter(1)
@@ -114,24 +136,33 @@ class Records:
     def trial_ended(self, request: TrialRequest, outcome: TrialOutcome) -> None:
         """Record a trial whose request went through `begins`; never blocks."""
         ended_at = time.time()
-        events = list(request.watch.events) if isinstance(request.watch, _Watcher) else []
+        late = self._late_since(request.arrived)
+        events, chars = [], 0
+        if isinstance(request.watch, _Watcher):
+            events, chars = list(request.watch.events), request.watch.chars
 
-        def line() -> tuple[float, bytes]:
-            record = record_of(request, outcome, events, ended_at=ended_at, redact=self._redact)
-            return ended_at, encode_json(record)
+        def text() -> bytes:
+            return encode_json(
+                record_of(request, outcome, events, ended_at=ended_at, loop_late=late, redact=self._redact)
+            )
 
-        self._enqueue(line)
+        self._enqueue(_Line(ended_at, chars + _characters(request, outcome), text))
 
     def thread_ended(self, trial_id: str, details: Mapping[str, str]) -> None:
         """Record that a thread has ended after its trial had been answered; never blocks."""
         ended_at = time.time()
-        self._enqueue(lambda: (ended_at, encode_json(ending_of(trial_id, details, ended_at=ended_at))))
+        self._enqueue(_Line(ended_at, 0, lambda: encode_json(ending_of(trial_id, details, ended_at=ended_at))))
 
-    def _enqueue(self, line: Callable[[], tuple[float, bytes]]) -> None:
+    def _enqueue(self, line: _Line) -> None:
+        if self._chars and self._chars + line.chars > MAX_WAITING_CHARS:
+            self.dropped += 1
+            return
         try:
             self._put.send_nowait(line)
         except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
             self.dropped += 1
+        else:
+            self._chars += line.chars
 
     async def _write_all(self) -> None:
         with self._writing:
@@ -142,7 +173,11 @@ class Records:
                         lines.append(self._take.receive_nowait())
                     except (trio.WouldBlock, trio.EndOfChannel):
                         break
-                await trio.to_thread.run_sync(self._write, lines, limiter=self._limiter)
+                self._under_way = len(lines)
+                # Left to itself when the farewell is over: a disk that hangs may do so for ever.
+                await trio.to_thread.run_sync(self._write, lines, limiter=self._limiter, abandon_on_cancel=True)
+                self._under_way = 0
+                self._chars -= sum(each.chars for each in lines)
                 self._tell_of_losses()
         self._written.set()
 
@@ -152,19 +187,20 @@ class Records:
 
     def _stop(self) -> None:
         self._writing.cancel()
+        self.dropped += self._under_way + self._take.statistics().current_buffer_used
         self._tell_of_losses()
 
-    def _write(self, lines: list[Callable[[], tuple[float, bytes]]]) -> None:
+    def _write(self, lines: Sequence[_Line]) -> None:
         """In a thread: JSON of long prompts takes a while, and so may a disk."""
         by_file: dict[Path, list[bytes]] = {}
         for line in lines:
             try:
-                ended_at, text = line()
+                text = line.text()
             except Exception:
                 self.dropped += 1
                 logger.exception("a trial cannot be recorded")
                 continue
-            by_file.setdefault(_file(self._directory, ended_at), []).append(text + b"\n")
+            by_file.setdefault(_file(self._directory, line.ended_at), []).append(text + b"\n")
         for file, texts in by_file.items():
             try:
                 _append(file, b"".join(texts))
@@ -178,18 +214,40 @@ class Records:
             self._told = self.dropped
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is to be written: when it ended, about how much memory it holds, and its text, which takes a while."""
+
+    ended_at: float
+    chars: int
+    text: Callable[[], bytes]
+
+
+def _characters(request: TrialRequest, outcome: TrialOutcome) -> int:
+    if isinstance(outcome, TrialSuccess):
+        trace, result = outcome.trace, characters_in(outcome.prediction)
+    else:
+        trace, result = outcome.partial_trace, len(outcome.error_message)
+    calls = (call for entry in trace for call in entry.lm_calls)
+    return characters_in(request.inputs) + result + sum(len(c.messages_json) + len(c.response_json) for c in calls)
+
+
 class _Watcher:
     """Keeps the events of one trial that its record needs, and tells whoever else watches of all of them."""
 
     def __init__(self, request: TrialRequest) -> None:
         self.events: list[tuple[float, TrialEvent]] = []
+        self.chars = 0
         self._kept = _STAGES if request.options.omit_trace else _KEPT
         self._next: Watch | None = request.watch
         self._arrived = request.arrived
         self._clock = trio.lowlevel.current_clock()
 
     def __call__(self, event: TrialEvent) -> None:
-        if isinstance(event, self._kept) and len(self.events) < MAX_TOOL_EVENTS:
-            self.events.append(((self._clock.current_time() - self._arrived) * 1e3, event))
+        if isinstance(event, self._kept) and len(self.events) < MAX_EVENTS:
+            chars = self.chars + characters(event)
+            if chars <= MAX_EVENT_CHARS:
+                self.chars = chars
+                self.events.append(((self._clock.current_time() - self._arrived) * 1e3, event))
         if self._next is not None:
             self._next(event)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import trio
 
@@ -22,6 +22,7 @@ from dspex_trio.model import (
     TrialEvent,
     Watch,
 )
+from dspex_trio.model.events import characters
 from dspex_trio.threads.background import open_background
 
 ResultT = TypeVar("ResultT")
@@ -106,7 +107,7 @@ class EventQueue:
 
     def tell(self, event: TrialEvent) -> None:
         """Keep the event for the reader; a `model.Watch`."""
-        size = _characters(event)
+        size = characters(event)
         with self._lock:
             at_ms = (self._clock.current_time() - self._arrived) * 1e3
             idle = not self._waiting
@@ -144,27 +145,3 @@ class EventQueue:
         if dropped:
             found.insert(0, (found[0][0], EventsDropped(dropped)))
         return found
-
-
-def _characters(event: TrialEvent) -> int:
-    match event:
-        case LmFinished(lm_call=call):
-            return len(call.messages_json) + len(call.response_json)
-        case OutputChunk(text=text):
-            return len(text)
-        case ToolStarted(arguments=value) | ToolFinished(result=value):
-            return sum(len(leaf) for leaf in _leaves(value) if isinstance(leaf, str | bytes))
-    return 0
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    pending = [value]
-    while pending:
-        match pending.pop():
-            case dict() as items:
-                pending += items.keys()
-                pending += items.values()
-            case list() | tuple() as items:
-                pending += items
-            case leaf:
-                yield leaf
