@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,9 @@ from click.testing import CliRunner
 
 from dspex_trio import rpc
 from dspex_trio.cli.main import main
+from dspex_trio.config import Settings
 from dspex_trio.errors import FailureKind, Stage, StoreUnavailable, VariableInvalid
-from dspex_trio.model import Cost, Timings, TrialFailure, TrialSuccess, Usage
+from dspex_trio.model import Cost, LmCall, Timings, TraceEntry, TrialFailure, TrialSuccess, Usage
 from dspex_trio.runs import (
     CannotKeep,
     InvalidPlan,
@@ -32,6 +34,9 @@ from dspex_trio.runs import (
     run_trials,
     summarized,
 )
+from dspex_trio.runs.summary import of_one_type
+from dspex_trio.runs.workers import _Sessions
+from dspex_trio.runtime import open_runtime
 
 HERE = Path(__file__).parent
 PROGRAM = {"python_class": "dspy.Predict", "signature": "question -> answer"}
@@ -104,6 +109,7 @@ def test_a_sweep_multiplies_every_trial():
         ('{"inputs": {}, "program": null}', "there is no program"),
         ('{"inputs": {}, "program": {"python_clas": "x"}}', "python_clas"),
         ('{"inputs": [1]}', "inputs is an object"),
+        ('{"id": ["a"], "inputs": {}}', "id is a text or a number"),
         ('{"inputs": {}, "expected": "four"}', "expected is an object"),
         ('{"inputs": {}, "timeout": 0}', "timeout is in seconds"),
         ('{"inputs": {}, "timeout": NaN}', "timeout is in seconds"),
@@ -119,6 +125,22 @@ def test_a_sweep_multiplies_every_trial():
 def test_what_cannot_be_run_is_said_with_its_line(line, says):
     with pytest.raises(InvalidPlan, match=says):
         read_plan([line], program=PROGRAM)
+
+
+def test_a_trial_whose_id_is_null_is_called_by_its_line():
+    assert [trial.id for trial in read_plan(lines({"id": None, "inputs": {}}, {"inputs": {}}), program=PROGRAM)] == [
+        "1", "2",
+    ]  # fmt: skip
+
+
+def test_the_order_of_keys_makes_no_other_trial():
+    """A file that another tool wrote again would be run, and paid for, a second time."""
+    one = read_plan(['{"inputs": {"a": {"x": 1, "y": [{"p": 1, "q": 2}]}, "b": 2}}'], program=PROGRAM)
+    again = read_plan(
+        ['{"inputs": {"b": 2, "a": {"y": [{"q": 2, "p": 1}], "x": 1}}}'], program=dict(reversed(PROGRAM.items()))
+    )
+    other = read_plan(['{"inputs": {"a": {"x": 1, "y": [{"p": 1, "q": 3}]}, "b": 2}}'], program=PROGRAM)
+    assert one[0].digest == again[0].digest != other[0].digest
 
 
 def test_two_trials_of_one_name_are_refused():
@@ -183,6 +205,28 @@ async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, autojum
     assert {result["worker"] for result in kept.by_id.values()} == {"there"}
 
 
+async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept, autojump_clock):
+    """The idle lanes of the dead one would take the trials again and again until they are given up."""
+
+    class Busy(Worker):
+        async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
+            await trio.sleep(100)
+            return await super().run(trial, timeout)
+
+    gone = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), name="gone")
+    progress = await run_trials(plan(12), [gone, Busy(GOOD, name="busy")], kept, concurrency=2, retries=0)
+    assert (progress.ended, progress.given_up) == ({"OK": 12}, {})
+    assert len(gone.ran) == len({name for name, *_ in gone.ran})
+
+
+async def test_a_trial_that_ends_every_worker_is_given_up(kept, autojump_clock):
+    """What costs no try is bounded by the number of workers."""
+    workers = [Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "crashed"), name=name) for name in "abc"]
+    progress = await run_trials(plan(), workers, kept, retries=1)
+    assert "crashed" in progress.given_up["t0"]
+    assert sum(len(worker.ran) for worker in workers) <= len(workers) + 2
+
+
 async def test_variables_that_the_store_refuses_are_not_tried_again(kept):
     worker = Worker(VariableInvalid("no such type"))
     progress = await run_trials(plan(), [worker], kept)
@@ -222,6 +266,19 @@ async def test_results_of_other_trials_are_not_taken_for_these(tmp_path):
         await run_trials(plan(), [Worker(GOOD)], results)
         with pytest.raises(CannotKeep, match="trial 't0', which was another one"):
             await run_trials(plan(variables={"t": 1}), [Worker(GOOD)], results)
+
+
+async def test_memory_keeps_no_traces_and_the_file_does(tmp_path):
+    """A hundred thousand results with their prompts are more than memory holds."""
+    call = LmCall("m", messages_json='"long"')
+    traced = replace(GOOD, trace=(TraceEntry("self", "Predict", "q -> a", {}, {}, lm_calls=(call,)),))
+    path = tmp_path / "r"
+    with open_results(path) as results:
+        await run_trials(plan(), [Worker(traced)], results)
+        assert "trace" not in results.by_id["t0"]["outcome"]["success"]
+    assert json.loads(path.read_text())["outcome"]["success"]["trace"]
+    with open_results(path) as results:
+        assert "trace" not in results.by_id["t0"]["outcome"]["success"]
 
 
 def test_a_file_that_is_no_results_is_left_as_it_is(tmp_path):
@@ -332,6 +389,33 @@ async def test_the_summary_is_by_configuration_the_best_first_and_the_table_has_
     assert [row["kind"] for row in rows].count("OK") == 2
     assert {row["variable.t"] for row in rows} == {"0", "1"}
     assert rows[0]["expected.answer"] == "four"
+
+
+@pytest.mark.parametrize(
+    ("values", "column"),
+    [
+        ([1, 0.5, None], [1.0, 0.5, None]),
+        ([1, None], [1, None]),
+        ([1, "a"], ["1", "a"]),
+        ([True, 2], ["true", "2"]),
+        ([2**63], [str(2**63)]),
+    ],
+)
+def test_a_column_has_one_type(values, column):
+    assert of_one_type(values) == column
+
+
+async def test_a_session_that_is_made_for_a_trial_has_the_variables_that_the_trial_says():
+    """Programs may write to theirs, and a store may lose some."""
+    async with open_runtime(Settings(load=())) as runtime:
+        session = _Sessions(runtime.session)
+        [trial] = plan(variables={"t": 1, "k": "a"})
+        made = runtime.session(await session.with_variables_of(trial))
+        await made.set("t", 5)
+        await made.delete("k")
+        assert await session.with_variables_of(trial) == made.session_id
+        assert (await made.get("t"), await made.get("k")) == (1, "a")
+        assert not session._making
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
@@ -83,10 +83,7 @@ class _Item:
     tries: int = 0
     not_before: float = -math.inf
     tried_by: Worker | None = None
-
-    def due(self, worker: Worker) -> float:
-        """When that worker may try it; other workers than the last one first."""
-        return self.not_before + (_OTHERS_FIRST if worker is self.tried_by else 0.0)
+    lost_by: set[Worker] = field(default_factory=set)
 
 
 async def run_trials(
@@ -120,7 +117,8 @@ async def run_trials(
         Refused: A worker does not take trials at all.
     """
     missing = results.missing(plan)
-    run = _Run(missing, results, timeout=timeout, retries=retries, metric=metric, on_progress=on_progress)
+    workers = tuple(workers)
+    run = _Run(missing, workers, results, timeout=timeout, retries=retries, metric=metric, on_progress=on_progress)
     async with trio.open_nursery() as nursery:
         for worker in workers:
             for _ in range(concurrency):
@@ -132,6 +130,7 @@ class _Run:
     def __init__(
         self,
         missing: Sequence[Planned],
+        workers: Sequence[Worker],
         results: Results,
         *,
         timeout: float,
@@ -141,6 +140,8 @@ class _Run:
     ) -> None:
         self.progress = Progress(len(missing))
         self._waiting = deque(_Item(trial) for trial in missing)
+        self._workers = workers
+        self._away: set[Worker] = set()
         self._running = 0
         self._changed = trio.Event()
         self._results = results
@@ -164,13 +165,19 @@ class _Run:
     async def _next(self, worker: Worker) -> _Item | None:
         while self._waiting or self._running:
             now = trio.current_time()
-            if (item := next((each for each in self._waiting if each.due(worker) <= now), None)) is not None:
+            if (item := next((each for each in self._waiting if self._due(each, worker) <= now), None)) is not None:
                 self._waiting.remove(item)
                 self._running += 1
                 return item
-            with trio.move_on_at(min((each.due(worker) for each in self._waiting), default=math.inf)):
+            with trio.move_on_at(min((self._due(each, worker) for each in self._waiting), default=math.inf)):
                 await self._changed.wait()
         return None
+
+    def _due(self, item: _Item, worker: Worker) -> float:
+        """When that worker may try it; other workers than the last one first, and one that lost it last of all."""
+        if worker in item.lost_by and any(w not in item.lost_by and w not in self._away for w in self._workers):
+            return math.inf
+        return item.not_before + (_OTHERS_FIRST if worker is item.tried_by else 0.0)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -187,14 +194,15 @@ class _Run:
         except rpc.RpcError as error:
             if error.status in _REFUSALS:
                 raise Refused(f"{worker.name} refuses to run trials: {error}") from error
-            return self._again(item, worker, str(error))
+            return self._lost(item, worker, str(error))
         except trio.TooSlowError:
-            return self._again(item, worker, "no answer from the worker or its store in time")
+            return self._lost(item, worker, "no answer from the worker or its store in time")
         except TrialError as error:  # its variables cannot be made
             if not error.retryable:
                 self._give_up(item, str(error))
                 return 0.0
             return self._again(item, worker, str(error))
+        self._away.discard(worker)
         if isinstance(outcome, TrialFailure) and outcome.retryable and item.tries <= self._retries:
             return self._again(item, worker, outcome.error_message, outcome.retry_after or 0.0)
         self._results.add(await self._result(item, worker, outcome))
@@ -202,10 +210,18 @@ class _Run:
         self._on_progress(self.progress)
         return 0.0
 
+    def _lost(self, item: _Item, worker: Worker, why: str) -> float:
+        """A call failed. That costs the trial no try the first time, while another worker is there to take it."""
+        self._away.add(worker)
+        if worker not in item.lost_by and len(self._away) < len(self._workers):
+            item.tries -= 1
+        item.lost_by.add(worker)
+        return self._again(item, worker, why)
+
     def _again(self, item: _Item, worker: Worker, why: str, at_least: float = 0.0) -> float:
         logger.info("trial %r on %s, try %d: %s", item.trial.id, worker.name, item.tries, why)
         self.progress.tries += 1
-        longest = min(_FIRST_WAIT * 2.0 ** (item.tries - 1), _LONGEST_WAIT)
+        longest = min(_FIRST_WAIT * 2.0 ** max(item.tries - 1, 0), _LONGEST_WAIT)
         wait = max(longest * random.uniform(0.5, 1.0), at_least)  # noqa: S311 - no secret
         if item.tries > self._retries:
             self._give_up(item, why)

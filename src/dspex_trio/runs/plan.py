@@ -112,7 +112,7 @@ def _trials(given: Mapping[str, Any], number: str) -> Iterator[Planned]:
         combinations *= len(values)
     if combinations > MAX_CONFIGURATIONS:
         raise InvalidPlan(f"the sweep has {combinations} combinations, more than {MAX_CONFIGURATIONS}")
-    name = str(given.get("id", number))
+    name = _name(given.get("id"), number)
     for combination in itertools.product(*swept.values()):
         chosen = dict(zip(swept, combination, strict=True))
         yield _planned(given, program, f"{name}[{_written(chosen)}]" if chosen else name, chosen)
@@ -143,8 +143,27 @@ def _planned(given: Mapping[str, Any], program: Program, name: str, chosen: Mapp
         None if timeout is None else float(timeout),
         options_from_json(given.get("options")),
         {key: str(value) for key, value in metadata.items()},
-        hashlib.sha256(encode_json(depends_on)).hexdigest()[:16],
+        hashlib.sha256(encode_json(_in_order(depends_on))).hexdigest()[:16],
     )
+
+
+def _name(given: Any, number: str) -> str:
+    match given:
+        case None:
+            return number
+        case bool() | dict() | list():
+            raise InvalidPlan(f"id is a text or a number; got {json.dumps(given)[:60]}")
+    return str(given)
+
+
+def _in_order(value: Any) -> Any:
+    """With the keys of objects sorted: their order says nothing."""
+    match value:
+        case dict():
+            return {key: _in_order(value[key]) for key in sorted(value)}
+        case list():
+            return [_in_order(item) for item in value]
+    return value
 
 
 def _mapping(given: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -8,10 +8,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from dspex_trio.runs.plan import Planned
 from dspex_trio.wire import encode_json
+
+# What only the file keeps.
+_LONG: Final = frozenset({"trace", "partial_trace", "completions", "traceback"})
 
 
 class CannotKeep(ValueError):
@@ -40,7 +43,11 @@ def open_results(path: Path) -> Iterator[Results]:
 
 
 class Results:
-    """Results by trial; made by `open_results`."""
+    """Results by trial; made by `open_results`.
+
+    Attributes:
+        by_id: Trial → its result, without the traces and tracebacks, of which a large run has more than memory holds.
+    """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
@@ -52,7 +59,7 @@ class Results:
             if not line.endswith(b"\n"):
                 break
             result = self._read(line, number)
-            self.by_id[result["id"]] = result
+            self.by_id[result["id"]] = _in_short(result)
             end += len(line)
         if end < os.fstat(file.fileno()).st_size:
             os.ftruncate(file.fileno(), end)
@@ -88,7 +95,7 @@ class Results:
         except OSError as error:
             os.ftruncate(file, end)
             raise CannotKeep(f"{self._path}: {error.strerror or error}") from None
-        self.by_id[result["id"]] = result
+        self.by_id[result["id"]] = _in_short(result)
 
     def _read(self, line: bytes, number: int) -> Mapping[str, Any]:
         try:
@@ -96,7 +103,14 @@ class Results:
         except (ValueError, RecursionError):
             result = None
         match result:
-            case {"id": str(), "digest": str(), "outcome": {"success": dict()} | {"failure": dict()}}:
+            case {"id": str(), "digest": str(), "outcome": {"success": dict()} | {"failure": dict()} as outcome} if (
+                len(outcome) == 1
+            ):
                 found: Mapping[str, Any] = result
                 return found
         raise CannotKeep(f"{self._path}, line {number}: this is no result of a run; it is left as it is")
+
+
+def _in_short(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    [(ending, said)] = result["outcome"].items()
+    return {**result, "outcome": {ending: {name: value for name, value in said.items() if name not in _LONG}}}

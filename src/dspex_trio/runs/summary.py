@@ -23,6 +23,8 @@ _COLUMNS: Final = (
     "cost_known",
     "error_message",
 )
+_LARGEST: Final = 2**63 - 1
+"""The largest integer that a column of Parquet's holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,15 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path
     columns = {}
     for name in names:
         values = [row.get(name) for row in rows]
-        if len({type(value) for value in values if value is not None}) > 1:  # a column has one type
-            values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-        columns[name] = values
+        columns[name] = of_one_type(values)
     parquet.write_table(pa.table(columns), path)
+
+
+def of_one_type(values: Sequence[Any]) -> list[Any]:
+    """Values of a column as Parquet takes them: integers beside fractions are numbers, other mixtures are text."""
+    types = {type(value) for value in values if value is not None}
+    if types == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(types) > 1 or any(type(value) is int and abs(value) > _LARGEST for value in values):
+        return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return list(values)

@@ -10,7 +10,7 @@ import trio
 
 from dspex_trio.client import Client
 from dspex_trio.errors import VariableNotFound
-from dspex_trio.model import TrialOutcome
+from dspex_trio.model import TrialOutcome, Variable
 from dspex_trio.runs.plan import Planned
 from dspex_trio.runtime import Runtime
 from dspex_trio.sessions import SessionContext
@@ -109,7 +109,7 @@ class _Sessions:
 
     def __init__(self, session: _Session) -> None:
         self._session = session
-        self._making = trio.Lock()
+        self._making: dict[str, trio.Lock] = {}  # those that are being looked at just now
 
     async def with_variables_of(self, trial: Planned) -> str:
         """The session that holds the variables of a trial.
@@ -124,19 +124,24 @@ class _Sessions:
     async def _made(self, trial: Planned) -> str:
         digest = hashlib.sha256(encode_json(dict(sorted(trial.variables.items())))).hexdigest()[:24]
         session = self._session(f"run-{digest}")
-        async with self._making:
-            missing = await self._missing(session, trial.variables)
-            if missing is None:
-                await session.initialize()
-                missing = dict(trial.variables)
-            for name, value in missing.items():
-                await session.register(name, _TYPES[type(value)], value)
+        lock = self._making.setdefault(session.session_id, trio.Lock())
+        try:
+            async with lock:
+                await self._make(session, trial.variables)
+        finally:
+            if not lock.locked():
+                self._making.pop(session.session_id, None)
         return session.session_id
 
-    async def _missing(self, session: SessionContext, variables: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The variables that the session lacks; None if there is no session."""
+    async def _make(self, session: SessionContext, variables: Mapping[str, Any]) -> None:
+        """Make the session, and whatever of it is not there or is not as it should be."""
+        found: Mapping[str, Variable | None] = {}
         try:
             found = await session.get_variables(tuple(variables), not_before=trio.current_time())
         except VariableNotFound:
-            return None
-        return {name: value for name, value in variables.items() if found[name] is None}
+            await session.initialize()
+        for name, value in variables.items():
+            if (there := found.get(name)) is None:
+                await session.register(name, _TYPES[type(value)], value)
+            elif type(there.value) is not type(value) or there.value != value:
+                await session.set(name, value)  # a program wrote to it, or somebody else did
