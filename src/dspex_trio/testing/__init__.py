@@ -6,16 +6,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dspex_trio.testing.clock import VirtualClock
     from dspex_trio.testing.environment import TrialEnvironment
+    from dspex_trio.testing.leaks import Leaked, no_leaks
     from dspex_trio.testing.timeline import Happening, Timeline
     from dspex_trio.testing.watching import record_outcome, watching
 
-__all__ = ["Happening", "Timeline", "TrialEnvironment", "VirtualClock", "record_outcome", "watching"]
+__all__ = [
+    "Happening",
+    "Leaked",
+    "Timeline",
+    "TrialEnvironment",
+    "VirtualClock",
+    "no_leaks",
+    "record_outcome",
+    "watching",
+]
 
 _HOMES = {
     "VirtualClock": "clock",
     "Happening": "timeline",
     "Timeline": "timeline",
     "TrialEnvironment": "environment",
+    "Leaked": "leaks",
+    "no_leaks": "leaks",
     "record_outcome": "watching",
     "watching": "watching",
 }

@@ -1,0 +1,60 @@
+"""The kit's fixtures for pytest. It is loaded with every pytest run, so it imports nothing until a fixture is used."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from dspex_trio.testing.clock import VirtualClock
+    from dspex_trio.testing.timeline import Timeline
+
+
+@pytest.fixture
+def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
+    """The test runs in virtual time, which knows of worker threads.
+
+    pytest-trio finds the clock by itself. With anyio's plugin, hand it on: `anyio_backend` returns
+    `("trio", {"clock": virtual_clock, "instruments": [virtual_clock]})`. Fails where no Trio run has taken it.
+    """
+    from dspex_trio.testing.clock import VirtualClock  # noqa: PLC0415 - not before it is used
+
+    taken: set[str] = set()
+
+    class Watched(VirtualClock):
+        def start_clock(self) -> None:
+            taken.add("clock")
+            super().start_clock()
+
+        def before_run(self) -> None:
+            taken.add("instrument")
+            super().before_run()
+
+    yield Watched()
+    if taken == {"clock", "instrument"}:
+        return
+    if taken:
+        why = f"it was given to Trio as {taken.pop()} alone; it is to be both clock and instrument"
+    elif inspect.iscoroutinefunction(request.function):
+        why = (
+            "what ran this test did not hand it to Trio; pytest-trio does (trio_mode = true, or @pytest.mark.trio), "
+            "and anyio's plugin with a fixture anyio_backend that returns "
+            '("trio", {"clock": virtual_clock, "instruments": [virtual_clock]})'
+        )
+    else:
+        why = (
+            "this test is a plain function: make it `async def`, or give the clock to trio.run as clock and as "
+            "instrument; TrialEnvironment.run_sync has a clock of its own"
+        )
+    pytest.fail(f"virtual_clock was not installed: {why}", pytrace=False)
+
+
+@pytest.fixture
+def timeline(virtual_clock: VirtualClock) -> Timeline:
+    """What happened in the test and when, in the time of `virtual_clock`."""
+    from dspex_trio.testing.timeline import Timeline  # noqa: PLC0415 - not before it is used
+
+    return Timeline(virtual_clock)

@@ -1,0 +1,96 @@
+"""The fixtures work under both plugins that run tests on Trio, and cost nobody anything who does not use them."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = "dspex_trio.testing.plugin"
+IN_VIRTUAL_TIME = """
+async def test_an_hour(virtual_clock, timeline):
+    await trio.to_thread.run_sync(len, "")
+    await trio.sleep(3600)
+    timeline.record("late")
+    timeline.expect_exactly("late@3600.0")
+"""
+HANDED_ON = """
+import pytest, trio
+
+@pytest.fixture
+def anyio_backend(virtual_clock):
+    return "trio", {"clock": virtual_clock, "instruments": [virtual_clock]}
+
+pytestmark = pytest.mark.anyio
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a test file in a process of its own, with these plugins and no others."""
+
+    def run(code, *plugins):
+        (tmp_path / "test_it.py").write_text(code)
+        arguments = [argument for plugin in (PLUGIN, *plugins) for argument in ("-p", plugin)]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, "test_it.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout
+
+    return run
+
+
+def test_pytest_finds_the_plugin_where_the_project_is_installed():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert declared["project"]["entry-points"]["pytest11"] == {"dspex_trio": PLUGIN}
+
+
+def test_nothing_is_imported_for_a_project_that_uses_none_of_it(run):
+    """Every run of pytest loads the plugins of everything that is installed."""
+    code = """
+import sys
+
+def test_nothing_heavy():
+    assert not {"trio", "dspy", "purerpc", "pydantic", "dspex_trio.threads"} & set(sys.modules)
+"""
+    assert "1 passed" in run(code)
+
+
+def test_pytest_trio_takes_the_clock_by_itself(run):
+    assert "1 passed" in run(
+        f"import pytest, trio\npytestmark = pytest.mark.trio\n{IN_VIRTUAL_TIME}", "pytest_trio.plugin"
+    )
+
+
+def test_anyios_plugin_is_handed_the_clock(run):
+    assert "1 passed" in run(HANDED_ON + IN_VIRTUAL_TIME, "anyio.pytest_plugin")
+
+
+@pytest.mark.parametrize(
+    ("code", "plugins", "said"),
+    [
+        ("def test_plain(virtual_clock): pass", [], "this test is a plain function"),
+        (
+            "import pytest\n@pytest.mark.anyio\nasync def test_forgotten(virtual_clock, anyio_backend): pass",
+            ["anyio.pytest_plugin"],
+            "a fixture anyio_backend that returns",
+        ),
+        (
+            HANDED_ON.replace(', "instruments": [virtual_clock]', "") + "async def test_half(virtual_clock): pass",
+            ["anyio.pytest_plugin"],
+            "it was given to Trio as clock alone",
+        ),
+    ],
+)
+def test_a_clock_that_nobody_took_says_what_to_do(run, code, plugins, said):
+    """Else a test would wait in real time, and pass or fail for another reason."""
+    assert said in run(code, *plugins)
