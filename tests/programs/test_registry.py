@@ -2,6 +2,7 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
+from dspex_trio.errors import ToolError
 from dspex_trio.programs import MODULE_REGISTRY
 from dspex_trio.programs.registry import TOOL_REGISTRY, is_reusable
 
@@ -78,11 +79,15 @@ def test_a_tool_refuses_a_call_without_its_required_arguments():
         TOOL_REGISTRY["divide"]()
 
 
-def test_an_asynchronous_tool_is_refused():
-    """Programs run in threads; DSPy refuses to call it there, but only when it is called."""
+def test_an_asynchronous_tool_is_one_of_a_running_program():
+    """There is no loop to run it in anywhere else; its schema is that of the function."""
 
+    @dspex.tool
     async def fetch(url: str) -> str:
+        """Fetch it."""
         return url
 
-    with pytest.raises(TypeError, match="'fetch' is asynchronous"):
-        dspex.tool(fetch)
+    tool = TOOL_REGISTRY["fetch"]
+    assert (tool.name, tool.desc, tool.args) == ("fetch", "Fetch it.", {"url": {"type": "string"}})
+    with pytest.raises(ToolError, match="belongs to a running program"):
+        tool(url="x")

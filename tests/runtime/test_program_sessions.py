@@ -15,7 +15,7 @@ from dspex_trio import rpc
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
-from dspex_trio.programs import MODULE_REGISTRY
+from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY
 from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
 
@@ -24,11 +24,12 @@ STRING = "type.googleapis.com/google.protobuf.StringValue"
 
 @pytest.fixture(autouse=True)
 def registered():
-    """Classes that a test registers are gone afterwards."""
-    before = dict(MODULE_REGISTRY)
+    """Classes and tools that a test registers are gone afterwards."""
+    before = [(registry, dict(registry)) for registry in (MODULE_REGISTRY, TOOL_REGISTRY)]
     yield
-    MODULE_REGISTRY.clear()
-    MODULE_REGISTRY.update(before)
+    for registry, content in before:
+        registry.clear()
+        registry.update(content)
 
 
 class Elixir(SessionStore):
@@ -117,9 +118,12 @@ def program_of(work):
     return dspex.Program("Works")
 
 
-def using(work, tool):
+def using(work, tool, kind="elixir_tool"):
     program_of(work)
-    return dspex.Program("Works", dependencies={"helper": {"elixir_tool": tool}})
+    return dspex.Program("Works", dependencies={"helper": {kind: tool}})
+
+
+using_python = partial(using, kind="tool")
 
 
 async def test_a_program_reads_and_writes_its_session_from_every_thread_of_its_own():
@@ -215,6 +219,61 @@ async def test_the_deadline_ends_a_call_of_an_elixir_tool_and_frees_the_slot(eli
         assert (outcome.kind.name, outcome.stage.name) == ("DEADLINE_EXCEEDED", "EXECUTE")
         assert outcome.details["rung"] == "wake"
         await store.ended.wait()
+        MODULE_REGISTRY.clear()
+        after = await runtime.run_trial(program_of(lambda module: "free"), {})
+    assert isinstance(after, dspex.TrialSuccess)
+
+
+async def test_an_asynchronous_tool_runs_in_the_loop_for_every_thread_of_a_program():
+    """It needs no session; dspy.Parallel's threads reach the loop as well, and what it raises comes out of the call."""
+    loop = threading.get_ident()
+
+    @dspex.tool
+    async def work(number: int) -> int:
+        await trio.lowlevel.checkpoint()
+        if number < 0:
+            raise ZeroDivisionError("below zero")
+        return number * 2 if threading.get_ident() == loop else 0
+
+    class Doubled(dspy.Module):
+        def __init__(self, tool):
+            super().__init__()
+            self.tool = tool
+
+        def forward(self, number):
+            return self.tool(number=number)
+
+    def calls(module):
+        pairs = [(Doubled(module.helper), {"number": number}) for number in (2, 3)]
+        parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+        return [module.helper(number=1), *parallel(pairs)]
+
+    async with dspex.open_runtime(dspex.Settings(max_trials=1)) as runtime:
+        outcome = await runtime.run_trial(using_python(calls, "work"), {})
+        assert outcome.prediction == {"result": [2, 4, 6]}
+        MODULE_REGISTRY.clear()
+        failed = await runtime.run_trial(using_python(lambda module: module.helper(number=-1), "work"), {})
+    assert (failed.kind.name, failed.stage.name) == ("TOOL_ERROR", "EXECUTE")
+    assert "below zero" in failed.error_message
+
+
+async def test_the_deadline_cancels_an_asynchronous_tool_and_frees_the_slot():
+    """Like any task: what it holds is let go of, and no thread has to be woken by force."""
+    ended = trio.Event()
+
+    @dspex.tool
+    async def wait() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with dspex.open_runtime(dspex.Settings(max_trials=1)) as runtime:
+        with trio.move_on_after(1.0):
+            outcome = await runtime.run_trial(using_python(lambda module: module.helper(), "wait"), {})
+        assert (outcome.kind.name, outcome.stage.name) == ("DEADLINE_EXCEEDED", "EXECUTE")
+        assert outcome.details["rung"] == "wake"
+        await ended.wait()
         MODULE_REGISTRY.clear()
         after = await runtime.run_trial(program_of(lambda module: "free"), {})
     assert isinstance(after, dspex.TrialSuccess)

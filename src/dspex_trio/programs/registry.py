@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import dspy
+
+from dspex_trio.programs.session import current_session
 
 Isolation: TypeAlias = Literal["thread", "process"]
 """Where a program runs."""
@@ -108,7 +111,8 @@ def tool(
     """Make a function available to programs as a tool: `{"tool": "name"}` in a specification's dependencies.
 
     The argument schema comes from the annotations, the description from the docstring. A call that lacks a required
-    argument is refused before the function runs.
+    argument is refused before the function runs. An asynchronous function runs in the worker's Trio loop while the
+    program's thread waits; at the trial's end both are cancelled.
 
     Args:
         function: The function, when used as a bare decorator.
@@ -116,20 +120,28 @@ def tool(
         description: What the language model reads; the docstring by default.
 
     Raises:
-        TypeError: The function is asynchronous; a program runs in a thread.
         ValueError: The name is taken.
     """
 
     def decorator(function: Function) -> Function:
-        if inspect.iscoroutinefunction(function):
-            raise TypeError(f"Tool {function.__name__!r} is asynchronous; a program calls its tools from a thread.")
-        made = RegisteredTool(function, name=name, desc=description)
+        called = _waiting_for(function) if inspect.iscoroutinefunction(function) else function
+        made = RegisteredTool(called, name=name, desc=description)
         if made.name in TOOL_REGISTRY:
             raise ValueError(f"Tool '{made.name}' is already registered.")
         TOOL_REGISTRY[made.name] = made
         return function
 
     return decorator if function is None else decorator(function)
+
+
+def _waiting_for(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The asynchronous function as programs can call it, which run in threads."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return current_session().wait_for(functools.partial(function, *args, **kwargs))
+
+    return call
 
 
 class RegisteredTool(dspy.Tool):  # type: ignore[misc]

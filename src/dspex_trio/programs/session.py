@@ -38,8 +38,8 @@ def current_session() -> ProgramSession:
     """
     if (found := thread_local_overrides.get().get(SESSION)) is None:
         raise ToolError(
-            "an Elixir tool belongs to a running program: it is called from its forward(), and from threads that the "
-            "program handed its context to"
+            "an Elixir tool, or an asynchronous one, belongs to a running program: it is called from its forward(), "
+            "and from threads that the program handed its context to"
         )
     return cast("ProgramSession", found)
 
@@ -109,14 +109,14 @@ class ProgramSession:
             StoreUnavailable: The store cannot be reached; whether it has the value is then unknown.
         """
         with self._writes.of({name: value}) as done:
-            version = self._wait(partial(self._session.set, name, value, expected_version=expected_version))
+            version = self.wait_for(partial(self._session.set, name, value, expected_version=expected_version))
             done({name: version})
         return version
 
     def set_many(self, updates: Mapping[str, Any]) -> dict[str, int]:
         """Set all of these variables or none; returns their new versions. Raises as `set`."""
         with self._writes.of(updates) as done:
-            versions = dict(self._wait(self._session.set_many, dict(updates)))
+            versions = dict(self.wait_for(self._session.set_many, dict(updates)))
             done(versions)
         return versions
 
@@ -127,7 +127,7 @@ class ProgramSession:
             ToolError: The tool failed, or there is none.
             StoreUnavailable: The store cannot be reached; whether the tool ran is then unknown.
         """
-        return self._wait(self._session.call_tool, name, arguments)
+        return self.wait_for(self._session.call_tool, name, arguments)
 
     # ---- for the runtime
 
@@ -135,24 +135,25 @@ class ProgramSession:
         """The program starts in this thread, whose context is the one that leads to the loop."""
         self._context = contextvars.copy_context()
 
+    def wait_for(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Await `function(*args)` in the loop and return what it does, from any thread of the program's."""
+        if self._context is None:
+            raise RuntimeError("a program's session can be used while the program runs")
+        # dspy.Parallel's threads have no context of the trial's; and one context is one thread's at a time.
+        context = self._context.copy()
+        return cast("T", context.run(self._run_in_loop, self._in_time, function, *args))
+
     def written(self) -> dict[str, BoundVariable]:
         """`session:NAME` → what the program wrote last; from any thread."""
         return self._writes.seen()
 
     def _read(self, names: Sequence[str]) -> Mapping[str, Variable | None]:
         wanted = list(dict.fromkeys(names))
-        found = self._wait(self._fresh, wanted)
+        found = self.wait_for(self._fresh, wanted)
         return {name: None if (seen := found[name]) is None else check_variable(seen) for name in wanted}
 
     async def _fresh(self, names: Sequence[str]) -> Mapping[str, Variable | None]:
         return await self._session.get_variables(names, not_before=trio.current_time())
-
-    def _wait(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        if self._context is None:
-            raise RuntimeError("a program's session can be used while the program runs")
-        # dspy.Parallel's threads have no context of the trial's; and one context is one thread's at a time.
-        context = self._context.copy()
-        return cast("T", context.run(self._run_in_loop, self._in_time, function, *args))
 
     async def _in_time(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         with trio.CancelScope(deadline=self._deadline):
