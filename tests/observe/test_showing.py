@@ -2,7 +2,9 @@
 
 import datetime as dt
 import json
+import random
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -124,7 +126,10 @@ def test_trials_are_listed_from_all_days_oldest_first(directory):
 def test_a_list_is_narrowed_by_failure_kind_and_time(directory):
     now = dt.datetime.now(dt.UTC).isoformat()
     path = directory(
-        record("old", failure=LATE), record("new", failure=LATE, ended_at=now), record("good", ended_at=now)
+        record("old", failure=LATE),
+        record("new", failure=LATE, ended_at=now),
+        record("good", ended_at=now),
+        name=f"trials-{now[:10]}.jsonl",
     )
     assert "2 trials" in run(path, "--failed")[1]
     assert "1 trials: 1 OK" in run(path, "--kind", "ok")[1]
@@ -209,3 +214,53 @@ def test_a_page_that_cannot_be_written_is_said_in_a_line(directory, tmp_path):
     code, output = run(directory(record()), "--html", tmp_path / "nowhere" / "page.html")
     assert code == 1
     assert "cannot be written: No such file" in output
+
+
+def test_days_before_since_are_not_read(directory, monkeypatch):
+    """A year of records is gigabytes."""
+    directory(record("old", ended_at="2026-01-30T23:00:00.000Z"), name="trials-2026-01-30.jsonl")
+    path = directory(record("early", ended_at="2026-01-31T01:00:00.000Z"), record("late"))
+    since = dt.datetime(2026, 1, 31, 11, tzinfo=dt.UTC)
+    opened = []
+    original = Path.open
+    monkeypatch.setattr(Path, "open", lambda file, *given: opened.append(file.name) or original(file, *given))
+    trials, _ = read_records(path, since=since)
+    assert [trial.trial_id for trial in trials] == ["late"]
+    assert opened == ["trials-2026-01-31.jsonl"]
+
+
+EVIL = (None, True, -1, 1e308, float("nan"), float("inf"), 10**400, "", "x", "9", [], [1], [None], {}, {"a": 1}, [[]])
+
+
+def places(value, found):
+    match value:
+        case dict():
+            for key in value:
+                found.append((value, key))
+                places(value[key], found)
+        case list():
+            for index in range(len(value)):
+                found.append((value, index))
+                places(value[index], found)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_record_never_gives_a_traceback(directory, seed):
+    """Whatever stands in the file: it is shown, left out, or named in one line."""
+    dice = random.Random(seed)  # noqa: S311 - no secret
+    for _ in range(250):
+        damaged = record(failure=LATE, time_ms=480.0) if dice.random() < 0.5 else record(loop_late_ms=3.0)
+        damaged["outcome"] = json.loads(json.dumps(damaged["outcome"]))  # its parts are shared with other records
+        for _ in range(dice.randint(1, 3)):
+            holder, key = dice.choice(places(damaged, []))
+            if isinstance(holder, dict) and dice.random() < 0.3:
+                del holder[key]
+            else:
+                holder[key] = dice.choice(EVIL)
+        path = directory(damaged, record("t2"))
+        for arguments in ((), ("--trial", "t1"), ("--trial", "t1", "--html", path / "page.html")):
+            done = CliRunner().invoke(main, ["show", str(path), *map(str, arguments)])
+            assert done.exit_code in {0, 1}
+            assert done.exception is None or isinstance(done.exception, SystemExit), (damaged, done.exception)
+            assert done.exit_code == 0 or done.output.splitlines()[-1].startswith("Error: ")

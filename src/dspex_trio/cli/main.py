@@ -17,6 +17,7 @@ from dspex_trio.cli.options import (
     lm_arguments_option,
     load_settings,
     log_format_option,
+    log_level_from,
     log_level_option,
     run,
     setting_options,
@@ -194,6 +195,8 @@ def show(path: Path, **options: Any) -> None:
     help="Without --worker: modules that register programs.  May be repeated.",
 )
 @config_option
+@log_level_from("warning")  # progress is told otherwise
+@log_format_option
 def run_file(
     trials: Path,
     *,
@@ -202,6 +205,8 @@ def run_file(
     lm: str | None,
     lm_args: dict[str, Any] | None,
     load: tuple[str, ...],
+    log_level: str,
+    log_format: LogFormat,
     **options: Any,
 ) -> None:
     """Run the trials of a file, one JSON object a line, and keep their results.
@@ -213,5 +218,7 @@ def run_file(
     from dspex_trio.cli.run import run as run_trials
 
     settings = load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file)
+    secrets = [*secrets_in(settings.lm_args), settings.token or "", options["token"] or ""]
+    set_up_logging(log_level, secrets, log_format)
     kept = results or trials.with_name(f"{trials.name}.results.jsonl")
     sys.exit(run_trials(Wanted(trials, kept, **options), settings))

@@ -45,7 +45,14 @@ log_format_option = click.option(
     show_default=True,
     help="text for people, json for machines; auto: the one on a terminal, the other elsewhere.",
 )
-log_level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+
+
+def log_level_from(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option for the least that is logged."""
+    return click.option("--log-level", type=click.Choice(LOG_LEVELS), default=default, show_default=True)
+
+
+log_level_option = log_level_from("info")
 end_with_stdin_option = click.option(
     "--end-with-stdin",
     is_flag=True,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import click
 
 from dspex_trio.observe import CannotRead, Recorded, listed, page, read_records, shown
+
+T = TypeVar("T")
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NARROWEST: Final = 80
@@ -33,21 +35,21 @@ def show(
 ) -> None:
     """Print what was asked for."""
     try:
-        found, unreadable = read_records(path)
+        found, unreadable = read_records(path, since=None if since is None else dt.datetime.now(dt.UTC) - since)
     except CannotRead as error:
         raise click.ClickException(str(error)) from None
     if unreadable:
         click.echo(f"{unreadable} lines are no records of this version, or were cut off; they are left out", err=True)
-    chosen = _chosen(found, trial, failed=failed, kind=kind, since=since)
+    chosen = _chosen(found, trial, failed=failed, kind=kind)
     if html is not None:
-        _write(html, page(_only(chosen, trial)))
+        _write(html, _rendered(_only(chosen, trial), page))
         click.echo(f"written to {html}", err=True)
         return
     width = shutil.get_terminal_size((_WIDTH_OF_A_FILE, 0)).columns
     if trial is not None or len(found) == len(chosen) == 1:
-        lines = shown(_only(chosen, trial), width=max(width, _NARROWEST))
+        lines = _rendered(_only(chosen, trial), lambda only: list(shown(only, width=max(width, _NARROWEST))))
     else:
-        lines = listed(chosen, width=max(width, _NARROWEST))
+        lines = list(listed(chosen, width=max(width, _NARROWEST)))
     for line in lines:
         click.echo(line)
 
@@ -59,17 +61,23 @@ def _write(file: Path, text: str) -> None:
         raise click.ClickException(f"{file} cannot be written: {error.strerror or error}") from None
 
 
-def _chosen(
-    found: Sequence[Recorded], trial: str | None, *, failed: bool, kind: str | None, since: dt.timedelta | None
-) -> list[Recorded]:
-    earliest = dt.datetime.now(dt.UTC) - since if since is not None else None
+def _rendered(trial: Recorded, render: Callable[[Recorded], T]) -> T:
+    """A record is what some file holds: where its parts are not what they should be, that is said in a line."""
+    try:
+        return render(trial)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+        raise click.ClickException(
+            f"the record of trial {trial.trial_id!r} is damaged ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _chosen(found: Sequence[Recorded], trial: str | None, *, failed: bool, kind: str | None) -> list[Recorded]:
     return [
         each
         for each in found
         if (trial is None or each.trial_id == trial)
         and (not failed or each.failure is not None)
         and (kind is None or each.kind == kind.upper())
-        and (earliest is None or each.ended_at >= earliest)
     ]
 
 

@@ -7,9 +7,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dspex_trio.observe.record import ENDING_FORMAT, FORMAT
+
+# A figure beyond this is none of ours: a trial of three hundred years.
+_MOST: Final = 1e13
 
 
 class CannotRead(ValueError):
@@ -62,10 +65,14 @@ class Recorded:
         return str(program.get("name") or program["python_class"])
 
 
-def read_records(path: Path) -> tuple[list[Recorded], int]:
+def read_records(path: Path, *, since: dt.datetime | None = None) -> tuple[list[Recorded], int]:
     """The trials in a file, or in the files of a directory, oldest first; and how many lines could not be read.
 
     Lines that cannot be read are those of a later version, and one that a worker was writing when it was killed.
+
+    Args:
+        path: The file or directory.
+        since: Trials that ended before are left out; files of days before are not read.
 
     Raises:
         CannotRead: There is nothing at `path`, or no file of records in it.
@@ -73,6 +80,9 @@ def read_records(path: Path) -> tuple[list[Recorded], int]:
     files = sorted(path.glob("trials-*.jsonl")) if path.is_dir() else [path]
     if not files:
         raise CannotRead(f"{path} holds no records (trials-*.jsonl)")
+    if since is not None and path.is_dir():
+        first = f"trials-{since.astimezone(dt.UTC):%Y-%m-%d}.jsonl"
+        files = [file for file in files if file.name >= first]
     trials: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = []
     late_of: dict[str, list[Mapping[str, Any]]] = {}  # trial id → those of the last failure of that id
     unreadable = 0
@@ -88,6 +98,8 @@ def read_records(path: Path) -> tuple[list[Recorded], int]:
             case _:
                 unreadable += 1
     found = [Recorded(record, tuple(late)) for record, late in trials]
+    if since is not None:
+        found = [each for each in found if each.ended_at >= since]
     return sorted(found, key=lambda each: each.ended_at), unreadable
 
 
@@ -114,10 +126,23 @@ def _complete(record: Mapping[str, Any]) -> bool:
             "trial_id": str(),
             "ended_at": str(ended_at),
             "program": {"python_class": str()},
-            "outcome": {"success": {"timings": dict()}} | {"failure": {"timings": dict(), "kind": str()}},
-        }:
+            "outcome": {"success": dict() as result} | {"failure": {"kind": str()} as result},
+        } if _counted(result):
             try:
                 return dt.datetime.fromisoformat(ended_at).tzinfo is not None
             except ValueError:
                 return False
+    return False
+
+
+def _counted(result: Mapping[str, Any]) -> bool:
+    """Whether the figures that a list shows are figures."""
+    match result:
+        case {"timings": dict() as timings}:
+            cost = result.get("cost", {})
+            usage = cost.get("usage", {}) if isinstance(cost, dict) else None
+            if not isinstance(usage, dict):
+                return False
+            figures = (timings.get("total_ms", 0.0), usage.get("total_tokens", 0))
+            return all(isinstance(figure, int | float) and abs(figure) < _MOST for figure in figures)
     return False
