@@ -1,5 +1,6 @@
 """Every Python example of the README and the docs runs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -25,15 +26,29 @@ def test_an_example_runs_as_it_stands(code, tmp_path):
     """In a process of its own, as a reader would run it: it may register classes and end its own loop."""
     script = tmp_path / "example.py"
     script.write_text(code)
+    if "pytest.mark.anyio" not in code:
+        (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")  # as docs/testing.md says
+    command = [sys.executable, "-W", "error::RuntimeWarning"]
+    environment = dict(os.environ)
+    if "def test_" in code:
+        command += ["-m", "pytest", *(word for plugin in plugins_of(code) for word in ("-p", plugin))]
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # so that they run wherever and with whatever else there is
     done = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", script],
+        [*command, script],
         cwd=tmp_path,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def plugins_of(code):
+    if "pytest.mark.anyio" in code:
+        return ["dspex_trio.testing.plugin", "anyio.pytest_plugin"]
+    return ["dspex_trio.testing.plugin", "pytest_trio.plugin"]
 
 
 def test_every_page_that_the_readme_links_to_exists():

@@ -80,6 +80,11 @@ def test_anyios_plugin_is_handed_the_clock(run):
     [
         ("def test_plain(virtual_clock): pass", [], "this test is a plain function"),
         (
+            "import pytest\n@pytest.mark.trio\nasync def test_hidden(timeline): pass",
+            ["pytest_trio.plugin"],
+            "test_hidden is to name virtual_clock among its arguments",
+        ),
+        (
             "import pytest\n@pytest.mark.anyio\nasync def test_forgotten(virtual_clock, anyio_backend): pass",
             ["anyio.pytest_plugin"],
             "a fixture anyio_backend that returns",

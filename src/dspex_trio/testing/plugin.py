@@ -17,11 +17,21 @@ if TYPE_CHECKING:
 def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
     """The test runs in virtual time, which knows of worker threads.
 
-    pytest-trio finds the clock by itself. With anyio's plugin, hand it on: `anyio_backend` returns
-    `("trio", {"clock": virtual_clock, "instruments": [virtual_clock]})`. Fails where no Trio run has taken it.
+    pytest-trio finds the clock by itself, among the arguments of the test function and nowhere else. With anyio's
+    plugin, hand it on: `anyio_backend` returns `("trio", {"clock": virtual_clock, "instruments": [virtual_clock]})`.
+    Fails where no Trio run has taken it.
     """
     from dspex_trio.testing.clock import VirtualClock  # noqa: PLC0415 - not before it is used
 
+    test = request.function
+    named = {*inspect.signature(test).parameters, *({"anyio_backend"} & set(request.fixturenames))}
+    if inspect.iscoroutinefunction(test) and not named & {"virtual_clock", "anyio_backend"}:
+        # Else the test would wait in real time.
+        pytest.fail(
+            f"{test.__name__} is to name virtual_clock among its arguments: pytest-trio takes a clock from there "
+            "alone, and not from what another fixture, such as timeline, asks for",
+            pytrace=False,
+        )
     taken: set[str] = set()
 
     class Watched(VirtualClock):
@@ -38,7 +48,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
         return
     if taken:
         why = f"it was given to Trio as {taken.pop()} alone; it is to be both clock and instrument"
-    elif inspect.iscoroutinefunction(request.function):
+    elif inspect.iscoroutinefunction(test):
         why = (
             "what ran this test did not hand it to Trio; pytest-trio does (trio_mode = true, or @pytest.mark.trio), "
             "and anyio's plugin with a fixture anyio_backend that returns "
@@ -54,7 +64,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
 
 @pytest.fixture
 def timeline(virtual_clock: VirtualClock) -> Timeline:
-    """What happened in the test and when, in the time of `virtual_clock`."""
+    """What happened in the test and when, in the time of `virtual_clock`, which the test names beside it."""
     from dspex_trio.testing.timeline import Timeline  # noqa: PLC0415 - not before it is used
 
     return Timeline(virtual_clock)
