@@ -24,8 +24,8 @@ def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
     from dspex_trio.testing.clock import VirtualClock  # noqa: PLC0415 - not before it is used
 
     test = request.function
-    named = {*inspect.signature(test).parameters, *({"anyio_backend"} & set(request.fixturenames))}
-    if inspect.iscoroutinefunction(test) and not named & {"virtual_clock", "anyio_backend"}:
+    handed_on = "virtual_clock" in inspect.signature(test).parameters or "anyio_backend" in request.fixturenames
+    if inspect.iscoroutinefunction(test) and not handed_on:
         # Else the test would wait in real time.
         pytest.fail(
             f"{test.__name__} is to name virtual_clock among its arguments: pytest-trio takes a clock from there "
