@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
-from bench_processes import subject
+from bench_processes import Subject, running, subject
+from bench_store_peer import SESSION
 from bench_subject import WIDE, reading
 
 import dspex_trio as dspex
-from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.service.store import SessionStore
-from dspex_trio.sessions import MemoryStore
 
 DELAY_SECONDS: Final = 0.005
 GOALS: Final = {"one batch": 1.3, "concurrent": 2.0}
@@ -27,7 +26,7 @@ _WARM_UP: Final = 5
 _FRAME_HEADER_BYTES: Final = 9
 _HEADERS_FRAME: Final = 1
 _PREFACE_BYTES: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-_SESSION: Final = "bench"
+_PEER: Final = Path(__file__).with_name("bench_store_peer.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +53,14 @@ class Sync:
         return statistics.median(self.sync_ms) / statistics.median(self.round_trip_ms)
 
 
-class _Store(SessionStore):
-    """A store that can be told to have no batch reads, as snakepit's first ones."""
-
-    batch = True
-
-    async def GetVariables(  # noqa: N802
-        self, request: bridge_pb2.BatchGetVariablesRequest, call: rpc.Call
-    ) -> bridge_pb2.BatchGetVariablesResponse:
-        if not self.batch:
-            raise rpc.RpcError(rpc.StatusCode.UNIMPLEMENTED, "this store has no batches")
-        return await super().GetVariables(request, call)
-
-
 async def measure_syncs(reads: int) -> list[Sync]:
     """Trials one after the other, first with batch reads, then without."""
-    memory = MemoryStore()
-    memory.initialize(_SESSION)
-    for number in range(WIDE):
-        memory.register(_SESSION, f"v{number}", "float", number / 2)
-    store = _Store(memory)
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(rpc.serve, [store], host="127.0.0.1", port=0))
-        link = SlowLink(listeners[0].socket.getsockname()[1])
+    async with (
+        running([str(_PEER), str(WIDE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,
+        trio.open_nursery() as nursery,
+    ):
+        store = Subject(process)
+        link = SlowLink(await store.ready())
         address = f"127.0.0.1:{await nursery.start(link.serve)}"
         async with (
             subject("server", {"lm": None, "lm_args": {}, "store": address}) as server,
@@ -85,10 +69,10 @@ async def measure_syncs(reads: int) -> list[Sync]:
         ):
             found = []
             for how in GOALS:
-                store.batch = how == "one batch"
+                await store.ask(batch=how == "one batch")
                 for variables in COUNTS:
-                    one = partial(client.execute, reading(variables), {}, session_id=_SESSION)
-                    measured = _Measured(one, to_store.session(_SESSION), link)
+                    one = partial(client.execute, reading(variables), {}, session_id=SESSION)
+                    measured = _Measured(one, to_store.session(SESSION), link)
                     found.append(await measured.sync(how, variables, reads))
         nursery.cancel_scope.cancel()
     return found
