@@ -358,7 +358,7 @@ async def test_a_log_handlers_socket_is_not_broken():
 
     def work():
         logger.warning("x")
-        time.sleep(0.001)
+        time.sleep(60)  # here it is told
 
     job = Job()
     async with open_threads(patience=lambda: 10) as threads:

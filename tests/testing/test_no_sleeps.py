@@ -1,0 +1,110 @@
+"""The tests of this project wait for what they need, and not for a time to pass."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+SLEEPS = {("time", "sleep"), ("trio", "sleep"), ("trio", "sleep_until"), ("asyncio", "sleep"), ("anyio", "sleep")}
+CLOCKS = {"clock", "autojump_clock", "virtual_clock", "mock_clock"}
+
+# So long nobody sleeps in a test: such a sleep is there to be woken, cancelled or killed.
+ENDLESS = 60
+# Where time passes that is no test's to choose.
+ALLOWED = {
+    "e2e/conftest.py::Process": "a file that another process writes can only be looked for",
+    "snakepit/pool.py::wait_until": "what a process does that is no child of ours can only be looked for",
+    "snakepit/soak.py::burn": "a soak is about real time",
+}
+
+
+def sleeps_in(tree):
+    """Each sleep that takes real time and is waited out: its outermost definition, and the line."""
+    bare = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if (node.module, alias.name) in SLEEPS
+    }
+    clocks = CLOCKS | {outer.name for outer in tree.body if is_function(outer) and takes_one_of(outer, CLOCKS)}
+    for outer in tree.body:
+        if is_function(outer) and takes_one_of(outer, clocks):
+            continue
+        its_own = not getattr(outer, "name", "").startswith("test_")
+        for node in ast.walk(outer):
+            if isinstance(node, ast.Call) and is_sleep(node.func, bare) and not harmless(node, its_own):
+                yield getattr(outer, "name", "<module>"), node.lineno
+
+
+def is_function(node):
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def takes_one_of(function, clocks):
+    """Whether a test or a fixture is given a clock by a fixture, or makes one."""
+    given = {argument.arg for argument in function.args.args}
+    marks = {node.value for one in function.decorator_list for node in ast.walk(one) if isinstance(node, ast.Constant)}
+    made = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)} & {"VirtualClock", "MockClock"}
+    return bool((given | marks) & clocks or made)
+
+
+def is_sleep(function, bare):
+    match function:
+        case ast.Attribute(ast.Name(module), name):
+            return (module, name) in SLEEPS
+        case ast.Name(name):
+            return name in bare
+    return False
+
+
+def harmless(call, caller_chooses):
+    """A sleep of 0 is a checkpoint; and what a helper sleeps is no time of its own if it is told it."""
+    match call.args:
+        case [ast.Constant(int() | float() as seconds), *_]:
+            return seconds == 0 or seconds >= ENDLESS
+        case [ast.Name(name), *_] if name.isupper():
+            return False
+    return caller_chooses
+
+
+@cache
+def found():
+    return {
+        f"{path.relative_to(TESTS).as_posix()}::{name}": line
+        for path in sorted(TESTS.rglob("*.py"))
+        if "sleep" in (text := path.read_text(encoding="utf-8"))
+        for name, line in sleeps_in(ast.parse(text))
+    }
+
+
+def test_no_test_sleeps_in_real_time():
+    """What is only true after a while on one machine is false on another; and the suite's time is everybody's."""
+    assert {where: line for where, line in found().items() if where not in ALLOWED} == {}
+
+
+def test_nothing_is_allowed_that_nobody_needs():
+    assert set(ALLOWED) <= set(found())
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("async def test_a():\n    await trio.sleep(0.1)", [("test_a", 2)]),
+        ("from time import sleep as nap\ndef test_a():\n    nap(1)", [("test_a", 3)]),
+        ("class A:\n    def run(self):\n        time.sleep(0.1)", [("A", 3)]),
+        ("class A:\n    def run(self):\n        time.sleep(self.seconds)", []),
+        ("def test_a():\n    time.sleep(SHORT)", [("test_a", 2)]),
+        ("@pytest.fixture\ndef late(autojump_clock): ...\nasync def test_a(late):\n    await trio.sleep(1)", []),
+        ("def test_a():\n    trio.run(lambda: trio.sleep(1), clock=VirtualClock())", []),
+        ("async def test_a(clock):\n    await trio.sleep(0.1)", []),
+        ("@pytest.mark.usefixtures('autojump_clock')\nasync def test_a():\n    await trio.sleep(0.1)", []),
+        ("async def test_a():\n    await trio.sleep(0)", []),
+        ("def test_a():\n    subject(lambda: time.sleep(600))", []),
+        ("async def test_a():\n    await trio.sleep_forever()", []),
+    ],
+)
+def test_the_rule_itself(source, expected):
+    assert list(sleeps_in(ast.parse(source))) == expected
