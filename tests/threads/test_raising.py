@@ -253,3 +253,29 @@ async def test_the_carriers_own_code_is_not_interrupted(threads):
     run._mine = Observing()
     await trio.to_thread.run_sync(run.body, contextvars.copy_context(), program, ())
     assert (on_top, at_home) == ([True, True], [False])
+
+
+_PROFILED = """
+import sys, trio
+from dspex_trio.threads import Job, Slots, open_threads
+from dspex_trio.threads.raising import take_back
+from _thread import get_ident
+
+async def main():
+    async with open_threads() as threads:
+        await threads.run(len, (), job=Job(), slot=Slots(1).acquire_nowait())
+        take_back(get_ident())
+
+trio.run(main)
+sys.setprofile(lambda *event: None)
+(lambda: None)()
+sys.setprofile(None)
+print("ended")
+"""
+
+
+async def test_a_profiled_process_goes_on_after_a_job():
+    """CPython 3.11 begins no profiled function while the flag for asynchronous exceptions is up: it spins for ever."""
+    with trio.fail_after(30):
+        ended = await trio.run_process([sys.executable, "-c", _PROFILED], capture_stdout=True)
+    assert ended.stdout == b"ended\n"

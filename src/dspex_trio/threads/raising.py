@@ -32,10 +32,9 @@ from typing import Final
 
 from dspex_trio.threads.job import Job, JobCancelled
 
-# Two prototypes of one function: with an exception type it raises, with NULL it takes back what is pending.
-_WHERE: Final = ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
-_raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(_WHERE)
-_clear: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(_WHERE)
+_raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
 
 # The GIL is what makes looking and raising one step.
 POSSIBLE: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -163,5 +162,14 @@ def bears_an_exception(top: FrameType) -> bool:
 
 
 def take_back(ident: int) -> None:
-    """Remove an exception that was not delivered; in the thread itself, before its next job."""
-    _clear(ident, None)
+    """Take delivery of an exception that is still on its way; in the thread itself, before its next job.
+
+    It is not cleared by raising NULL: up to CPython 3.12 that puts up the flag "an exception waits somewhere" and only
+    a delivery takes it down, and in 3.11 a traced or profiled function does not begin while it is up.
+    """
+    try:
+        _raise(ident, JobCancelled)  # in the place of the one that waits
+        while True:
+            pass
+    except JobCancelled:
+        return

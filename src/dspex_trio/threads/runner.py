@@ -204,6 +204,7 @@ class _Run:
         "_mine",
         "_next_raise",
         "_pause",
+        "_raised",
         "done",
         "ident",
         "job",
@@ -218,6 +219,7 @@ class _Run:
         self.ident: int | None = None
         self.raised_elsewhere = False  # in threads that a library started for the job
         self._mine = allocate_lock()  # held while it is decided whether the thread is this run's
+        self._raised = False  # in its own thread; guarded by _mine
         self._pause = _FIRST_PAUSE
         self._next_raise = _RAISE_AFTER
         self._between_raises = _RAISE_AFTER
@@ -239,7 +241,8 @@ class _Run:
                 try:
                     with self._mine:
                         self.ident = None
-                    take_back(ident)
+                    if self._raised:
+                        take_back(ident)
                     if clock is not None:
                         clock.left()
                     break
@@ -276,6 +279,7 @@ class _Run:
             try:
                 if self.ident is not None and self._has_had_time(self.ident):
                     raised = raise_in(self.ident)
+                    self._raised |= raised
             finally:
                 self._mine.release()
         for ident in threads_of(self.job):
