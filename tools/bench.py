@@ -14,7 +14,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,13 @@ from bench_table import percentile, table
 FULL: Final = Effort(rounds=15, seconds=90, trials=32, starts=7, failures=200, reads=60)
 QUICK: Final = Effort(rounds=3, seconds=20, trials=16, starts=3, failures=40, reads=20)
 SMOKE: Final = Effort(rounds=1, seconds=1, trials=2, starts=1, failures=8, reads=2, models=("http",))
-WAYS: Final = {"bare": "bare DSPy call", "runtime": "runtime.run_trial", "server": "ExecuteProgram"}
+WAYS: Final = {
+    "bare": "bare DSPy call",
+    "runtime": "runtime.run_trial",
+    "server": "ExecuteProgram",
+    "recorded": "and recorded",
+}
+RECORDED_AT_MOST: Final = 1.15
 MODELS: Final = {"dummy": "DummyLM", "http": "HTTP", "listed": "HTTP, listed"}
 PACKAGES: Final = ("dspex-trio", "dspy", "trio", "purerpc", "h2", "protobuf", "anyio", "pydantic")
 
@@ -86,6 +92,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         [trial_row(case, batches) for case in batches],
     )
     yield ""
+    yield from recording_verdicts(batches)
+    yield ""
     yield from table(
         ("store 5 ms away", "variables", "store RPCs/trial", "sync p50 ms", "p99 ms", "round trips"),
         [
@@ -114,6 +122,18 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"start-up: worker ready after {ready:.2f} {unit}, `import dspy` alone {dspy:.2f} {unit}: {ratio:.2f} x"
     machine = found["machine"]
     yield f"machine: {machine['cpus']} CPUs, {machine['platform']}, {machine['python']}"
+
+
+def recording_verdicts(batches: dict[Case, list[Batch]]) -> Iterator[str]:
+    """What `--record` costs the process, its writing in the background included."""
+    for case, recorded in batches.items():
+        if case.way != "recorded":
+            continue
+        pairs = zip(recorded, batches[replace(case, way="server")], strict=True)
+        ratio = statistics.median(mine.cpu_s / theirs.cpu_s for mine, theirs in pairs)
+        verdict = "as it should be" if ratio <= RECORDED_AT_MOST else f"MORE than {RECORDED_AT_MOST}"
+        told = f"recorded, {MODELS[case.lm]}, {case.at_once} at once: {ratio:.2f} x the CPU of an unrecorded trial"
+        yield f"{told}: {verdict}"
 
 
 def trial_row(case: Case, batches: dict[Case, list[Batch]]) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ import dspex_trio as dspex
 API_KEY: Final = "bench"
 VARIABLE_COUNTS: Final = (0, 3, len(PATHS))
 AT_ONCE: Final = (1, 8)
+WAYS: Final = ("bare", "runtime", "server", "recorded")
+SERVED: Final = frozenset({"server", "recorded"})
 WARM_UP: Final = 5
 AT_LEAST_ROUNDS: Final = 2
 DEADLINE_SECONDS: Final = 0.25
@@ -75,7 +77,7 @@ class Batch:
 class Bench:
     """The processes that stay up through all rounds."""
 
-    def __init__(self, subjects: dict[tuple[str, str], Subject], clients: dict[str, dspex.Client]) -> None:
+    def __init__(self, subjects: dict[tuple[str, str], Subject], clients: dict[tuple[str, str], dspex.Client]) -> None:
         self._subjects = subjects
         self._clients = clients
 
@@ -83,8 +85,8 @@ class Bench:
         """Run a batch."""
         found = self._subjects[case.lm, case.way]
         before = (await found.ask())["cpu_s"]
-        if case.way == "server":
-            one = execution(self._clients[case.lm], case.variables)
+        if case.way in SERVED:
+            one = execution(self._clients[case.lm, case.way], case.variables)
             wall = await repeat(one, trials, case.at_once)
             after = (await found.ask())["cpu_s"]
         else:
@@ -99,8 +101,8 @@ def cases(models: Sequence[str]) -> list[Case]:
         Case(lm, way, variables, at_once)
         for lm in models
         for at_once in AT_ONCE
-        for way in ("bare", "runtime", "server")
-        for variables in (VARIABLE_COUNTS if way != "bare" else (0,))
+        for way in WAYS
+        for variables in (VARIABLE_COUNTS if way in {"runtime", "server"} else (0,))
     ]
 
 
@@ -112,7 +114,7 @@ def execution(client: dspex.Client, variables: int) -> Callable[[], Any]:
 
 @asynccontextmanager
 async def everything_running(wanted: Sequence[str]) -> AsyncIterator[Bench]:
-    """Provider, store, and for each model a bare script, a runtime and a server."""
+    """Provider, store, and for each model a bare script, a runtime, a server, and a server that records."""
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dspex-trio-bench-")))
         provider = ["-m", "dspex_trio.demo.provider", "--api-key", API_KEY]
@@ -127,12 +129,17 @@ async def everything_running(wanted: Sequence[str]) -> AsyncIterator[Bench]:
         }
         subjects = {}
         for lm in wanted:
-            for way in ("bare", "runtime", "server"):
-                started = subject(way, {**models[lm], "store": f"127.0.0.1:{store}"})
+            for way in WAYS:
+                options = {**models[lm], "store": f"127.0.0.1:{store}"}
+                if way == "recorded":
+                    options["record"] = str(directory / f"records-{lm}")
+                started = subject("server" if way in SERVED else way, options)
                 subjects[lm, way] = await stack.enter_async_context(started)
         ports = {key: await each.ready() for key, each in subjects.items()}
         clients = {
-            lm: await stack.enter_async_context(dspex.open_client(f"127.0.0.1:{ports[lm, 'server']}")) for lm in wanted
+            key: await stack.enter_async_context(dspex.open_client(f"127.0.0.1:{port}"))
+            for key, port in ports.items()
+            if key[1] in SERVED
         }
         yield Bench(subjects, clients)
 

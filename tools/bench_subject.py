@@ -147,7 +147,8 @@ async def run_runtime(options: dict[str, Any]) -> None:
 
 async def run_server(options: dict[str, Any]) -> None:
     """A worker, served over loopback; the parent is its client."""
-    settings = dspex.Settings.load_from({"store": options["store"], "max_trials": 8, "port": 0})
+    record = {"record": options["record"]} if "record" in options else {}
+    settings = dspex.Settings.load_from({"store": options["store"], "max_trials": 8, "port": 0, **record})
     async with trio.open_nursery() as nursery:
         serve = partial(dspex.serve, settings, lm=language_model(options))
         listeners = await nursery.start(serve)
