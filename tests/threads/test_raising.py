@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures.thread
 import contextvars
+import gc
 import importlib
 import logging
 import queue
@@ -15,7 +16,7 @@ import pytest
 import trio
 
 from dspex_trio.threads import Job, Slots, add_frame_lookup, keep_whole, open_threads, runner
-from dspex_trio.threads.raising import bears_an_exception, raise_in
+from dspex_trio.threads.raising import bears_an_exception, raise_in, threads_of
 
 
 async def end_when(started, scope):
@@ -279,3 +280,14 @@ async def test_a_profiled_process_goes_on_after_a_job():
     with trio.fail_after(30):
         ended = await trio.run_process([sys.executable, "-c", _PROFILED], capture_stdout=True)
     assert ended.stdout == b"ended\n"
+
+
+async def test_nothing_is_collected_while_frames_of_other_threads_are_looked_at():
+    """CPython 3.11 may collect while it makes a frame's object; the other thread runs meanwhile, and leaves it."""
+    collecting = []
+    take_back = add_frame_lookup(lambda _frame: collecting.append(gc.isenabled()))
+    try:
+        threads_of(Job())
+    finally:
+        take_back()
+    assert (set(collecting), gc.isenabled()) == ({False}, True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import ctypes
+import gc
 import importlib
 import importlib.util
 import logging
@@ -24,7 +25,8 @@ import ssl
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
@@ -35,6 +37,10 @@ from dspex_trio.threads.job import Job, JobCancelled
 _raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
 )
+
+# Whether it was on is told by the same step that switches it off.
+_collect_no_more: Final = ctypes.PYFUNCTYPE(ctypes.c_int)(("PyGC_Disable", ctypes.pythonapi))
+_one_looks: Final = threading.RLock()
 
 # The GIL is what makes looking and raising one step.
 POSSIBLE: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -104,15 +110,31 @@ def threads_of(job: Job) -> list[int]:
     """The threads, beside the one that `Threads.run` started, that work for the job at this moment."""
     if not _frame_lookups:
         return []
-    stacks = sys._current_frames()  # noqa: SLF001 - the documented way to see a stack
-    return [ident for ident, top in stacks.items() if _works_for(job, top)]
+    with frames_kept():
+        stacks = sys._current_frames()  # noqa: SLF001 - the documented way to see a stack
+        return [ident for ident, top in stacks.items() if _works_for(job, top)]
+
+
+@contextmanager
+def frames_kept() -> Iterator[None]:
+    """Hold the garbage collector off while frames of other threads are looked at.
+
+    CPython 3.11 makes a frame's object when it is asked for, which may collect; a finalizer then lets the other thread
+    run, which leaves the frame in the middle of that: what is read is freed memory, and `sys._current_frames`, which
+    holds a lock meanwhile, may never return (gh-106883). Since 3.12 making an object does not collect.
+    """
+    with _one_looks:
+        enabled = _collect_no_more()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
 
 
 def _works_for(job: Job, top: FrameType) -> bool:
     frame: FrameType | None = top
-    # The thread runs on meanwhile. Once in 40,000 trials CPython 3.11 gave something else than a frame as the next one;
-    # then it is not known what the thread works for, and nothing is raised into it.
-    while isinstance(frame, FrameType):
+    while isinstance(frame, FrameType):  # what else it could be without `frames_kept`, nobody knows
         if any(lookup(frame) is job for lookup in _frame_lookups):
             return True
         frame = frame.f_back
@@ -125,19 +147,20 @@ def raise_in(ident: int, *, if_for: Job | None = None) -> bool:
     With `if_for`, only if one of its frames works for that job: a library's thread goes on to other jobs when it likes,
     and the number of one that has ended is the next one's.
     """
-    top = sys._current_frames().get(ident) if POSSIBLE else None  # noqa: SLF001 - the documented way to see a stack
-    if top is None:
-        return False
-    where = _position(top)
-    if not bears_an_exception(top) or (if_for is not None and not _works_for(if_for, top)):
-        return False
-    frames = map(operator.call, (sys._current_frames,))  # noqa: SLF001 - as above
-    still_there = map(operator.eq, map(_position, map(operator.methodcaller("get", ident), frames)), (where,))
-    try:
-        # One call into C from here to the exception: see the module's docstring.
-        return bool(next(map(_raise, compress((ident,), still_there), (JobCancelled,)), 0))
-    except AttributeError:  # the thread has ended: there is no frame
-        return False
+    with frames_kept():
+        top = sys._current_frames().get(ident) if POSSIBLE else None  # noqa: SLF001 - the documented way to see a stack
+        if top is None:
+            return False
+        where = _position(top)
+        if not bears_an_exception(top) or (if_for is not None and not _works_for(if_for, top)):
+            return False
+        frames = map(operator.call, (sys._current_frames,))  # noqa: SLF001 - as above
+        still_there = map(operator.eq, map(_position, map(operator.methodcaller("get", ident), frames)), (where,))
+        try:
+            # One call into C from here to the exception: see the module's docstring.
+            return bool(next(map(_raise, compress((ident,), still_there), (JobCancelled,)), 0))
+        except AttributeError:  # the thread has ended: there is no frame
+            return False
 
 
 def bears_an_exception(top: FrameType) -> bool:

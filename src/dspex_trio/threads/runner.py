@@ -20,7 +20,15 @@ from sniffio import current_async_library_cvar
 from dspex_trio.threads.background import open_background
 from dspex_trio.threads.hop import loop_of_job
 from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, enter_job
-from dspex_trio.threads.raising import POSSIBLE, carries_programs, keep_whole, raise_in, take_back, threads_of
+from dspex_trio.threads.raising import (
+    POSSIBLE,
+    carries_programs,
+    frames_kept,
+    keep_whole,
+    raise_in,
+    take_back,
+    threads_of,
+)
 from dspex_trio.threads.seam import hooks
 from dspex_trio.threads.slots import Slot
 
@@ -296,10 +304,11 @@ class _Run:
 
     def stacks(self) -> Iterator[str]:
         """Where the job's threads are, formatted."""
-        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
-        for ident in {self.ident, *threads_of(self.job)} - {None}:
-            if (frame := frames.get(cast("int", ident))) is not None:
-                yield "".join(traceback.format_stack(frame))
+        idents = {self.ident, *threads_of(self.job)} - {None}
+        with frames_kept():
+            frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
+            found = [traceback.format_stack(frames[ident]) for ident in idents if ident in frames]
+        yield from map("".join, found)
 
 
 def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
