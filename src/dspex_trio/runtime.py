@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,16 @@ from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.threads.background import open_background
-from dspex_trio.trials import Admission, LatenessWatch, LoopLateness, ReplyMargin, StuckLimit, TrialLog, Trials
+from dspex_trio.trials import (
+    Admission,
+    LatenessWatch,
+    LoopLateness,
+    Observer,
+    ReplyMargin,
+    StuckLimit,
+    TrialLog,
+    Trials,
+)
 from dspex_trio.wire import program_from_json
 
 if TYPE_CHECKING:
@@ -184,12 +193,21 @@ class RuntimeStatus:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | None = None) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings | None = None,
+    *,
+    lm: dspy.BaseLM | None = None,
+    store: rpc.Target | None = None,
+    observers: Sequence[Observer] = (),
+) -> AsyncIterator[Runtime]:
     """A runtime, ready to run trials. It leaves nothing global behind when it closes.
 
     Args:
         settings: What the operator chose; by default, the environment (`DSPEX_TRIO_*`) over the defaults.
         lm: A ready language model for programs that name none, in place of `settings.lm`.
+        store: Where the session store is, in place of `settings.store`; also what has no address, such as a function
+            that opens a stream to it.
+        observers: Told of every trial that arrives and that ends.
 
     Raises:
         CannotLoad: A module of `settings.load` cannot be imported, or no child process for isolated programs started.
@@ -204,14 +222,14 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
     if lm is not None and (settings.isolation == "process" or settings.isolate):
         raise InvalidSettings("a child process cannot be given a ready language model: name it by lm and lm_args")
     async with open_background() as nursery:
-        observer = _Observer(settings, nursery)
+        observer = _Observer(settings, nursery, observers)
         margin, limit = observer.margin, observer.limit
         async with (
             open_rooms(settings, redact, margin.patience, lm=lm, on_late_end=observer.on_job_ended) as (
                 loader,
                 workers,
             ),
-            _open_sessions(settings, workers, redact) as (sessions, stores),
+            _open_sessions(settings, store, workers, redact) as (sessions, stores),
             open_isolation(settings, sessions.store, margin.patience) as isolation,
             _open_records(settings, redact, observer.lateness) as records,
         ):
@@ -228,7 +246,6 @@ async def open_runtime(settings: Settings | None = None, *, lm: dspy.BaseLM | No
                 ),
                 isolation=isolation,
                 redact=redact,
-                begins=records.begins if records is not None else _as_it_is,
                 observer=observer,
                 budgets=budgets(settings),
                 lateness=observer.lateness,
@@ -261,24 +278,36 @@ class _Observer(TrialLog):
         records: Where trials are recorded, if they are.
     """
 
-    def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
+    def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
+        self._others = others
         self.margin = ReplyMargin(settings.reply_margin_ms / 1e3)
         self.lateness = LatenessWatch(self.margin.loop_was_late)
         self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery)
         self.records: Records | None = None
         super().__init__(self.lateness.worst_since)
 
+    def begins(self, request: TrialRequest) -> TrialRequest:
+        """A trial arrives."""
+        for observer in self._others:
+            request = observer.begins(request)
+        # The record's watch is the outermost, and known by that.
+        return request if self.records is None else self.records.begins(request)
+
     def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
         """A trial has ended."""
         self.margin.observe(request, outcome)
         if self.records is not None:
             self.records.trial_ended(request, outcome)
+        for observer in self._others:
+            observer.on_outcome(request, outcome)
         super().on_outcome(request, outcome)
 
     def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
         """Its threads have ended, after all."""
         if self.records is not None:
             self.records.thread_ended(request.trial_id, details)
+        for observer in self._others:
+            observer.on_late_end(request, details)
         super().on_late_end(request, details)
 
     def on_job_ended(self, job: threads.Job) -> None:
@@ -290,7 +319,7 @@ class _Observer(TrialLog):
 
 @asynccontextmanager
 async def _open_sessions(
-    settings: Settings, workers: threads.Threads, redact: Redactor
+    settings: Settings, store: rpc.Target | None, workers: threads.Threads, redact: Redactor
 ) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
     bounded = partial(
         Sessions,
@@ -298,25 +327,20 @@ async def _open_sessions(
         idle_seconds=settings.session_idle_seconds,
         variables_tool=settings.variables_tool,
     )
-    if settings.store == EMBEDDED:
-        async with open_store(settings.persist, workers, redact) as store:
-            yield bounded(in_process_stub(store), where="the embedded store"), [store]
+    if store is None and settings.store == EMBEDDED:
+        async with open_store(settings.persist, workers, redact) as embedded:
+            yield bounded(in_process_stub(embedded), where="the embedded store"), [embedded]
     else:
-        async with rpc.open_channel(settings.store, settings=STORE_CHANNEL) as channel:
+        target = settings.store if store is None else store
+        async with rpc.open_channel(target, settings=STORE_CHANNEL) as channel:
             stub = BridgeServiceStub(rpc.Attached(channel, correlation.headers))
-            yield bounded(stub, where=settings.store), []
+            yield bounded(stub, where=target if isinstance(target, str) else "the given store"), []
 
 
 @asynccontextmanager
-async def _open_records(
-    settings: Settings, redact: Redactor, lateness: LatenessWatch
-) -> AsyncIterator[Records | None]:
+async def _open_records(settings: Settings, redact: Redactor, lateness: LatenessWatch) -> AsyncIterator[Records | None]:
     if settings.record is None:
         yield None
         return
     async with open_records(settings.record, redact=redact, late_since=lateness.worst_since) as records:
         yield records
-
-
-def _as_it_is(request: TrialRequest) -> TrialRequest:
-    return request

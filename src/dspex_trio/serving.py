@@ -56,6 +56,7 @@ async def serve_runtime(
     servicers: Iterable[rpc.Servicer],
     *,
     stopping: trio.Event | None = None,
+    listeners: Sequence[rpc.Listener] | None = None,
     interceptors: Sequence[rpc.Interceptor] = (),
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -65,6 +66,7 @@ async def serve_runtime(
         runtime: Where trials run.
         servicers: What to serve.
         stopping: Set it to end in an orderly way.
+        listeners: Where to serve, in place of the settings' host and port.
         interceptors: Functions around each call that carries the token, if there is one.
         task_status: `started` gets the listeners once the server answers.
     """
@@ -72,9 +74,10 @@ async def serve_runtime(
         served = tuple(servicers)
         drain = rpc.Drain()
         health = rpc.Health(rpc.service_names(served))
-        serving = partial(_serve_calls, runtime.settings, served, health, drain, interceptors=interceptors)
-        listeners = await nursery.start(serving)
-        task_status.started(listeners)
+        serving = partial(
+            _serve_calls, runtime.settings, served, health, drain, listeners=listeners, interceptors=interceptors
+        )
+        task_status.started(await nursery.start(serving))
         stuck = await _until_it_ends(runtime, stopping if stopping is not None else trio.Event())
         if stuck is not None:
             health.set_alive(False)
@@ -110,6 +113,7 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
     health: rpc.Health,
     drain: rpc.Drain,
     *,
+    listeners: Sequence[rpc.Listener] | None,
     interceptors: Sequence[rpc.Interceptor],
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -118,6 +122,7 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
         [*servicers, health, *rpc.reflection(servicers)],
         host=settings.host,
         port=settings.port,
+        listeners=listeners,
         tls=_tls(settings),
         settings=rpc.ServerSettings(
             max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes

@@ -85,7 +85,7 @@ def test_the_whole_benchmark_runs(tmp_path):
     assert finished.returncode == 0, finished.stderr[-4000:]
     found = json.loads(file.read_text())
     assert {(case["lm"], case["way"]) for case in found["trials"]} == {
-        ("http", way) for way in ("bare", "runtime", "server")
+        ("http", way) for way in ("bare", "runtime", "server", "recorded")
     }
     assert {(each["how"], each["variables"]): each["calls"] for each in found["syncs"]} == {
         ("one batch", 0): 0,
@@ -100,4 +100,5 @@ def test_the_whole_benchmark_runs(tmp_path):
     assert "32 variables, concurrent: sync" in finished.stdout
     assert found["deadlines"]["kinds"] == {"DEADLINE_EXCEEDED": 8}
     assert "HTTP   ExecuteProgram" in finished.stdout
+    assert "x the CPU of an unrecorded trial" in finished.stdout
     assert str(Path.home()) not in file.read_text()

@@ -18,6 +18,7 @@ from dspex_trio.rpc.service import Servicer, service_names
 from dspex_trio.rpc.settings import ChannelSettings, ServerSettings
 from dspex_trio.rpc.status import RpcError, StatusCode
 from dspex_trio.rpc.stubs import MessageStream, ReplyStream, RequestStream, SingleReply
+from dspex_trio.rpc.target import Target
 from dspex_trio.rpc.tls import client_tls, server_tls
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Servicer",
     "SingleReply",
     "StatusCode",
+    "Target",
     "bearer_token",
     "client_tls",
     "memory_link",

@@ -7,17 +7,25 @@ if TYPE_CHECKING:
     from dspex_trio.testing.clock import VirtualClock
     from dspex_trio.testing.environment import TrialEnvironment
     from dspex_trio.testing.leaks import Leaked, no_leaks
+    from dspex_trio.testing.links import Carried, Direction, Link
+    from dspex_trio.testing.system import Links, System, system
     from dspex_trio.testing.timeline import Happening, Timeline
     from dspex_trio.testing.watching import record_outcome, watching
 
 __all__ = [
+    "Carried",
+    "Direction",
     "Happening",
     "Leaked",
+    "Link",
+    "Links",
+    "System",
     "Timeline",
     "TrialEnvironment",
     "VirtualClock",
     "no_leaks",
     "record_outcome",
+    "system",
     "watching",
 ]
 
@@ -28,7 +36,13 @@ _HOMES = {
     "TrialEnvironment": "environment",
     "Leaked": "leaks",
     "no_leaks": "leaks",
+    "Carried": "links",
+    "Direction": "links",
+    "Link": "links",
+    "Links": "system",
+    "System": "system",
     "record_outcome": "watching",
+    "system": "system",
     "watching": "watching",
 }
 

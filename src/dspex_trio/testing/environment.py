@@ -68,7 +68,7 @@ class TrialEnvironment:
         timeline: Timeline | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self._variables = [_variable(name, value) for name, value in (variables or {}).items()]
+        self._variables = variables_of(variables or {})
         self._bindings = tuple(Binding(parameter, variable) for parameter, variable in (bind or {}).items())
         self._lm = lm
         self._tools = tools or {}
@@ -128,6 +128,15 @@ class TrialEnvironment:
             return await self.run(program, **inputs)
 
         return trio.run(main, clock=clock, instruments=[clock])
+
+
+def variables_of(values: Mapping[str, Any | Variable]) -> list[Variable]:
+    """Variables of name → value, or of those that say themselves what they are.
+
+    Raises:
+        TypeError: A value's type is none that variables have.
+    """
+    return [_variable(name, value) for name, value in values.items()]
 
 
 def _variable(name: str, value: Any) -> Variable:

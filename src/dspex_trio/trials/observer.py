@@ -17,6 +17,13 @@ LATE: Final = 0.01
 class Observer(Protocol):
     """Told of trials, in the Trio thread; must neither block nor raise."""
 
+    def begins(self, request: TrialRequest) -> TrialRequest:
+        """A trial arrives.
+
+        What is returned is run and told of below: the request, or that with a watch of one's own around its own.
+        """
+        ...
+
     def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
         """A trial has ended, answered or not: one whose caller is gone is told as CANCELLED."""
         ...
@@ -33,6 +40,10 @@ class Observer(Protocol):
 class Nobody:
     """Observes nothing."""
 
+    def begins(self, request: TrialRequest) -> TrialRequest:
+        """As it is."""
+        return request
+
     def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
         """Nothing."""
 
@@ -40,7 +51,7 @@ class Nobody:
         """Nothing."""
 
 
-class TrialLog:
+class TrialLog(Nobody):
     """A line in the log for each trial, and one more for each thread that ended late.
 
     Args:

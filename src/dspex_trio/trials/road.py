@@ -40,8 +40,7 @@ class Trials:
         admission: Hands out slots.
         isolation: Runs those trials that it takes.
         redact: Takes secrets out of text that leaves.
-        begins: Given every request first; what it returns is run, and told to the observer.
-        observer: Told of every trial that ended, also of those whose caller is gone.
+        observer: Told of every trial that arrives and that ends, also of those whose caller is gone.
         budgets: The most that a stage may take, in seconds; without one the trial's deadline alone holds.
         lateness: Knows how late the loop is.
     """
@@ -55,7 +54,6 @@ class Trials:
         admission: Admission,
         isolation: Isolation | None = None,
         redact: Callable[[str], str] = str,
-        begins: Callable[[TrialRequest], TrialRequest] = lambda request: request,
         observer: Observer | None = None,
         budgets: Mapping[Stage, float] | None = None,
         lateness: LatenessWatch | None = None,
@@ -66,7 +64,6 @@ class Trials:
         self._admission = admission
         self._isolation = isolation
         self._redact = redact
-        self._begins = begins
         self._observer: Observer = observer or Nobody()
         self._budgets = budgets or {}
         self._lateness = lateness or LatenessWatch()
@@ -89,7 +86,7 @@ class Trials:
         A deadline that passes is a DEADLINE_EXCEEDED outcome. A cancel from outside (the caller is gone) propagates;
         the trial is then told to the observer as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
         """
-        request = self._begins(request)
+        request = self._observer.begins(request)
         name = request.trial_id or request.program.name or request.program.python_class
         trial = Trial(request, self._executor.job(name, request))
         with self._under_way(trial):
