@@ -187,7 +187,7 @@ async def test_a_code_interpreter_whose_code_cannot_be_left_is_shut_down_by_anot
         gone.set()
 
     assert (await outcome_of_thinking(False, Interpreter(wait, lock.release))).details["rung"] == "abandon"
-    assert await trio.to_thread.run_sync(gone.wait, 10)
+    assert await trio.to_thread.run_sync(gone.wait)
 
 
 # ---- in real time: threads that compute ------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
 """Time stands still while anybody runs, and jumps when everybody waits. Each test takes hours of it, and no time."""
 
+import asyncio
 import queue
+import select
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
@@ -75,6 +79,155 @@ async def test_time_stands_still_while_a_thread_runs(clock, threads):
 async def test_a_threads_waits_take_virtual_time(clock, threads, wait):
     await run(threads, wait)
     assert trio.current_time() == HOUR
+
+
+def join_a_thread_that_sleeps():
+    thread = threading.Thread(target=time.sleep, args=(HOUR,))
+    thread.start()
+    thread.join()
+
+
+def map_in_a_pool():
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(time.sleep, [HOUR, HOUR]))
+
+
+def run_a_loop():
+    asyncio.run(asyncio.sleep(3600))
+
+
+def receive_in_vain():
+    one, other = socket.socketpair()
+    one.settimeout(HOUR)
+    with one, other, pytest.raises(TimeoutError, match="timed out"):
+        one.recv(1)
+
+
+def accept_in_vain():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(HOUR)
+        with pytest.raises(TimeoutError, match="timed out"):
+            server.accept()
+
+
+def select_in_vain():
+    one, other = socket.socketpair()
+    with one, other:
+        assert select.select([one], [], [], HOUR) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: time.sleep(HOUR),
+        lambda: trio.from_thread.run(trio.sleep, HOUR),
+        join_a_thread_that_sleeps,
+        map_in_a_pool,
+        run_a_loop,
+        receive_in_vain,
+        accept_in_vain,
+        select_in_vain,
+    ],
+)
+async def test_waits_of_trios_own_threads_take_virtual_time_and_those_of_what_they_start(clock, wait):
+    await trio.to_thread.run_sync(wait)
+    assert trio.current_time() == HOUR
+
+
+def compute():
+    return sum(range(1_000_000))
+
+
+def compute_in_a_thread():
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+
+
+def compute_in_a_pool():
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(lambda _: compute(), range(4)))) == 4
+
+
+@pytest.mark.parametrize("work", [compute, compute_in_a_thread, compute_in_a_pool])
+async def test_time_stands_still_while_a_thread_computes_for_another_one(clock, work):
+    with trio.fail_after(0.01):
+        await trio.to_thread.run_sync(work)
+    assert trio.current_time() == 0
+
+
+async def test_threads_talk_over_sockets_in_virtual_time(clock):
+    """A wait for what another thread will send is a wait; it ends when that is sent and not a moment later."""
+    heard = []
+
+    def serve(server):
+        connection, _ = server.accept()
+        with connection:
+            for _ in range(3):
+                time.sleep(HOUR)
+                connection.sendall(b"x")
+
+    def talk():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            thread = threading.Thread(target=serve, args=(server,))
+            thread.start()
+            with socket.create_connection(server.getsockname()) as connection:
+                while connection.recv(1):
+                    heard.append(trio.from_thread.run_sync(trio.current_time))
+            thread.join()
+
+    await trio.to_thread.run_sync(talk)
+    assert heard == [HOUR, 2 * HOUR, 3 * HOUR]
+
+
+async def test_a_thread_that_waits_for_a_server_of_the_loops_waits(clock):
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listener.socket.getsockname()
+
+    async def serve(stream):
+        await trio.sleep(HOUR)
+        await stream.send_all(b"late")
+
+    def ask():
+        with socket.create_connection(address) as connection:
+            return connection.recv(4)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        assert await trio.to_thread.run_sync(ask) == b"late"
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == HOUR
+
+
+MODULES_OWN = threading.Lock()
+
+
+async def test_a_thread_that_waits_for_a_lock_of_one_that_sleeps_holds_nobody_up(clock):
+    """The clock cannot see a bare lock, but that the thread does nothing."""
+
+    def work():
+        with MODULES_OWN:
+            time.sleep(HOUR)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(trio.to_thread.run_sync, work)
+    assert trio.current_time() == 2 * HOUR
+
+
+async def test_a_computation_that_is_declared_to_have_no_end_is_ended_at_its_deadline(clock, threads):
+    job = Job()
+
+    def burn():
+        with clock.blocked():
+            while True:
+                pass
+
+    with trio.move_on_after(HOUR) as scope:
+        await run(threads, burn, job)
+    assert scope.cancelled_caught
+    assert job.details()["rung"] == "raise"
+    assert HOUR < trio.current_time() < HOUR + 1
 
 
 async def test_a_thread_and_a_task_take_turns(clock, threads):

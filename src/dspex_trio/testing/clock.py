@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import math
-import queue
-import threading
+import select
+import socket
 import time
-from _thread import allocate_lock, get_ident
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final
 
 import trio
 
-from dspex_trio.threads import ThreadClock, current_job
+from dspex_trio.testing.clocked import HELD_UP, State, VirtualThread, VirtualThreads, VirtualWaiter
+from dspex_trio.testing.patched import virtual_time
+from dspex_trio.testing.seeding import nobody_waits_for_idleness, seeded
+from dspex_trio.testing.turns import Turns
+from dspex_trio.threads import Parks, ThreadClock, left_alone
 
 # Real seconds for which nothing may happen before time jumps, so that what the kernel still carries can arrive. It is
 # longer than the cushion of `wait_all_tasks_blocked`, whose callers go first.
 _CUSHION: Final = 0.001
+_RECEIVING: Final = ("recv", "read", "_accept")
 
 _monotonic: Final = time.monotonic
-# Where waits with a timeout look what time it is.
-_MONOTONIC: Final[list[tuple[ModuleType, str]]] = [(time, "monotonic"), (queue, "time"), (threading, "_time")]
 
 
 class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
     """Give it to `trio.run` as clock and as instrument; pytest-trio does so with a fixture that returns one.
 
-    Trio's own autojump clock jumps while a thread is busy. This one holds time still while a thread of
-    `dspex_trio.threads` runs, and jumps to the next deadline, of a task or of a thread's wait, when all of them wait.
-    Waits of a job's threads take virtual time: `time.sleep`, `threading.Event.wait` and whatever else rests on a
-    Condition, `run_in_loop`. A thread inside a blocking socket call, a process's wait or C code counts as running; mark
-    such a wait with `blocked` if it lasts until something else happens. Threads that a program started itself are not
-    counted, but their waits take virtual time too. In a job's threads `time.monotonic` is virtual as well, because
-    waits with a timeout look at it; `time.time` is not.
+    Trio's own autojump clock jumps while a thread is busy. This one holds time still while a thread runs, and jumps to
+    the next deadline, of a task or of a thread's wait, when all of them wait. Its threads are those of
+    `trio.to_thread.run_sync` and of `dspex_trio.threads`, and those that their code starts, executors' too.
+
+    Their waits take virtual time: `time.sleep`, `threading.Event.wait` and whatever else rests on a Condition,
+    `Thread.join`, futures, `select` and event loops, `trio.from_thread`, `run_in_loop`. A wait for a socket does when
+    the other end is in this process: see `listens`. In these threads `time.monotonic` is virtual as well, because waits
+    with a timeout look at it; `time.time` is not. A wait for another process or machine counts as running; code that
+    never waits and never ends keeps time from passing for ever. Mark what lasts until something else happens with
+    `blocked`. A thread that uses no CPU for a tenth of a second while everybody waits, as one that waits for a bare
+    lock, is taken for blocked.
+
+    Args:
+        seed: Have tasks and threads take turns: in place of running at the same time, a thread runs from one of its
+            waits to the next, and which task or thread goes next is a matter of the seed. The same seed gives the same
+            run, as far as the program does not look at real time or at addresses. The global `random` is seeded too.
+
+    Raises:
+        RuntimeError: A seed was given, and this version of Trio cannot be told the order of its tasks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+        self._turns = None if seed is None else Turns(seed)
         self._now = 0.0
-        self._origin = _monotonic()
+        self._origin = math.ceil(_monotonic())  # whole, so that little is lost in sums
         self._token: trio.lowlevel.TrioToken | None = None
+        # Nothing has happened since the loop began its last wait, at which threads had changed what they do so often:
+        # what one of them tells the loop before it waits is in that wait.
         self._quiet = False
-        self._lock = threading.RLock()
-        self._running = 0
-        self._blocked = 0
-        self._idents: set[int] = set()
-        self._waiting: set[_Waiter] = set()
+        self._seen = 0
+        self._threads = VirtualThreads(self.current_time, self._look, self._turns)
+        self._ports: set[int] = set()  # that this process listens on
+        self._tasks: dict[trio.lowlevel.Task, str] = {}
+        self._spawned = 0
+        self._run = ExitStack()
+
+    @property
+    def log(self) -> tuple[str, ...]:
+        """What happened in a seeded run, in its order: steps of tasks, turns of threads, jumps of time."""
+        return () if self._turns is None else tuple(self._turns.log)
 
     # ---- trio.abc.Clock ----------------------------------------------------------------------------------------------
 
@@ -61,128 +84,144 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         """Asked by Trio whenever no task can run: the place to jump from."""
         if self._token is None:
             self._token = trio.lowlevel.current_trio_token()
-        with self._lock:
-            due = min((deadline, *(waiter.due for waiter in self._waiting)))
-            if due <= self._now:
-                return 0
-            if self._busy() or due == math.inf:
-                return math.inf  # whatever ends this wakes the loop
-            if not self._quiet:
-                return _CUSHION
+        if self._threads.one_runs():
             self._quiet = False
-            self._now = due
-            for waiter in [waiter for waiter in self._waiting if waiter.due <= due]:
-                waiter.expire()
+            return 0
+        self._threads.expire()
+        due = min(deadline, self._threads.next_due())
+        if due <= self._now:
+            return 0
+        if due == math.inf:
+            return math.inf  # whatever ends this wakes the loop
+        if self._threads.any_runs():
+            return HELD_UP
+        if not self._quiet or self._seen != self._threads.changes:
+            return self._cushion()
+        self._jump(due)
         return 0
+
+    def _cushion(self) -> float:
+        """Real seconds to wait for what the kernel carries; where there are turns, nothing that counts is there."""
+        return 0 if self._turns is not None and not self._ports and nobody_waits_for_idleness() else _CUSHION
+
+    def _jump(self, due: float) -> None:
+        self._quiet = False
+        self._now = due
+        if self._turns is not None:
+            self._turns.log.append(f"time {due!r}")
+        self._threads.time_passes()
 
     # ---- trio.abc.Instrument -----------------------------------------------------------------------------------------
 
     def before_run(self) -> None:
-        """Put virtual time under the waits of jobs."""
-        for owner, name in _MONOTONIC:
-            setattr(owner, name, self._monotonic)
+        """Put virtual time under the waits of threads."""
+        if self.seed is not None:
+            self._run.enter_context(seeded(self.seed))
+        self._run.enter_context(virtual_time(self, self._threads, self._monotonic, self.listens))
 
     def after_run(self) -> None:
         """Take it back."""
-        for owner, name in _MONOTONIC:
-            if getattr(owner, name) == self._monotonic:
-                setattr(owner, name, _monotonic)
+        self._threads.over()
+        self._run.close()
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """One more that may step."""
+        if self._turns is not None:
+            self._spawned += 1
+            self._tasks[task] = f"task {self._spawned} {task.name}"
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """One less."""
+        self._tasks.pop(task, None)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """The loop goes on, perhaps after threads."""
+        if self._turns is not None and timeout == 0:
+            while self._turns.threads_first() and self._threads.one_runs():
+                pass
+        self._seen = self._threads.changes
 
     def after_io_wait(self, _timeout: float) -> None:
         """The loop has waited; unless a task runs now, nothing has happened meanwhile."""
         self._quiet = True
 
-    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Something has happened."""
         self._quiet = False
+        if self._turns is not None:
+            self._turns.log.append(self._tasks.get(task, "task"))
 
     # ---- ThreadClock -------------------------------------------------------------------------------------------------
 
-    def began(self) -> None:
-        with self._lock:
-            self._running += 1
+    def thread(self, name: str) -> VirtualThread:
+        return self._threads.thread(name)
 
-    def entered(self) -> None:
-        with self._lock:
-            self._idents.add(get_ident())
+    def waiter(self) -> VirtualWaiter:
+        return VirtualWaiter(self._threads)
 
-    def left(self) -> None:
-        with self._lock:
-            self._idents.discard(get_ident())
+    def watcher(self, happened: Callable[[], bool], look: Callable[[], bool]) -> VirtualWaiter:
+        return VirtualWaiter(self._threads, happened, look)
 
-    def ended(self) -> None:
-        with self._lock:
-            self._running -= 1
-
-    def waiter(self) -> _Waiter:
-        return _Waiter(self)
-
-    # ---- in threads --------------------------------------------------------------------------------------------------
+    def interrupted(self, ident: int) -> None:
+        self._threads.interrupted(ident)
 
     @contextmanager
-    def blocked(self) -> Iterator[None]:
-        """Declare that the calling thread waits for something that the clock cannot see, so that time may pass."""
-        with self._lock:
-            self._blocked += 1
-        self._look()
-        try:
+    def at_socket(self, job: Parks, sock: socket.socket, operation: str) -> Iterator[None]:
+        if hasattr(select, "poll") and operation.startswith(_RECEIVING) and self._is_local(sock):
+            self._until_readable(job, sock)
+        with self._threads.gone(State.OUTSIDE):
             yield
-        finally:
-            with self._lock:
-                self._blocked -= 1
+
+    def _until_readable(self, job: Parks, sock: socket.socket) -> None:
+        if getattr(sock, "pending", int)():  # decrypted already
+            return
+        with left_alone():
+            poll = select.poll()
+        poll.register(sock, select.POLLIN)
+
+        def readable() -> bool:
+            return bool(poll.poll(0))
+
+        if readable():
+            return
+        watcher = self.watcher(readable, readable)
+        job.park(watcher, sock.gettimeout())
+        if watcher.expired:
+            raise TimeoutError("timed out")
+
+    def _is_local(self, sock: socket.socket) -> bool:
+        """Whether what this socket waits for comes from this process."""
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            return True
+        try:
+            return (
+                bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) or sock.getpeername()[1] in self._ports
+            )
+        except OSError:
+            return False
+
+    # ---- for tests ---------------------------------------------------------------------------------------------------
+
+    def listens(self, sock: socket.socket) -> None:
+        """Declare that this process serves on a socket: who waits for what comes from there waits in virtual time.
+
+        Known of sockets that begin to listen during the run.
+        """
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            self._ports.add(sock.getsockname()[1])
+
+    def blocked(self) -> AbstractContextManager[None]:
+        """Declare that the calling thread waits for something that the clock cannot see, so that time may pass."""
+        return self._threads.gone(State.AWAY)
 
     def _monotonic(self) -> float:
-        job = current_job()
-        return _monotonic() if job is None or job.clock is None else self._origin + self._now
-
-    def _busy(self) -> int:
-        return self._running - self._blocked - sum(waiter.counts for waiter in self._waiting)
+        return _monotonic() if self._threads.here() is None else self._origin + self._now
 
     def _look(self) -> None:
         """Have the loop look again whether time may jump."""
         if self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(_nothing, idempotent=True)
-
-
-class _Waiter:
-    """One wait of one thread. The thread counts as running again at the moment it is released, not when it wakes."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self._clock = clock
-        self._gate = allocate_lock()
-        self._gate.acquire()
-        self._released = False
-        self._expired = False
-        self.counts = get_ident() in clock._idents  # noqa: SLF001 - the other half of this class
-        self.due = math.inf
-
-    def acquire(self, blocking: bool = True, timeout: float = -1, /) -> bool:  # noqa: FBT001, FBT002 - a lock's own
-        """Wait until it is released, or for so many virtual seconds; whether it was."""
-        clock = self._clock
-        with clock._lock:  # noqa: SLF001 - as above
-            if self._released or not blocking:
-                return self._released
-            if timeout >= 0:
-                self.due = clock.current_time() + timeout
-            clock._waiting.add(self)  # noqa: SLF001 - as above
-        clock._look()  # noqa: SLF001 - as above
-        self._gate.acquire()
-        return not self._expired
-
-    def release(self) -> None:
-        """End the wait."""
-        with self._clock._lock:  # noqa: SLF001 - as above
-            if self._released:
-                raise RuntimeError("released already")
-            self._released = True
-            self._clock._waiting.discard(self)  # noqa: SLF001 - as above
-        self._gate.release()
-
-    def expire(self) -> None:
-        """Its time is up."""
-        self._expired = True
-        self.release()
 
 
 def _nothing() -> None:

@@ -11,10 +11,11 @@ from dspex_trio.threads.job import Job, current_job
 
 
 class _Exempt(threading.local):
-    """How deep the calling thread is inside of waits that are left alone, and of event loops of its own."""
+    """How deep the calling thread is inside of waits that are left alone, of event loops of its own, of processes."""
 
     waits = 0
     loops = 0
+    processes = 0
 
 
 exempt: Final = _Exempt()

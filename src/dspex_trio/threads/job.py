@@ -13,13 +13,14 @@ import socket
 import sys
 import threading
 from _thread import allocate_lock, get_ident
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from time import monotonic  # the real one, also where a test makes time virtual
-from typing import Final, NoReturn, Protocol
+from time import monotonic  # the real one, also where a test makes time virtual; see `Job._now`
+from typing import Final, NoReturn
+
+from dspex_trio.threads.clock import ThreadClock, Waiter
 
 logger: Final = logging.getLogger(__name__)
 
@@ -34,42 +35,6 @@ class JobCancelled(BaseException):
 
     rung = "raise"  # the interpreter makes those that are raised from outside, without arguments
     lent_nothing_by: object = None  # the pool that it left without a connection
-
-
-class Waiter(Protocol):
-    """What one wait of one thread blocks on: made held, released once by whatever ends the wait."""
-
-    def acquire(self, blocking: bool = True, timeout: float = -1, /) -> bool:  # noqa: FBT001, FBT002 - a lock's own
-        """Block until it is released, or for `timeout` seconds; whether it was."""
-        ...
-
-    def release(self) -> None:
-        """End the wait; RuntimeError if it has been released already."""
-        ...
-
-
-class ThreadClock(ABC):
-    """A Trio clock that also keeps the time of worker threads, so that their waits take virtual time too."""
-
-    @abstractmethod
-    def began(self) -> None:
-        """A thread is being started; time stands still until it waits or ends."""
-
-    @abstractmethod
-    def entered(self) -> None:
-        """The calling thread is one that was started."""
-
-    @abstractmethod
-    def left(self) -> None:
-        """It is not any more."""
-
-    @abstractmethod
-    def ended(self) -> None:
-        """The loop knows that a thread has ended."""
-
-    @abstractmethod
-    def waiter(self) -> Waiter:
-        """What the calling thread is going to wait for; it counts as running again as soon as that is released."""
 
 
 class Job:
@@ -177,12 +142,15 @@ class Job:
             self._stop("wake")
 
     def _stop(self, rung: str) -> NoReturn:
-        self._told[get_ident()] = monotonic()
+        self._told[get_ident()] = self._now()
         if isinstance(on_its_way := sys.exception(), JobCancelled):
             raise on_its_way
         stop = JobCancelled()
         stop.rung = rung
         raise stop
+
+    def _now(self) -> float:
+        return monotonic() if self.clock is None else self.clock.current_time()
 
     def _forget(self, key: object) -> None:
         with self._lock:
@@ -196,7 +164,7 @@ class Job:
             if self.cancelled:
                 return
             self.cancelled = True
-            self._cancelled_at = monotonic()
+            self._cancelled_at = self._now()
             callbacks, self._callbacks = list(self._callbacks.values()), {}
         for callback in callbacks:
             try:
@@ -223,7 +191,7 @@ class Job:
     def ended(self, error: BaseException | None, rung: str | None = None) -> None:
         """A function of the job has ended, with `error`; by `rung`, if that is known."""
         if self._cancelled_at is not None:
-            self._ended_at = monotonic()
+            self._ended_at = self._now()
             self._rung = rung or (error.rung if isinstance(error, JobCancelled) else "returned")
 
     def goes_on(self) -> None:
@@ -232,23 +200,23 @@ class Job:
 
     def ended_late(self, rung: str | None = None) -> None:
         """All of them have ended; the last ones by `rung`, if that is another one than ended its own thread."""
-        self._ended_at = monotonic()
+        self._ended_at = self._now()
         self._rung = rung or self._rung
 
     def seconds_since_cancel(self) -> float:
         """From the cancel to the thread's end, or until now; 0 when the job is not cancelled."""
         if self._cancelled_at is None:
             return 0.0
-        return (self._ended_at if self._ended_at is not None else monotonic()) - self._cancelled_at
+        return (self._ended_at if self._ended_at is not None else self._now()) - self._cancelled_at
 
     def ignoring_for(self) -> float:
         """Seconds since the cancel, whatever has ended meanwhile."""
-        return 0.0 if self._cancelled_at is None else monotonic() - self._cancelled_at
+        return 0.0 if self._cancelled_at is None else self._now() - self._cancelled_at
 
     def told_to(self, ident: int) -> float | None:
         """Seconds since a check or a wake last raised JobCancelled in that thread; None if none has."""
         told = self._told.get(ident)
-        return None if told is None else monotonic() - told
+        return None if told is None else self._now() - told
 
     def details(self) -> dict[str, str]:
         """How the job was stopped, as far as known; empty when it is not cancelled.
@@ -291,10 +259,10 @@ def enter_job(job: Job) -> None:
     _current.set(job)
 
 
-def add_lookup(lookup: Callable[[], object]) -> Callable[[], None]:
+def add_lookup(lookup: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
     """Ask `lookup` for the current job where no context variable tells it, as in threads that a library starts.
 
-    Returns a way to take it back.
+    It is asked before those that are there, or with `last` after them. Returns a way to take it back.
     """
-    _lookups.append(lookup)
+    _lookups.insert(len(_lookups) if last else 0, lookup)
     return lambda: _lookups.remove(lookup)

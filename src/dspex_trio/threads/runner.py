@@ -18,8 +18,9 @@ import trio
 from sniffio import current_async_library_cvar
 
 from dspex_trio.threads.background import open_background
+from dspex_trio.threads.clock import ClockedThread, ThreadClock
 from dspex_trio.threads.hop import loop_of_job
-from dspex_trio.threads.job import Job, JobCancelled, ThreadClock, enter_job
+from dspex_trio.threads.job import Job, JobCancelled, enter_job
 from dspex_trio.threads.raising import (
     POSSIBLE,
     carries_programs,
@@ -48,6 +49,22 @@ _LONGEST_BETWEEN_RAISES: Final = 2.0
 _POOLS: Final = ("httpcore", "httpx", "requests", "urllib3")
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
+
+
+class _Unclocked(ClockedThread):
+    """A thread in real time."""
+
+    def entered(self) -> None:
+        """Nothing."""
+
+    def left(self) -> None:
+        """Nothing."""
+
+    def ended(self) -> None:
+        """Nothing."""
+
+
+_UNCLOCKED: Final = _Unclocked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +164,26 @@ class Threads:
         context.run(current_async_library_cvar.set, None)
         context.run(loop_of_job.set, (token, self._nursery))
 
+        if self._clock is not None:
+            run.thread = self._clock.thread(run.job.name)
+
         def deliver(result: outcome.Outcome[Any]) -> None:
             def finish() -> None:
-                if self._clock is not None:
-                    self._clock.ended()
+                run.thread.ended()
                 self._running.discard(run)
                 slot.release()
                 run.finished(result)
 
             with suppress(trio.RunFinishedError):  # the loop is gone, and with it everybody who could want to know
                 token.run_sync_soon(finish)
+            run.thread.left()
 
-        trio.lowlevel.start_thread_soon(partial(run.body, context, function, args), deliver, name=run.job.name or None)
-        if self._clock is not None:
-            self._clock.began()
+        body = partial(run.body, context, function, args)
+        try:
+            trio.lowlevel.start_thread_soon(body, deliver, name=run.job.name or None)
+        except BaseException:
+            run.thread.ended()
+            raise
         slot.hold()
         self._running.add(run)
 
@@ -218,12 +241,14 @@ class _Run:
         "job",
         "raised_elsewhere",
         "result",
+        "thread",
     )
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.done = trio.Event()
         self.result: outcome.Outcome[Any] | None = None
+        self.thread: ClockedThread = _UNCLOCKED
         self.ident: int | None = None
         self.raised_elsewhere = False  # in threads that a library started for the job
         self._mine = allocate_lock()  # held while it is decided whether the thread is this run's
@@ -236,11 +261,9 @@ class _Run:
 
     def body(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """The thread's work. Whatever was raised into it is gone before the thread takes its next job."""
+        self.thread.entered()
         ident = get_ident()
-        clock = self.job.clock
         try:
-            if clock is not None:
-                clock.entered()
             self.ident = ident
             self.job.check()
             return context.run(_in_job, self.job, function, args)
@@ -251,8 +274,6 @@ class _Run:
                         self.ident = None
                     if self._raised:
                         take_back(ident)
-                    if clock is not None:
-                        clock.left()
                     break
                 except JobCancelled:  # it was on its way already; no other one can be
                     continue
@@ -282,20 +303,25 @@ class _Run:
         """Raise into the job's threads, where the first two rungs have failed and it is safe."""
         if self.job.ignoring_for() < self._next_raise:
             return
-        raised = False
+        raised_in: list[int] = []
         if self._mine.acquire(blocking=False):
             try:
-                if self.ident is not None and self._has_had_time(self.ident):
-                    raised = raise_in(self.ident)
-                    self._raised |= raised
+                if self.ident is not None and self._has_had_time(self.ident) and raise_in(self.ident):
+                    raised_in.append(self.ident)
+                    self._raised = True
             finally:
                 self._mine.release()
         for ident in threads_of(self.job):
             if self._has_had_time(ident) and raise_in(ident, if_for=self.job):
-                raised = self.raised_elsewhere = True
-        if raised:
-            self._between_raises = min(self._between_raises * 2, _LONGEST_BETWEEN_RAISES)
-            self._next_raise = self.job.ignoring_for() + self._between_raises
+                raised_in.append(ident)
+                self.raised_elsewhere = True
+        if not raised_in:
+            return
+        self._between_raises = min(self._between_raises * 2, _LONGEST_BETWEEN_RAISES)
+        self._next_raise = self.job.ignoring_for() + self._between_raises
+        if self.job.clock is not None:
+            for ident in raised_in:
+                self.job.clock.interrupted(ident)
 
     def _has_had_time(self, ident: int) -> bool:
         """Whether that thread has not been told to end, or has been unwinding for so long that it is not."""

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ _SELECTORS: Final = ("SelectSelector", "_PollLikeSelector", "EpollSelector", "Kq
 
 _lock = threading.Lock()
 _users = 0
-_installed: list[tuple[Any, str, Any, Any]] = []
+_take_back: list[Callable[[], None]] = []
 _ABSENT: Final = object()
 
 
@@ -47,10 +47,7 @@ def _enter() -> None:
     global _users  # noqa: PLW0603 - the classes that are changed are the process's, and so is the count
     with _lock:
         if _users == 0:
-            for owner, name, replacement in list(_replacements()):
-                own = vars(owner).get(name, _ABSENT)
-                setattr(owner, name, replacement)
-                _installed.append((owner, name, own, replacement))
+            _take_back.extend(replaced(*each) for each in list(_replacements()))
         _users += 1
 
 
@@ -59,14 +56,24 @@ def _leave() -> None:
     with _lock:
         _users -= 1
         if _users == 0:
-            for owner, name, own, replacement in reversed(_installed):
-                if vars(owner).get(name) is not replacement:
-                    continue
-                if own is _ABSENT:
-                    delattr(owner, name)
-                else:
-                    setattr(owner, name, own)
-            _installed.clear()
+            while _take_back:
+                _take_back.pop()()
+
+
+def replaced(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
+    """Put something in the place of an attribute; returns a way to take it back, where it is still there."""
+    own = vars(owner).get(name, _ABSENT)
+    setattr(owner, name, replacement)
+
+    def take_back() -> None:
+        if vars(owner).get(name) is not replacement:
+            return
+        if own is _ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+    return take_back
 
 
 def _replacements() -> Iterator[tuple[Any, str, Any]]:

@@ -45,7 +45,10 @@ def blocking(original: Callable[..., Any], *, left_alone: int | None = None) -> 
             return original(self, *args, **kwargs)
         job.enter(self)
         try:
-            return original(self, *args, **kwargs)
+            if job.clock is None:
+                return original(self, *args, **kwargs)
+            with job.clock.at_socket(job, self, original.__name__):
+                return original(self, *args, **kwargs)
         finally:
             job.leave(self)
 
@@ -86,7 +89,7 @@ def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
         job = gated_job()
-        if job is None or _needs_no_lookup(host):
+        if job is None or _needs_no_lookup(host) or job.clock is not None:  # virtual time stands still meanwhile
             return original(host, *args, **kwargs)
         job.check()
         if not _lookups.acquire(blocking=False):

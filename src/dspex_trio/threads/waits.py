@@ -82,10 +82,10 @@ def joining(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def join(self: threading.Thread, timeout: float | None = None) -> None:
         job = gated_job()
-        if job is None or (timeout is not None and timeout <= STEP):
+        if job is None or _is_short(job, timeout):
             original(self, timeout)
         else:
-            _in_steps(job.woken, partial(original, self), timeout, lambda _: not self.is_alive())
+            _stepwise(job, job.woken, partial(original, self), timeout, lambda _: not self.is_alive())
 
     return join
 
@@ -141,15 +141,44 @@ class _Poll:
 
 def _selected(wait: Callable[[float | None], Any], timeout: float | None) -> Any:
     job = gated_job()
-    if job is None or (timeout is not None and timeout <= STEP):
+    if job is None or _is_short(job, timeout):
         return wait(timeout)
     look = partial(_end_when_overdue, job) if exempt.loops else job.woken
-    return _in_steps(look, wait, timeout, lambda found: any(found) if isinstance(found, tuple) else bool(found))
+    return _stepwise(job, look, wait, timeout, lambda found: any(found) if isinstance(found, tuple) else bool(found))
+
+
+def _is_short(job: Job, timeout: float | None) -> bool:
+    """Whether a wait may be left alone; in virtual time, only one that does not wait at all."""
+    return timeout is not None and timeout <= (STEP if job.clock is None else 0)
 
 
 def _end_when_overdue(job: Job) -> None:
     if job.ignoring_for() > _LOOP_GRACE:
         job.woken()
+
+
+def _stepwise(
+    job: Job, look: Callable[[], None], wait: Callable[[float], Any], timeout: float | None, done: Callable[[Any], bool]
+) -> Any:
+    """Wait for what happens in this process; in virtual time, which may jump meanwhile, where there is any."""
+    if (clock := job.clock) is None or exempt.processes:
+        return _in_steps(look, wait, timeout, done)
+    result: Any = None
+
+    def step() -> bool:
+        nonlocal result
+        look()
+        result = wait(0)
+        return done(result)
+
+    end = math.inf if timeout is None else clock.current_time() + timeout
+    while not step() and (left := end - clock.current_time()) > 0:
+        watcher = clock.watcher(lambda: done(wait(0)), step)
+        if job.cancelled:  # an event loop that winds up
+            watcher.acquire(True, min(left, _LOOP_GRACE))
+        else:
+            job.park(watcher, None if left == math.inf else left)
+    return result
 
 
 def _in_steps(
@@ -172,6 +201,7 @@ def communicating(original: Callable[..., Any]) -> Callable[..., Any]:
         job = gated_job()
         if job is None:
             return original(self, input, timeout)
+        exempt.processes += 1
         try:
             # Without a timeout it would read a lone pipe in C, where nothing reaches it.
             return original(self, input, _FOREVER if timeout is None else timeout)
@@ -179,6 +209,8 @@ def communicating(original: Callable[..., Any]) -> Callable[..., Any]:
             if job.cancelled:
                 self.kill()
             raise
+        finally:
+            exempt.processes -= 1
 
     return communicate
 
