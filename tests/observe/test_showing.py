@@ -248,7 +248,7 @@ def places(value, found):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_damaged_record_never_gives_a_traceback(directory, seed):
     """Whatever stands in the file: it is shown, left out, or named in one line."""
-    dice = random.Random(seed)  # noqa: S311 - no secret
+    dice = random.Random(seed)
     for _ in range(250):
         damaged = record(failure=LATE, time_ms=480.0) if dice.random() < 0.5 else record(loop_late_ms=3.0)
         damaged["outcome"] = json.loads(json.dumps(damaged["outcome"]))  # its parts are shared with other records

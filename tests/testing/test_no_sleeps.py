@@ -9,6 +9,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 SLEEPS = {("time", "sleep"), ("trio", "sleep"), ("trio", "sleep_until"), ("asyncio", "sleep"), ("anyio", "sleep")}
 CLOCKS = {"clock", "autojump_clock", "virtual_clock", "mock_clock"}
+MAKERS = {"VirtualClock", "MockClock", "run_schedule", "schedules"}
 
 # So long nobody sleeps in a test: such a sleep is there to be woken, cancelled or killed.
 ENDLESS = 60
@@ -29,11 +30,14 @@ def sleeps_in(tree):
         for alias in node.names
         if (node.module, alias.name) in SLEEPS
     }
+    scheduled = bool(names_in(tree) & {"run_schedule", "schedules"})  # what is no test is run by one of these
     clocks = CLOCKS | {outer.name for outer in tree.body if is_function(outer) and takes_one_of(outer, CLOCKS)}
     for outer in tree.body:
         if is_function(outer) and takes_one_of(outer, clocks):
             continue
         its_own = not getattr(outer, "name", "").startswith("test_")
+        if its_own and scheduled:
+            continue
         for node in ast.walk(outer):
             if isinstance(node, ast.Call) and is_sleep(node.func, bare) and not harmless(node, its_own):
                 yield getattr(outer, "name", "<module>"), node.lineno
@@ -47,8 +51,11 @@ def takes_one_of(function, clocks):
     """Whether a test or a fixture is given a clock by a fixture, or makes one."""
     given = {argument.arg for argument in function.args.args}
     marks = {node.value for one in function.decorator_list for node in ast.walk(one) if isinstance(node, ast.Constant)}
-    made = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)} & {"VirtualClock", "MockClock"}
-    return bool((given | marks) & clocks or made)
+    return bool((given | marks) & clocks or names_in(function) & MAKERS)
+
+
+def names_in(tree):
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 def is_sleep(function, bare):

@@ -121,7 +121,7 @@ class Lanes:
     def __init__(self, threads, client, seed):
         self.threads = threads
         self.client = client
-        self.dice = random.Random(seed)  # noqa: S311 - for chance, not for secrets
+        self.dice = random.Random(seed)
         self.slots = Slots(2 * LANES)
         self.hit = []
         self.ended = []

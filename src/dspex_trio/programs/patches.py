@@ -35,6 +35,7 @@ from dspex_trio.programs.private import (
 )
 from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, current_recorder
 from dspex_trio.programs.streaming import streaming_attempt, streaming_completion
+from dspex_trio.threads import replaced
 
 # Without it litellm fetches a price list over the network on its first import, and stalls for seconds where it cannot.
 _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
@@ -206,16 +207,16 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             os.environ[_LOCAL_PRICES] = "True"
             stack.callback(os.environ.pop, _LOCAL_PRICES, None)
         if FAILS_AT_ONCE:
-            _replace(stack, ast, "parse", one_at_a_time(ast.parse))
-        _replace(stack, base_lm, "GLOBAL_HISTORY", _NoHistory())
+            stack.callback(replaced(ast, "parse", one_at_a_time(ast.parse)))
+        stack.callback(replaced(base_lm, "GLOBAL_HISTORY", _NoHistory()))
         if vars(dspy_settings)[_OWNER] is None:
             # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
-            _replace(stack, dspy_settings, _OWNER, threading.get_ident())
-        _replace(stack, parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm))
+            stack.callback(replaced(dspy_settings, _OWNER, threading.get_ident()))
+        stack.callback(replaced(parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm)))
         for module in (costs, capabilities):
-            _replace(stack, module, "model_info", ModelInfo(module.model_info))
+            stack.callback(replaced(module, "model_info", ModelInfo(module.model_info)))
         for owner, name, watched in (*_WATCHED, *ENDED):
-            _replace(stack, owner, name, watched(vars(owner)[name]))
+            stack.callback(replaced(owner, name, watched(vars(owner)[name])))
         cache = SaltedCache(
             disk_cache,
             memory_cache,
@@ -224,28 +225,10 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             _MEMORY_CACHE_ENTRIES,
         )
         with dspy._cache_lock:  # noqa: SLF001 - the lock that DSPy's own configure_cache takes
-            _replace(stack, dspy, "cache", cache)
+            stack.callback(replaced(dspy, "cache", cache))
         _check_recording()
         return stack.pop_all()
     raise AssertionError  # ExitStack lets exceptions through
-
-
-def _replace(stack: ExitStack, owner: Any, name: str, ours: Any) -> None:
-    """Set an attribute until the stack closes; if somebody replaced ours meanwhile, theirs stays, and calls ours."""
-    missing = object()
-    # DSPy makes its cache when it is first asked for, on disk too: so it is not asked.
-    theirs = vars(owner).get(name, missing)
-
-    def take_back() -> None:
-        if vars(owner).get(name) is not ours:
-            return
-        if theirs is missing:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, theirs)
-
-    setattr(owner, name, ours)
-    stack.callback(take_back)
 
 
 def _check_recording() -> None:

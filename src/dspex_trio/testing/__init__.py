@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dspex_trio.testing.environment import TrialEnvironment
     from dspex_trio.testing.leaks import Leaked, no_leaks
     from dspex_trio.testing.links import Carried, Direction, Link
+    from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
     from dspex_trio.testing.system import Links, System, system
     from dspex_trio.testing.timeline import Happening, Timeline
     from dspex_trio.testing.watching import record_outcome, watching
@@ -15,16 +16,21 @@ if TYPE_CHECKING:
 __all__ = [
     "Carried",
     "Direction",
+    "Endless",
     "Happening",
     "Leaked",
     "Link",
     "Links",
+    "NotReplayable",
+    "Schedule",
     "System",
     "Timeline",
     "TrialEnvironment",
     "VirtualClock",
     "no_leaks",
     "record_outcome",
+    "run_schedule",
+    "schedules",
     "system",
     "watching",
 ]
@@ -39,6 +45,11 @@ _HOMES = {
     "Carried": "links",
     "Direction": "links",
     "Link": "links",
+    "Endless": "seeds",
+    "NotReplayable": "seeds",
+    "Schedule": "seeds",
+    "run_schedule": "seeds",
+    "schedules": "seeds",
     "Links": "system",
     "System": "system",
     "record_outcome": "watching",

@@ -6,6 +6,7 @@ import math
 import select
 import socket
 import time
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final
@@ -13,11 +14,14 @@ from typing import Final
 import trio
 
 from dspex_trio.testing.clocked import HELD_UP, State, VirtualThread, VirtualThreads, VirtualWaiter
+from dspex_trio.testing.looking import tasks, where_it_waits
 from dspex_trio.testing.patched import virtual_time
-from dspex_trio.testing.seeding import nobody_waits_for_idleness, seeded
+from dspex_trio.testing.seeding import check_trio, nobody_waits_for_idleness, seeded
 from dspex_trio.testing.turns import Turns
 from dspex_trio.threads import Parks, ThreadClock, left_alone
 
+MAX_STEPS: Final = 1_000_000
+"""After so many entries of its log a schedule is taken for one without an end."""
 # Real seconds for which nothing may happen before time jumps, so that what the kernel still carries can arrive. It is
 # longer than the cushion of `wait_all_tasks_blocked`, whose callers go first.
 _CUSHION: Final = 0.001
@@ -51,6 +55,8 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
     """
 
     def __init__(self, seed: int | None = None) -> None:
+        if seed is not None:
+            check_trio()
         self.seed = seed
         self._turns = None if seed is None else Turns(seed)
         self._now = 0.0
@@ -62,9 +68,10 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         self._seen = 0
         self._threads = VirtualThreads(self.current_time, self._look, self._turns)
         self._ports: set[int] = set()  # that this process listens on
-        self._tasks: dict[trio.lowlevel.Task, str] = {}
+        self._tasks: dict[trio.lowlevel.Task, int] = {}
         self._spawned = 0
         self._run = ExitStack()
+        self._end: _End | None = None
 
     @property
     def log(self) -> tuple[str, ...]:
@@ -87,34 +94,52 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         if self._threads.one_runs():
             self._quiet = False
             return 0
-        self._threads.expire()
+        self._threads.expire(self._now)
         due = min(deadline, self._threads.next_due())
         if due <= self._now:
             return 0
         if due == math.inf:
-            return math.inf  # whatever ends this wakes the loop
+            return self._nothing_is_due()
         if self._threads.any_runs():
             return HELD_UP
         if not self._quiet or self._seen != self._threads.changes:
             return self._cushion()
-        self._jump(due)
+        self._jump(due, due == deadline == self._threads.next_due())
+        return 0
+
+    def _nothing_is_due(self) -> float:
+        """Whatever ends this wakes the loop, if there is anything; in a seeded run it is known where not."""
+        if (
+            self._end is None
+            or self._end.event.is_set()
+            or self._threads.might_do_something()
+            or _waits_for_the_system()
+        ):
+            return math.inf
+        if not self._quiet or self._seen != self._threads.changes:
+            return self._cushion()
+        self._end.set("nothing can happen any more: whatever there is waits for something that nobody will do")
         return 0
 
     def _cushion(self) -> float:
         """Real seconds to wait for what the kernel carries; where there are turns, nothing that counts is there."""
         return 0 if self._turns is not None and not self._ports and nobody_waits_for_idleness() else _CUSHION
 
-    def _jump(self, due: float) -> None:
+    def _jump(self, due: float, tie: bool) -> None:  # noqa: FBT001 - internal
+        """Let time pass; where a thread's wait ends at the very moment of a deadline, either may come first."""
         self._quiet = False
-        self._now = due
+        self._now = due = float(due)  # a deadline may be an int
         if self._turns is not None:
-            self._turns.log.append(f"time {due!r}")
-        self._threads.time_passes()
+            if tie and self._turns.threads_first():
+                self._now = math.nextafter(due, 0)  # Trio looks at its deadlines before anything else
+            self._turns.log.append(f"time {self._now!r}")
+        self._threads.time_passes(due)
 
     # ---- trio.abc.Instrument -----------------------------------------------------------------------------------------
 
     def before_run(self) -> None:
         """Put virtual time under the waits of threads."""
+        self._threads.loop = get_ident()
         if self.seed is not None:
             self._run.enter_context(seeded(self.seed))
         self._run.enter_context(virtual_time(self, self._threads, self._monotonic, self.listens))
@@ -128,7 +153,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         """One more that may step."""
         if self._turns is not None:
             self._spawned += 1
-            self._tasks[task] = f"task {self._spawned} {task.name}"
+            self._tasks[task] = self._spawned
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """One less."""
@@ -149,7 +174,9 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         """Something has happened."""
         self._quiet = False
         if self._turns is not None:
-            self._turns.log.append(self._tasks.get(task, "task"))
+            self._turns.log.append(f"task {self._tasks.get(task, 0)} {task.name}")
+            if self._end is not None and len(self._turns.log) > MAX_STEPS:
+                self._end.set(f"{MAX_STEPS:,} steps have brought no end")
 
     # ---- ThreadClock -------------------------------------------------------------------------------------------------
 
@@ -210,9 +237,23 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         if sock.family != getattr(socket, "AF_UNIX", None):
             self._ports.add(sock.getsockname()[1])
 
+    async def until_nothing_can_happen(self) -> str:
+        """In a seeded run: wait until it can be told that it will not end, and tell why, and where everybody is."""
+        self._end = _End()
+        await self._end.event.wait()
+        return "\n".join([self._end.why, *_whereabouts(self._threads)])
+
+    def give_up(self) -> None:
+        """In a seeded run that will not end: end its threads, whose waits raise JobCancelled."""
+        self._threads.give_up()
+
     def blocked(self) -> AbstractContextManager[None]:
         """Declare that the calling thread waits for something that the clock cannot see, so that time may pass."""
         return self._threads.gone(State.AWAY)
+
+    def let_threads_run(self) -> None:
+        """In a seeded run: let threads run in turns until all of them wait; called in the loop."""
+        self._threads.run_while(lambda: True)
 
     def _monotonic(self) -> float:
         return _monotonic() if self._threads.here() is None else self._origin + self._now
@@ -222,6 +263,35 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         if self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(_nothing, idempotent=True)
+
+
+class _End:
+    """That a run will not end by itself, and why."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.why = ""
+
+    def set(self, why: str) -> None:
+        if not self.event.is_set():
+            self.why = why
+            self.event.set()
+
+
+def _waits_for_the_system() -> bool:
+    """Whether a task waits for what only the operating system can tell it of; the loop's own one always does."""
+    io = trio.lowlevel.current_statistics().io_statistics
+    waiting = [getattr(io, name, 0) for name in ("tasks_waiting_read", "tasks_waiting_write", "tasks_waiting")]
+    return sum(waiting) > 1
+
+
+def _whereabouts(threads: VirtualThreads) -> Iterator[str]:
+    me = trio.lowlevel.current_task()
+    for task in tasks():
+        if task is not me and (where := where_it_waits(task)):
+            yield f"task {task.name!r} waits at:\n{where}"
+    for name, where in threads.whereabouts():
+        yield f"{name} waits at:\n{where}"
 
 
 def _nothing() -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+import sys
+import threading
 import time
 from _thread import LockType, allocate_lock, get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
+from pathlib import Path
 from threading import RLock
 from time import monotonic  # the real one
 from typing import Final
 
+from dspex_trio import threads
+from dspex_trio.testing.looking import stack
 from dspex_trio.testing.turns import Turns
 from dspex_trio.threads import ClockedThread, Job
 
 HELD_UP: Final = 0.05
 """How often to look whether a thread is held up, in real seconds; one that used no CPU in twice that is."""
+# Code in which threads wait, and of which nobody wants to read who looks for why they do.
+_WAITS: Final = (str(Path(__file__).parent), str(Path(threads.__file__).parent), threading.__file__)
 # Real seconds between two looks of a thread at what the operating system tells it of.
 _STEP: Final = 0.002
 # How long a thread may take to come back that should, in real seconds; after that it is away.
@@ -244,10 +251,13 @@ class VirtualWaiter:
             if self._thread is not None:
                 self._thread.goes_on(state)
 
-    def release_if_held(self) -> None:
-        """End the wait if it has not ended."""
-        if not self._released:
+    def release_if_held(self) -> bool:
+        """End the wait, unless it has ended; whether it had not."""
+        with self._threads.lock:
+            if self._released:
+                return False
             self.release()
+        return True
 
     def expire(self) -> None:
         """Its time is up."""
@@ -279,6 +289,7 @@ class VirtualThreads:
         self.look = look
         self.turns = turns
         self.are_over = False
+        self.loop = get_ident()
         self.changes = 0  # of what one of them does
         # One that the same thread may take twice: collecting garbage can run anybody's finaliser at any point.
         self.lock = RLock()
@@ -313,6 +324,10 @@ class VirtualThreads:
         finally:
             me.pause()
 
+    def are_locked_here(self) -> bool:
+        """Whether the calling thread is in the middle of this class's own work, as a finaliser may find itself."""
+        return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001 - as Condition asks it
+
     def interrupted(self, ident: int) -> None:
         """That thread will come back from wherever it is."""
         with self.lock:
@@ -327,11 +342,10 @@ class VirtualThreads:
         with self.lock:
             return min((waiter.due for waiter in self.waiting), default=math.inf)
 
-    def expire(self) -> None:
-        """End the waits whose time has come."""
+    def expire(self, due: float) -> None:
+        """End the waits that were to last until then."""
         with self.lock:
-            now = self.now()
-            for waiter in [waiter for waiter in self.waiting if waiter.due <= now]:
+            for waiter in [waiter for waiter in self.waiting if waiter.due <= due]:
                 waiter.expire()
 
     def any_runs(self) -> bool:
@@ -340,12 +354,27 @@ class VirtualThreads:
             idle = [thread.is_held_up() for thread in self.all if thread.runs()]  # each is to be looked at
         return not all(idle)
 
-    def time_passes(self) -> None:
+    def might_do_something(self) -> bool:
+        """Whether one of them may, if only the rest of the world does."""
+        with self.lock:
+            return any(thread.state is State.AWAY or thread.runs() for thread in self.all)
+
+    def whereabouts(self) -> Iterator[tuple[str, str]]:
+        """Each one, and the stack that it is at."""
+        frames = sys._current_frames()  # noqa: SLF001 - its documented name
+        for ident, thread in self.by_ident.items():
+            frame = frames.get(ident)
+            while frame is not None and frame.f_code.co_filename.startswith(_WAITS):
+                frame = frame.f_back
+            if frame is not None:
+                yield f"{thread} {thread.name!r}", stack(frame)
+
+    def time_passes(self, due: float) -> None:
         """It has jumped: what was held up may not be so any more, and some have waited long enough."""
         with self.lock:
             for thread in self.all:
                 thread.look_again()
-        self.expire()
+        self.expire(due)
 
     def one_runs(self) -> bool:
         """Let one of those that want to run have its turn; whether there was one."""
@@ -359,6 +388,11 @@ class VirtualThreads:
         self.turns.choose(wanting).has_its_turn()
         return True
 
+    def run_while(self, condition: Callable[[], bool]) -> None:
+        """Where the loop's own code needs what threads hold that run in turns: let them, as far as that helps."""
+        while get_ident() == self.loop and condition() and self.one_runs():
+            pass
+
     def _settle(self) -> None:
         """Wait for those that are on their way back, so that who wants a turn does not depend on the machine."""
         with self.lock:
@@ -367,6 +401,16 @@ class VirtualThreads:
             ]
         for thread in coming:
             thread.comes_back()
+
+    def give_up(self) -> None:
+        """End those that nobody else will: their waits raise JobCancelled."""
+        with self.lock:
+            for thread in list(self.all):
+                if thread.job is None:
+                    continue
+                thread.job.cancel()
+                if thread.waiter is not None:
+                    thread.waiter.expire()
 
     def over(self) -> None:
         """The run has ended: nobody waits for a turn or for virtual time any more."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,9 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-_FRAMES: Final = 6
+from dspex_trio.testing.clock import VirtualClock
+from dspex_trio.testing.looking import stack, tasks, where_it_waits
+
 _SLICE: Final = 0.01
 
 
@@ -38,14 +38,14 @@ def no_leaks(*, grace: float = 1.0, **counters: Callable[[], int]) -> Iterator[N
         Leaked: Something was left behind.
     """
     threads_before = set(threading.enumerate())
-    tasks_before = set(_tasks())
+    tasks_before = set(tasks())
     counted_before = {name: count() for name, count in counters.items()}
     with _made(threading.Thread, "start") as threads, _made(socket.socket, "__init__") as sockets:
         yield
     found = [
         *(_thread(one, threads.get(one, "")) for one in _threads(threads_before, grace)),
-        *(f"task {one.name!r}, which is at:\n{_where(one)}" for one in _tasks() if one not in tasks_before),
-        *(f"socket {one!r}, made at:\n{stack}" for one, stack in list(sockets.items()) if one.fileno() != -1),
+        *(f"task {one.name!r}, which is at:\n{where_it_waits(one)}" for one in tasks() if one not in tasks_before),
+        *(f"socket {one!r}, made at:\n{made}" for one, made in list(sockets.items()) if one.fileno() != -1),
     ]
     for name, before in counted_before.items():
         if (now := counters[name]()) > before:
@@ -62,7 +62,7 @@ def _made(cls: type[Any], method: str) -> Iterator[WeakKeyDictionary[Any, str]]:
 
     def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        stacks.setdefault(self, _stack(sys._getframe(1)))  # noqa: SLF001 - the only way without reading source files
+        stacks.setdefault(self, stack(sys._getframe(1)))  # noqa: SLF001 - the only way without reading source files
         return result
 
     setattr(cls, method, noting)
@@ -75,6 +75,8 @@ def _made(cls: type[Any], method: str) -> Iterator[WeakKeyDictionary[Any, str]]:
 
 def _threads(before: set[threading.Thread], grace: float) -> list[threading.Thread]:
     """The new ones that still work after so many seconds."""
+    if trio.lowlevel.in_trio_run() and isinstance(clock := trio.lowlevel.current_clock(), VirtualClock):
+        clock.let_threads_run()
     for _ in range(int(grace / _SLICE)):
         working = [one for one in threading.enumerate() if one not in before and not _is_idle(one)]
         if not working:
@@ -97,32 +99,5 @@ def _frame(thread: threading.Thread) -> Any:
 
 def _thread(thread: threading.Thread, made: str) -> str:
     frame = _frame(thread)
-    now = "" if frame is None else _stack(frame)
+    now = "" if frame is None else stack(frame)
     return f"thread {thread.name!r}, which is at:\n{now}" + (f"started at:\n{made}" if made else "")
-
-
-def _tasks() -> Iterator[trio.lowlevel.Task]:
-    if not trio.lowlevel.in_trio_run() or (root := trio.lowlevel.current_root_task()) is None:
-        return
-    waiting = [root]
-    while waiting:
-        task = waiting.pop()
-        yield task
-        waiting.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-
-
-def _where(task: trio.lowlevel.Task) -> str:
-    frames = [(frame, line) for frame, line in task.iter_await_frames() if not _is_trios(frame.f_code.co_filename)]
-    summary = traceback.StackSummary.extract(iter(frames[-_FRAMES:]))
-    return "".join(summary.format())
-
-
-def _is_trios(file: str) -> bool:
-    return Path(file).is_relative_to(Path(trio.__file__).parent)
-
-
-def _stack(frame: Any) -> str:
-    innermost = itertools.islice(traceback.walk_stack(frame), _FRAMES)
-    summary = traceback.StackSummary.extract(innermost)
-    summary.reverse()
-    return "".join(summary.format())

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as executors
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import trio
 
 from dspex_trio.testing.clocked import VirtualThread, VirtualThreads, VirtualWaiter
-from dspex_trio.threads import Job, ThreadClock, add_lookup, gated_job, hooks, left_alone, replaced
+from dspex_trio.testing.locks import VirtualLock, VirtualRLock
+from dspex_trio.threads import Job, JobCancelled, ThreadClock, add_lookup, gated_job, hooks, left_alone, replaced
 
 # Where `trio.to_thread` and `trio.from_thread` have their seams.
 _trio_threads: Final[Any] = importlib.import_module("trio._threads")
@@ -47,6 +48,9 @@ def virtual_time(
         taking_back.callback(add_lookup(jobs.current, last=True))
         for owner, name, replacement in (
             *((owner, name, monotonic) for owner, name in _MONOTONIC),
+            (threading, "Lock", lock := partial(VirtualLock, threads)),
+            (threading, "RLock", partial(VirtualRLock, threads)),
+            (executors, "_global_shutdown_lock", lock()),
             (threading.Thread, "start", jobs.starting(threading.Thread.start)),
             (threading.Thread, "join", jobs.joining(threading.Thread.join)),
             (ThreadPoolExecutor, "__init__", jobs.pooling(ThreadPoolExecutor.__init__)),
@@ -201,6 +205,8 @@ class _Mailbox:
 
     def get(self) -> Any:
         self._waiter.acquire()
+        if not self._answers:
+            raise JobCancelled  # the run was given up
         return self._answers.pop()
 
 

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from dspex_trio.testing.timeline import Timeline
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which schedules to run."""
+    group = parser.getgroup("dspex_trio")
+    group.addoption("--dspex-seeds", type=int, metavar="N", help="run tests of @schedules under N schedules each")
+    group.addoption("--dspex-seed", type=int, metavar="K", help="run tests of @schedules under that of seed K alone")
+
+
 @pytest.fixture
 def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
     """The test runs in virtual time, which knows of worker threads.

@@ -35,7 +35,6 @@ def seeded(seed: int) -> Iterator[None]:
 
     The garbage collector rests meanwhile: what it finalises, and when, depends on everything that was before.
     """
-    check_trio()
     module: Any = _run
     before = module._ALLOW_DETERMINISTIC_SCHEDULING, module._r  # noqa: SLF001 - see above
     state, collecting = random.getstate(), gc.isenabled()

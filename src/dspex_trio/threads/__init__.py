@@ -3,7 +3,7 @@
 from dspex_trio.threads.child_process import ChildFailed, ChildLost
 from dspex_trio.threads.clock import ClockedThread, Parks, ThreadClock, Waiter
 from dspex_trio.threads.fairness import switch_interval
-from dspex_trio.threads.gate import gated_job, left_alone
+from dspex_trio.threads.gate import gated_job, left_alone, waits_are_left_alone
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
 from dspex_trio.threads.processes import Processes, open_processes
@@ -39,4 +39,5 @@ __all__ = [
     "replaced",
     "run_in_loop",
     "switch_interval",
+    "waits_are_left_alone",
 ]

@@ -28,6 +28,11 @@ def gated_job() -> Job | None:
     return job
 
 
+def waits_are_left_alone() -> bool:
+    """Whether the calling thread is inside `left_alone`."""
+    return exempt.waits > 0
+
+
 @contextmanager
 def left_alone() -> Iterator[None]:
     """What the calling thread waits for in here is not ended with its job, nor refused after its end.

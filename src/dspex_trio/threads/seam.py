@@ -61,7 +61,11 @@ def _leave() -> None:
 
 
 def replaced(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
-    """Put something in the place of an attribute; returns a way to take it back, where it is still there."""
+    """Put something in the place of an attribute; returns a way to take it back.
+
+    If somebody has put something else there meanwhile, that stays, and calls ours. An attribute that is made when it is
+    first asked for is not asked for.
+    """
     own = vars(owner).get(name, _ABSENT)
     setattr(owner, name, replacement)
 
