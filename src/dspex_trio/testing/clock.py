@@ -13,11 +13,13 @@ from typing import Final
 
 import trio
 
-from dspex_trio.testing.clocked import HELD_UP, State, VirtualThread, VirtualThreads, VirtualWaiter
+from dspex_trio.testing.clocked import VirtualThreads
 from dspex_trio.testing.looking import tasks, where_it_waits
 from dspex_trio.testing.patched import virtual_time
 from dspex_trio.testing.seeding import check_trio, nobody_waits_for_idleness, seeded
 from dspex_trio.testing.turns import Turns
+from dspex_trio.testing.virtual_thread import HELD_UP, State, VirtualThread
+from dspex_trio.testing.waiters import VirtualWaiter
 from dspex_trio.threads import Parks, ThreadClock, left_alone
 
 MAX_STEPS: Final = 1_000_000

@@ -7,7 +7,8 @@ from _thread import allocate_lock
 from collections import deque
 from typing import Any, Final, NoReturn
 
-from dspex_trio.testing.clocked import VirtualThreads, VirtualWaiter
+from dspex_trio.testing.clocked import VirtualThreads
+from dspex_trio.testing.waiters import VirtualWaiter
 from dspex_trio.threads import JobCancelled, waits_are_left_alone
 
 # Python's own RLock in Python, on which Condition can stand; it is private, and has been there since 3.2.

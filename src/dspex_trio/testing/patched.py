@@ -17,8 +17,10 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from dspex_trio.testing.clocked import VirtualThread, VirtualThreads, VirtualWaiter
+from dspex_trio.testing.clocked import VirtualThreads
 from dspex_trio.testing.locks import VirtualLock, VirtualRLock
+from dspex_trio.testing.virtual_thread import VirtualThread
+from dspex_trio.testing.waiters import VirtualWaiter
 from dspex_trio.threads import Job, JobCancelled, ThreadClock, add_lookup, gated_job, hooks, left_alone, replaced
 
 # Where `trio.to_thread` and `trio.from_thread` have their seams.
@@ -122,7 +124,7 @@ class _Jobs:
                 original(self_, timeout)
                 return
             job.check()
-            if (waiter := thread.joined()) is not None:
+            if (waiter := self._threads.joined(thread)) is not None:
                 job.park(waiter, timeout)
                 job.woken()
                 if waiter.expired:

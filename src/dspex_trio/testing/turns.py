@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dspex_trio.testing.clocked import VirtualThread
+    from dspex_trio.testing.virtual_thread import VirtualThread
 
 
 class Turns:
