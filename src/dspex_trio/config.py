@@ -175,6 +175,23 @@ class Settings(BaseSettings):
     record: Path | None = Field(
         default=None, description="Directory that gets a record of every trial, a file of JSON lines for each day."
     )
+    otel: bool = Field(
+        default=False,
+        description="Whether spans and metrics go to OpenTelemetry (`pip install dspex-trio[otel]`); where to is said "
+        "by the `OTEL_*` variables.",
+    )
+    otel_content: bool = Field(
+        default=False,
+        description="Whether prompts and replies, and what tools are given and return, stand in the spans.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port that serves the metrics as Prometheus reads them, at /metrics; 0 takes any free one. Needs "
+        "the same extra.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address to listen on for `metrics_port`.")
     allow_repr: bool = Field(
         default=False,
         description="Whether an object in a prediction that is no JSON is shown by its `repr`, cut and redacted.",

@@ -19,26 +19,26 @@ from dspex_trio.isolation import open_isolation
 from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest, Watch
 from dspex_trio.observe import Records, open_records
 from dspex_trio.redaction import Redactor
-from dspex_trio.rooms import Executor, TrialJob, budgets, open_rooms, redactor
+from dspex_trio.rooms import Executor, budgets, open_rooms, redactor
+from dspex_trio.runtime_observer import RuntimeObserver
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
+from dspex_trio.telemetry import process_telemetry
 from dspex_trio.threads.background import open_background
 from dspex_trio.trials import (
     Admission,
-    LatenessWatch,
     LoopLateness,
     Observer,
-    ReplyMargin,
-    StuckLimit,
-    TrialLog,
     Trials,
 )
 from dspex_trio.wire import program_from_json
 
 if TYPE_CHECKING:
     import dspy
+
+    from dspex_trio.telemetry.providers import Telemetry
 
 EMBEDDED: Final = "embedded"
 
@@ -50,6 +50,7 @@ class Runtime:
         settings: What it was opened with.
         servicers: What `serve` serves: the program service and, with an embedded store, that store.
         redact: Takes secrets out of text that leaves.
+        telemetry: Where spans and metrics go; None where there are none.
     """
 
     def __init__(
@@ -59,13 +60,15 @@ class Runtime:
         sessions: Sessions,
         servicers: list[rpc.Servicer],
         *,
-        observer: _Observer,
+        observer: RuntimeObserver,
         workers: threads.Threads,
         redact: Redactor,
+        telemetry: Telemetry | None,
     ) -> None:
         self.settings = settings
         self.servicers = servicers
         self.redact = redact
+        self.telemetry = telemetry
         self._trials = trials
         self._sessions = sessions
         self._margin = observer.margin
@@ -199,6 +202,7 @@ async def open_runtime(
     lm: dspy.BaseLM | None = None,
     store: rpc.Target | None = None,
     observers: Sequence[Observer] = (),
+    telemetry: Telemetry | None = None,
 ) -> AsyncIterator[Runtime]:
     """A runtime, ready to run trials. It leaves nothing global behind when it closes.
 
@@ -208,10 +212,12 @@ async def open_runtime(
         store: Where the session store is, in place of `settings.store`; also what has no address, such as a function
             that opens a stream to it.
         observers: Told of every trial that arrives and that ends.
+        telemetry: Where spans and metrics go; with `settings.otel`, by default to the process's own providers.
 
     Raises:
         CannotLoad: A module of `settings.load` cannot be imported, or no child process for isolated programs started.
-        InvalidSettings: `lm` was given, and programs are to run in child processes.
+        InvalidSettings: `lm` was given, and programs are to run in child processes; or OpenTelemetry is asked for and
+            is not installed.
         CannotPersist: The file of `settings.persist` cannot be used; in a group, when it cannot be written any more.
         CannotRecord: Nothing can be written to `settings.record`.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
@@ -221,17 +227,21 @@ async def open_runtime(
     redact = redactor(settings)
     if lm is not None and (settings.isolation == "process" or settings.isolate):
         raise InvalidSettings("a child process cannot be given a ready language model: name it by lm and lm_args")
+    if telemetry is None and settings.otel:
+        telemetry = process_telemetry(settings)
+    if telemetry is not None:
+        observers = (*observers, telemetry.trials())
     async with open_background() as nursery:
-        observer = _Observer(settings, nursery, observers)
+        observer = RuntimeObserver(settings, nursery, observers)
         margin, limit = observer.margin, observer.limit
         async with (
             open_rooms(settings, redact, margin.patience, lm=lm, on_late_end=observer.on_job_ended) as (
                 loader,
                 workers,
             ),
-            _open_sessions(settings, store, workers, redact) as (sessions, stores),
+            _open_sessions(settings, store, workers, redact, telemetry) as (sessions, stores),
             open_isolation(settings, sessions.store, margin.patience) as isolation,
-            _open_records(settings, redact, observer.lateness) as records,
+            _open_records(settings, redact, observer) as records,
         ):
             observer.records = records
             trials = Trials(
@@ -258,7 +268,14 @@ async def open_runtime(
                 redact=redact,
             )
             runtime = Runtime(
-                settings, trials, sessions, [executor, *stores], observer=observer, workers=workers, redact=redact
+                settings,
+                trials,
+                sessions,
+                [executor, *stores],
+                observer=observer,
+                workers=workers,
+                redact=redact,
+                telemetry=telemetry,
             )
             nursery.start_soon(observer.lateness.run)
             with trio.CancelScope() as body:  # noqa: ASYNC100 - the body's checkpoints
@@ -268,58 +285,13 @@ async def open_runtime(
             raise WorkerStuck(limit.reason)
 
 
-class _Observer(TrialLog):
-    """What a runtime learns from what becomes of trials, beside telling the log.
-
-    Attributes:
-        margin: The reply margin.
-        lateness: How late the loop is.
-        limit: The limit on stuck threads.
-        records: Where trials are recorded, if they are.
-    """
-
-    def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
-        self._others = others
-        self.margin = ReplyMargin(settings.reply_margin_ms / 1e3)
-        self.lateness = LatenessWatch(self.margin.loop_was_late)
-        self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery)
-        self.records: Records | None = None
-        super().__init__(self.lateness.worst_since)
-
-    def begins(self, request: TrialRequest) -> TrialRequest:
-        """A trial arrives."""
-        for observer in self._others:
-            request = observer.begins(request)
-        # The record's watch is the outermost, and known by that.
-        return request if self.records is None else self.records.begins(request)
-
-    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
-        """A trial has ended."""
-        self.margin.observe(request, outcome)
-        if self.records is not None:
-            self.records.trial_ended(request, outcome)
-        for observer in self._others:
-            observer.on_outcome(request, outcome)
-        super().on_outcome(request, outcome)
-
-    def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
-        """Its threads have ended, after all."""
-        if self.records is not None:
-            self.records.thread_ended(request.trial_id, details)
-        for observer in self._others:
-            observer.on_late_end(request, details)
-        super().on_late_end(request, details)
-
-    def on_job_ended(self, job: threads.Job) -> None:
-        """The threads of a job have ended that were abandoned."""
-        self.limit.ended(job)
-        if isinstance(job, TrialJob) and job.request is not None:
-            self.on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})
-
-
 @asynccontextmanager
 async def _open_sessions(
-    settings: Settings, store: rpc.Target | None, workers: threads.Threads, redact: Redactor
+    settings: Settings,
+    store: rpc.Target | None,
+    workers: threads.Threads,
+    redact: Redactor,
+    telemetry: Telemetry | None,
 ) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
     bounded = partial(
         Sessions,
@@ -333,14 +305,22 @@ async def _open_sessions(
     else:
         target = settings.store if store is None else store
         async with rpc.open_channel(target, settings=STORE_CHANNEL) as channel:
-            stub = BridgeServiceStub(rpc.Attached(channel, correlation.headers))
+            caller = channel if telemetry is None else telemetry.channel(channel)
+            stub = BridgeServiceStub(rpc.Attached(caller, correlation.headers))
             yield bounded(stub, where=target if isinstance(target, str) else "the given store"), []
 
 
 @asynccontextmanager
-async def _open_records(settings: Settings, redact: Redactor, lateness: LatenessWatch) -> AsyncIterator[Records | None]:
+async def _open_records(
+    settings: Settings, redact: Redactor, observer: RuntimeObserver
+) -> AsyncIterator[Records | None]:
     if settings.record is None:
         yield None
         return
-    async with open_records(settings.record, redact=redact, late_since=lateness.worst_since) as records:
+    async with open_records(
+        settings.record,
+        redact=redact,
+        late_since=observer.lateness.worst_since,
+        on_dropped=observer.on_records_dropped,
+    ) as records:
         yield records

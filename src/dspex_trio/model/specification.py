@@ -148,6 +148,7 @@ class TrialRequest:
         options: What the answer leaves out.
         watch: Told what happens while the trial is on the road; None where nobody watches, which then costs nothing.
         stream_output: Whether it is told of output too, which the provider is then asked to stream.
+        key: The trial's own; it stays the same where another request is made of this one.
     """
 
     program: Program
@@ -160,3 +161,4 @@ class TrialRequest:
     options: TrialOptions = TrialOptions()
     watch: Watch | None = None
     stream_output: bool = True
+    key: object = field(default_factory=object, repr=False, compare=False)

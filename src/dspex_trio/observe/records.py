@@ -56,6 +56,7 @@ async def open_records(
     *,
     redact: Callable[[str], str] = str,
     late_since: Callable[[float], float] = lambda _time: 0.0,
+    on_dropped: Callable[[int], None] = lambda _count: None,
 ) -> AsyncIterator[Records]:
     """Write records to `directory` until the block ends; the last ones are written then, in five seconds at most.
 
@@ -63,6 +64,7 @@ async def open_records(
         directory: Made if it is not there. Files are called `trials-2026-01-31.jsonl`, by the day in UTC.
         redact: Takes secrets out of text.
         late_since: How late the loop has been since a time of Trio's clock, in seconds.
+        on_dropped: Told how many records were lost since it was told last.
 
     Raises:
         CannotRecord: Nothing can be written there.
@@ -71,7 +73,7 @@ async def open_records(
         await trio.to_thread.run_sync(_prepare, directory)
     except OSError as error:
         raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
-    records = Records(directory, redact, late_since)
+    records = Records(directory, redact, late_since, on_dropped)
     async with open_background() as nursery:
         nursery.start_soon(records._write_all)  # noqa: SLF001 - the other half of this class
         try:
@@ -116,8 +118,15 @@ class Records:
             did not take them.
     """
 
-    def __init__(self, directory: Path, redact: Callable[[str], str], late_since: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        redact: Callable[[str], str],
+        late_since: Callable[[float], float],
+        on_dropped: Callable[[int], None],
+    ) -> None:
         self.dropped = 0
+        self._on_dropped = on_dropped
         self._told = 0
         self._directory = directory
         self._redact = redact
@@ -211,6 +220,7 @@ class Records:
     def _tell_of_losses(self) -> None:
         if self.dropped > self._told:
             logger.warning("%d trial records were dropped, %d in all", self.dropped - self._told, self.dropped)
+            self._on_dropped(self.dropped - self._told)
             self._told = self.dropped
 
 

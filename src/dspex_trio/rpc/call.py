@@ -7,13 +7,18 @@ from typing import Protocol
 
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata, MetadataLike, outgoing
 from dspex_trio.rpc.settings import Compression
+from dspex_trio.rpc.status import StatusCode
 
 
 class Responder(Protocol):
-    """Where a call's initial metadata goes."""
+    """Where a call's initial metadata goes, and what is known of its caller."""
 
     async def send_initial(self) -> None:
         """Send the response's headers, unless they were sent."""
+        ...
+
+    def cancelled_as(self) -> StatusCode:
+        """As `Call.cancelled_as`."""
         ...
 
 
@@ -27,6 +32,7 @@ class Call:
         method: "/package.Service/Method".
         metadata: What the caller sent along; its `user-agent` is in it.
         peer: Who called: "ipv4:127.0.0.1:4711", "ipv6:[::1]:4711", "unix:/run/worker.sock", "memory:".
+        authority: Whom the caller meant to call, such as "worker:50051"; what it says, and empty if it does not.
         deadline: When the caller stops waiting, on Trio's clock; `math.inf` if it never does.
         peer_certificate: The client's certificate (DER) under mutual TLS.
         compression: What replies are compressed with; to be set before the first is sent. None if the caller would not
@@ -40,6 +46,7 @@ class Call:
         *,
         metadata: Metadata = NO_METADATA,
         peer: str = "memory:",
+        authority: str = "",
         deadline: float = math.inf,
         peer_certificate: bytes | None = None,
         accepts: tuple[str, ...] = (),
@@ -47,6 +54,7 @@ class Call:
         self.method = method
         self.metadata = metadata
         self.peer = peer
+        self.authority = authority
         self.deadline = deadline
         self.peer_certificate = peer_certificate
         self.compress = True
@@ -59,6 +67,13 @@ class Call:
     def respond_with(self, responder: Responder | None) -> None:
         """Say where initial metadata goes; a call that was made by hand, or is over, has nowhere to send it."""
         self._responder = responder
+
+    def cancelled_as(self) -> StatusCode:
+        """How the call ends if its handler is being cancelled, for interceptors that see the cancel go by.
+
+        CANCELLED: the caller has given up or is gone. DEADLINE_EXCEEDED: its time is over. UNAVAILABLE: a drain's end.
+        """
+        return StatusCode.CANCELLED if self._responder is None else self._responder.cancelled_as()
 
     @property
     def compression(self) -> Compression | None:

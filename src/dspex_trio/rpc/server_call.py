@@ -94,6 +94,13 @@ class ServerCall(CallStream):
         late = trio.current_time() >= self.scope.deadline < math.inf
         return _TOO_LATE if late else _SHUTTING_DOWN
 
+    def cancelled_as(self) -> StatusCode:
+        """As `Call.cancelled_as`."""
+        if not self.gone:
+            return self.cancelled_status().code
+        late = trio.current_time() >= self.call.deadline
+        return StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
+
     async def send_initial(self) -> None:
         """Send the response's headers, unless they were sent."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -204,9 +211,25 @@ async def _handle(call: ServerCall, route: Route) -> None:
             await call.send_reply(reply)
 
 
-def _status_after(error: Exception, call: ServerCall) -> Status:
+def code_after(error: Exception) -> StatusCode:
+    """How a call ends whose handler, or an interceptor of it, raises that."""
+    match unwrapped(error):
+        case RpcError(received=False) as chosen:
+            return chosen.status
+        case RpcFailedError() as failed:
+            return StatusCode.from_wire(failed.status.int_value)
+    return StatusCode.UNKNOWN
+
+
+def unwrapped(error: Exception) -> Exception:
+    """What a handler raises; its own nursery wraps what ends it."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]  # a handler's own nursery wraps what ends it
+        error = error.exceptions[0]
+    return error
+
+
+def _status_after(error: Exception, call: ServerCall) -> Status:
+    error = unwrapped(error)
     if isinstance(error, RpcError) and not error.received:
         if error.metadata:
             call.call.trailing_metadata = call.call.trailing_metadata + error.metadata

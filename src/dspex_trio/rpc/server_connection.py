@@ -211,6 +211,7 @@ class ServerConnection(Connection[ServerEngine]):
             head.path,
             metadata=head.metadata,
             peer=self._peer,
+            authority=head.authority,
             deadline=deadline,
             peer_certificate=self._certificate,
             accepts=head.accept_encoding,

@@ -1,4 +1,4 @@
-"""Who wants to know what becomes of trials: the log, metrics, records."""
+"""Who wants to know what becomes of trials: the log, spans and metrics, records."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ LATE: Final = 0.01
 
 
 class Observer(Protocol):
-    """Told of trials, in the Trio thread; must neither block nor raise."""
+    """Told of trials, and of what they do to their process, in the Trio thread; must neither block nor raise.
+
+    A trial's beginning and its outcome are told in its own task, and so are its stages, but for those of a trial that
+    runs in a child process. What is set in the task's context meanwhile is there in the program's threads.
+    """
 
     def begins(self, request: TrialRequest) -> TrialRequest:
         """A trial arrives.
 
-        What is returned is run and told of below: the request, or that with a watch of one's own around its own.
+        What is returned is run and told of below: the request, or that with a watch of one's own around its own. Other
+        observers may do so too; `key` is the same in all of them.
         """
         ...
 
@@ -36,6 +41,18 @@ class Observer(Protocol):
         """
         ...
 
+    def on_stuck(self, trials: int) -> None:
+        """So many trials are over, and their threads ignore that: for two seconds or more."""
+        ...
+
+    def on_lateness(self, seconds: float) -> None:
+        """The loop was so late for a timer; it is looked at ten times a second while trials run."""
+        ...
+
+    def on_records_dropped(self, records: int) -> None:
+        """So many trial records were lost since the last time that this was told."""
+        ...
+
 
 class Nobody:
     """Observes nothing."""
@@ -48,6 +65,15 @@ class Nobody:
         """Nothing."""
 
     def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def on_stuck(self, trials: int) -> None:
+        """Nothing."""
+
+    def on_lateness(self, seconds: float) -> None:
+        """Nothing."""
+
+    def on_records_dropped(self, records: int) -> None:
         """Nothing."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -18,11 +19,15 @@ class StuckLimit:
     Args:
         limit: So many are too many.
         nursery: For what goes on while they are counted.
+        on_count: Told how many are stuck, whenever that changes.
     """
 
-    def __init__(self, limit: int, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, limit: int, nursery: trio.Nursery, on_count: Callable[[int], None] = lambda _count: None
+    ) -> None:
         self._limit = limit
         self._nursery = nursery
+        self._on_count = on_count
         self._abandoned: dict[object, trio.Event] = {}
         self._stuck = 0
         self._reached: Final = trio.Event()
@@ -61,8 +66,10 @@ class StuckLimit:
             await ended.wait()
         if not ended.is_set():
             self._stuck += 1
+            self._on_count(self._stuck)
             if self._stuck >= self._limit:
                 self._reached.set()
             await ended.wait()
             self._stuck -= 1
+            self._on_count(self._stuck)
         del self._abandoned[job]
