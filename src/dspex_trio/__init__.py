@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dspex_trio.service.elixir_tools import elixir_tool
     from dspex_trio.serving import serve
     from dspex_trio.sessions import SessionContext
+    from dspex_trio.telemetry.providers import Telemetry
 
 __all__ = [
     "MISSING",
@@ -56,6 +57,7 @@ __all__ = [
     "Settings",
     "Signature",
     "Stage",
+    "Telemetry",
     "Timings",
     "TraceEntry",
     "TrialError",
@@ -93,6 +95,7 @@ _HOMES = {
     "elixir_tool": "service.elixir_tools",
     "serve": "serving",
     "SessionContext": "sessions",
+    "Telemetry": "telemetry.providers",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex_trio import rpc
 from dspex_trio.errors import ValueNotDecodable
@@ -18,6 +18,9 @@ from dspex_trio.rpc.target import Target
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.wire import decode_event, decode_outcome, encode_request, program_from_json
 
+if TYPE_CHECKING:
+    from dspex_trio.telemetry.providers import Telemetry
+
 _NO_OPTIONS: Final = TrialOptions()
 
 
@@ -29,6 +32,7 @@ async def open_client(
     tls: ssl.SSLContext | None = None,
     token: str | None = None,
     settings: rpc.ChannelSettings | None = None,
+    telemetry: Telemetry | None = None,
 ) -> AsyncIterator[Client]:
     """A client of the worker at `target`; it connects with the first call, and again whenever that is needed.
 
@@ -41,6 +45,7 @@ async def open_client(
         tls: Makes it TLS.
         token: A bearer token, sent with every call; it wants TLS unless the worker is on this machine.
         settings: Limits and habits of the connection.
+        telemetry: Makes a span of every call, whose context goes along as `traceparent`.
 
     Raises:
         ValueError: A target is no address.
@@ -57,13 +62,14 @@ async def open_client(
         where = target if store is None else store
         name = where if isinstance(where, str) else "the given address"
         yield Client(
-            SnakepitBridgeStub(_authorized(channel, token)),
-            Sessions(BridgeServiceStub(_authorized(bridge, token)), where=name),
+            SnakepitBridgeStub(_caller(channel, token, telemetry)),
+            Sessions(BridgeServiceStub(_caller(bridge, token, telemetry)), where=name),
         )
 
 
-def _authorized(channel: rpc.Channel, token: str | None) -> Caller:
-    return channel if token is None else rpc.Attached(channel, lambda: {"authorization": f"Bearer {token}"})
+def _caller(channel: rpc.Channel, token: str | None, telemetry: Telemetry | None) -> Caller:
+    caller = channel if telemetry is None else telemetry.channel(channel)
+    return caller if token is None else rpc.Attached(caller, lambda: {"authorization": f"Bearer {token}"})
 
 
 class Client:

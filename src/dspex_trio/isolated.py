@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -39,6 +39,7 @@ from dspex_trio.model import (
 )
 from dspex_trio.rooms import Executor, budgets, open_rooms, redactor
 from dspex_trio.sessions import Sessions
+from dspex_trio.telemetry import continuing, export_as_child, no_context
 from dspex_trio.threads.child import Answer, Parent
 from dspex_trio.trials import Admission, Trials
 from dspex_trio.trials.observer import Nobody
@@ -58,6 +59,8 @@ async def open_answering(warm_up: bytes, parent: Parent) -> AsyncIterator[Answer
     logging.basicConfig(handlers=[_ToParent(parent)], format="%(message)s", level=opening.log_level, force=True)
     settings = Settings(**opening.settings)
     _import_others(opening.homes, settings.load)
+    if settings.otel:
+        export_as_child()
     redact = redactor(settings)
     trial = _Trial(parent)
     sessions = Sessions(
@@ -74,15 +77,24 @@ async def open_answering(warm_up: bytes, parent: Parent) -> AsyncIterator[Answer
             observer=trial,
             budgets=budgets(settings),
         )
-        yield partial(_answer, trials, trial, settings.max_message_bytes)
+        continued = continuing if settings.otel else no_context
+        yield partial(_answer, trials, trial, settings.max_message_bytes, continued=continued)
 
 
-async def _answer(trials: Trials, trial: _Trial, max_bytes: int, data: bytes, scope: trio.CancelScope) -> bytes:
+async def _answer(
+    trials: Trials,
+    trial: _Trial,
+    max_bytes: int,
+    data: bytes,
+    scope: trio.CancelScope,
+    *,
+    continued: Callable[[Mapping[str, str]], AbstractContextManager[None]],
+) -> bytes:
     request, terms = decode_trial(data)
     now = trio.current_time()
     trial.begin(terms.patience)
     watch = trial.tell if terms.watched else None
-    with scope:
+    with scope, continued(request.metadata):
         await trials.run(replace(request, arrived=now, deadline=now + terms.seconds, watch=watch))
     return encode_ending(trial.outcome(), max_bytes=max_bytes, max_trace_bytes=request.options.max_trace_bytes)
 

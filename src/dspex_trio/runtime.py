@@ -25,7 +25,7 @@ from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
-from dspex_trio.telemetry import process_telemetry
+from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
 from dspex_trio.threads.background import open_background
 from dspex_trio.trials import (
     Admission,
@@ -231,6 +231,7 @@ async def open_runtime(
         telemetry = process_telemetry(settings)
     if telemetry is not None:
         observers = (*observers, telemetry.trials())
+        threads.keep_whole(*KEPT_WHOLE)
     async with open_background() as nursery:
         observer = RuntimeObserver(settings, nursery, observers)
         margin, limit = observer.margin, observer.limit

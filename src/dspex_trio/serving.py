@@ -13,9 +13,12 @@ from dspex_trio import rpc
 from dspex_trio.config import Settings
 from dspex_trio.errors import WorkerStuck
 from dspex_trio.runtime import Runtime, open_runtime
+from dspex_trio.telemetry import open_metrics
 
 if TYPE_CHECKING:
     import dspy
+
+    from dspex_trio.telemetry.providers import Telemetry
 
 # Once the last trial has ended, replies may leave as long as there is grace, in seconds: at least so long that they
 # can, and at most so long that somebody who only watches does not keep the worker.
@@ -26,6 +29,7 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
     settings: Settings | None = None,
     *,
     lm: dspy.BaseLM | None = None,
+    telemetry: Telemetry | None = None,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -39,15 +43,21 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
     Args:
         settings: What the operator chose.
         lm: A ready language model for programs that name none.
+        telemetry: Where spans and metrics go; by default as the settings `otel` and `metrics_port` say.
         stopping: Set it to end in an orderly way.
         task_status: `started` gets the listeners once the server answers.
 
     Raises:
         OSError: The port cannot be bound, or a TLS file cannot be read.
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
+        InvalidSettings: As `open_runtime` says; or metrics cannot be served.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials could not be ended; the orderly end is over.
     """
-    async with open_runtime(settings, lm=lm) as runtime:
+    settings = settings or Settings()
+    async with (
+        open_metrics(settings, telemetry) as measured,
+        open_runtime(settings, lm=lm, telemetry=measured) as runtime,
+    ):
         await serve_runtime(runtime, runtime.servicers, stopping=stopping, task_status=task_status)
 
 
@@ -67,15 +77,18 @@ async def serve_runtime(
         servicers: What to serve.
         stopping: Set it to end in an orderly way.
         listeners: Where to serve, in place of the settings' host and port.
-        interceptors: Functions around each call that carries the token, if there is one.
+        interceptors: Functions around each call that carries the token, if there is one; inside of its span.
         task_status: `started` gets the listeners once the server answers.
     """
     async with trio.open_nursery() as nursery:
         served = tuple(servicers)
         drain = rpc.Drain()
         health = rpc.Health(rpc.service_names(served))
+        token = [] if runtime.settings.token is None else [rpc.bearer_token(runtime.settings.token)]
+        seen = [] if runtime.telemetry is None else [runtime.telemetry.calls()]
+        around = [*seen, *token, *interceptors]
         serving = partial(
-            _serve_calls, runtime.settings, served, health, drain, listeners=listeners, interceptors=interceptors
+            _serve_calls, runtime.settings, served, health, drain, listeners=listeners, interceptors=around
         )
         task_status.started(await nursery.start(serving))
         stuck = await _until_it_ends(runtime, stopping if stopping is not None else trio.Event())
@@ -117,7 +130,6 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
     interceptors: Sequence[rpc.Interceptor],
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    token = [] if settings.token is None else [rpc.bearer_token(settings.token)]
     await rpc.serve(
         [*servicers, health, *rpc.reflection(servicers)],
         host=settings.host,
@@ -127,7 +139,7 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
         settings=rpc.ServerSettings(
             max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes
         ),
-        interceptors=[*token, *interceptors],
+        interceptors=interceptors,
         drain=drain,
         task_status=task_status,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from _thread import start_new_thread
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -54,11 +56,16 @@ class Ending:
         """Called before the process is ended by force; must not hang."""
         self._token: trio.lowlevel.TrioToken | None = None
         self._asked = self._signals = False
+        self._over = math.inf
         self._code = EXIT_NOT_IN_TIME
         for number in END_SIGNALS:
             signal.signal(number, self._signalled)
         if with_stdin:
             start_new_thread(self._end_with_stdin, ())
+
+    def seconds_left(self) -> float:
+        """How much of the grace is left; all of it as long as nobody has told it to end."""
+        return min(self.grace, max(self._over - time.monotonic(), 0.0))
 
     def serving(self) -> None:
         """Something is served from now on; call it in the Trio thread."""
@@ -104,6 +111,7 @@ class Ending:
         if self._asked:
             return
         self._asked = True
+        self._over = time.monotonic() + self.grace
         self._bound(self.grace)
         try:
             self._token.run_sync_soon(self._stop, why)  # where the log may be written

@@ -18,7 +18,7 @@ import click
 import trio
 
 from dspex_trio.client import open_client
-from dspex_trio.config import Settings
+from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
 from dspex_trio.observe import CannotRecord
 from dspex_trio.programs import CannotLoad
@@ -44,10 +44,14 @@ from dspex_trio.runs import (
 )
 from dspex_trio.runs.summary import percentile
 from dspex_trio.runtime import open_runtime
+from dspex_trio.telemetry import open_exporters, open_metrics
 
 EXIT_ALL_ENDED: Final = 0
 EXIT_NOT_ALL: Final = 1
 EXIT_INTERRUPTED: Final = 130
+_CANNOT: Final = (
+    InvalidPlan, InvalidSettings, CannotKeep, CannotLoad, CannotRecord, UnknownMetric, Refused, WorkerStuck,
+)  # fmt: skip
 # A line for a log, in seconds.
 _LOG_EVERY: Final = 10.0
 _SHOWN_EVERY: Final = 0.2
@@ -82,7 +86,7 @@ def run(wanted: Wanted, settings: Settings) -> int:
                 click.echo(f"{kept} of {len(plan)} trials have a result in {wanted.results} already", err=True)
             progress = trio.run(partial(_run, wanted, settings, plan, results, metric))
             ended = [results.by_id[trial.id] for trial in plan if trial.id in results.by_id]
-    except* (InvalidPlan, CannotKeep, CannotLoad, CannotRecord, UnknownMetric, Refused, WorkerStuck, OSError) as group:
+    except* (*_CANNOT, OSError) as group:
         raise click.ClickException(str(_first(group))) from None
     for line in _summary(summarized(ended)):
         click.echo(line)
@@ -150,13 +154,18 @@ def _swept(text: str) -> tuple[str, list[Any]]:
 @asynccontextmanager
 async def _open_workers(wanted: Wanted, settings: Settings) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
+        exporters = await stack.enter_async_context(open_exporters(settings, lambda: settings.grace_seconds))
+        telemetry = await stack.enter_async_context(open_metrics(settings, exporters))
         workers: list[Worker] = [
-            Remote(target, await stack.enter_async_context(open_client(target, token=wanted.token)))
+            Remote(
+                target,
+                await stack.enter_async_context(open_client(target, token=wanted.token, telemetry=telemetry)),
+            )
             for target in wanted.worker
         ]
         if not workers:
             given = settings.model_copy(update={"max_trials": wanted.concurrency})
-            workers.append(Embedded(await stack.enter_async_context(open_runtime(given))))
+            workers.append(Embedded(await stack.enter_async_context(open_runtime(given, telemetry=telemetry))))
         yield workers
 
 

@@ -7,11 +7,12 @@ from functools import partial
 
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
-from dspex_trio.config import Settings
+from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.observe import CannotRecord
 from dspex_trio.programs import CannotLoad, UnsupportedDspy
 from dspex_trio.serving import serve
 from dspex_trio.sessions import CannotPersist
+from dspex_trio.telemetry import open_exporters
 
 logger = logging.getLogger("dspex_trio")
 
@@ -32,8 +33,9 @@ async def serve_worker(settings: Settings, ending: Ending) -> None:
         )
 
     try:
-        await until_served(partial(serve, settings, stopping=ending.stopping), ready)
-    except* (CannotLoad, CannotPersist, CannotRecord, UnsupportedDspy) as group:
+        async with open_exporters(settings, ending.seconds_left) as telemetry:
+            await until_served(partial(serve, settings, telemetry=telemetry, stopping=ending.stopping), ready)
+    except* (CannotLoad, CannotPersist, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
     except* OSError as group:
         raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None

@@ -12,12 +12,14 @@ import trio
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
 from dspex_trio.cli.worker import ElixirLost
-from dspex_trio.config import Settings
+from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.observe import CannotRecord
 from dspex_trio.programs import CannotLoad, UnsupportedDspy
 from dspex_trio.runtime import open_runtime
 from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.worker import serve_worker
+from dspex_trio.telemetry import open_exporters
 
 logger = logging.getLogger("dspex_trio")
 
@@ -46,8 +48,10 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
         )
 
     try:
-        await until_served(partial(serve_worker, settings, pool, stopping=ending.stopping, lost=lost), ready)
-    except* (CannotLoad, UnsupportedDspy) as group:
+        async with open_exporters(settings, ending.seconds_left) as telemetry:
+            serving = partial(serve_worker, settings, pool, stopping=ending.stopping, lost=lost, telemetry=telemetry)
+            await until_served(serving, ready)
+    except* (CannotLoad, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
     except* OSError as group:
         raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None

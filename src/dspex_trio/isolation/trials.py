@@ -35,7 +35,13 @@ logger: Final = logging.getLogger(__name__)
 
 CHILD: Final = "dspex_trio.isolated:open_answering"
 # A child runs one trial at a time; the next one may come while a thread of the last one is being put away.
-_OF_A_CHILD: Final[Mapping[str, Any]] = {"isolation": "thread", "isolate": (), "max_trials": 1, "max_queue": 1}
+_OF_A_CHILD: Final[Mapping[str, Any]] = {
+    "isolation": "thread",
+    "isolate": (),
+    "max_trials": 1,
+    "max_queue": 1,
+    "metrics_port": None,
+}
 # One more than can be in use: where one was killed, the next trial need not wait for a new one to start.
 _SPARE: Final = 1
 # Over the longest outcome: what frames and progress may have beside it.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextvars
 import functools
 import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Final, cast
@@ -114,6 +116,17 @@ class _QuietProgress:
         return self._original.tqdm if current_recorder() is None else _NoBar
 
 
+class _InContext(ThreadPoolExecutor):
+    """Takes the place of the thread pool of dspy.Parallel, which hands on DSPy's settings and no context variables.
+
+    With them go the correlation id, the current span, and whatever else a program keeps there.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run it in a copy of the calling context."""
+        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)
+
+
 def _watched_lm(original: Callable[..., Any] | None) -> Callable[..., Any]:
     @functools.wraps(cast("Any", original))
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -213,6 +226,7 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
             stack.callback(replaced(dspy_settings, _OWNER, threading.get_ident()))
         stack.callback(replaced(parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm)))
+        stack.callback(replaced(parallelizer, "ThreadPoolExecutor", _InContext))
         for module in (costs, capabilities):
             stack.callback(replaced(module, "model_info", ModelInfo(module.model_info)))
         for owner, name, watched in (*_WATCHED, *ENDED):

@@ -91,6 +91,7 @@ def check_names() -> None:
         (dspy.Predict("a -> b"), "stage"),
         (Cache, "cache_key"),
         (parallelizer, "tqdm"),
+        (parallelizer, "ThreadPoolExecutor"),
         (costs, "model_info"),
         (capabilities, "model_info"),
         (model_metadata, "_data"),

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from importlib import metadata
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -25,8 +25,12 @@ from dspex_trio.snakepit.guards import end_when_stuck
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import TrialTool, room_for_json
+from dspex_trio.telemetry import open_metrics
 from dspex_trio.threads.background import open_background
 from dspex_trio.wire import encode_tool_spec
+
+if TYPE_CHECKING:
+    from dspex_trio.telemetry.providers import Telemetry
 
 # A standstill is not taken for one before so many seconds.
 _LEAST_STANDSTILL: Final = 30.0
@@ -38,6 +42,7 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
     *,
     stopping: trio.Event,
     lost: Callable[[], object],
+    telemetry: Telemetry | None = None,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a pool until `stopping` is set and what is running has ended; see `serving.serve`.
@@ -47,13 +52,15 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
         pool: What the pool said.
         stopping: Set it to end in an orderly way.
         lost: Called once when Elixir is gone and the worker depends on it.
+        telemetry: Where spans and metrics go; as `serving.serve` says.
         task_status: `started` gets the listeners once the server answers.
 
     Raises:
-        OSError, CannotLoad, UnsupportedDspy: As `serving.serve` says.
+        OSError, CannotLoad, InvalidSettings, UnsupportedDspy: As `serving.serve` says.
     """
     async with AsyncExitStack() as stack:
-        runtime = await stack.enter_async_context(open_runtime(settings))
+        telemetry = await stack.enter_async_context(open_metrics(settings, telemetry))
+        runtime = await stack.enter_async_context(open_runtime(settings, telemetry=telemetry))
         contact: Contact | None = None
         tools = Tools(runtime, lambda: _status(runtime, pool, contact))
         adopted: Callable[[str], object] = _nobody

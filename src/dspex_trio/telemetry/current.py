@@ -6,14 +6,23 @@ abandoned thread makes after all is over. A context is taken back only where it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import Token
 from typing import Final, TypeAlias
 
-from opentelemetry import context, trace
+from opentelemetry import context, propagate, trace
 
 Place: TypeAlias = tuple[context.Context, Token[context.Context]]
 
 _TRIAL: Final = context.create_key("dspex_trio.trial")
+
+
+def found_in(metadata: Mapping[str, str]) -> context.Context:
+    """The context here; if it has no trace, with the one that a request's metadata tells of."""
+    here = context.get_current()
+    if trace.get_current_span(here).get_span_context().is_valid:
+        return here
+    return propagate.extract(metadata, here)
 
 
 def of_trial(trial: object, span: trace.Span, parent: context.Context) -> context.Context:

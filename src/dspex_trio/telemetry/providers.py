@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from opentelemetry import metrics, trace
@@ -12,6 +12,7 @@ from dspex_trio.model import TrialOutcome, TrialRequest, TrialSuccess
 from dspex_trio.rpc.stubs import Caller
 from dspex_trio.rpc.telemetry import Traced, server_telemetry
 from dspex_trio.telemetry.instruments import SCOPE, Instruments
+from dspex_trio.telemetry.scrape import MetricsText
 from dspex_trio.telemetry.trial_spans import TrialSpans
 from dspex_trio.trials.observer import Nobody, Observer
 
@@ -24,13 +25,13 @@ class Telemetry:
         tracer_provider: Whose spans; the process's own without one.
         meter_provider: Whose metrics; as above.
         content: Whether prompts, replies and what tools are given and return stand in spans.
-        metrics_text: The metrics as Prometheus reads them, for `metrics_port`; it blocks. None if nothing makes it.
+        metrics_text: Makes what is served at `metrics_port`; None if that is a meter provider of its own.
     """
 
     tracer_provider: trace.TracerProvider | None = None
     meter_provider: metrics.MeterProvider | None = None
     content: bool = False
-    metrics_text: Callable[[], bytes] | None = None
+    metrics_text: MetricsText | None = None
 
     def trials(self) -> Observer:
         """An observer that makes the spans of trials, and measures them."""

@@ -70,9 +70,7 @@ class TrialSpans:
         self._calls: dict[int, _Call] = {}
         self._stage: trace.Span | None = None
         self._ended = False
-        parent = context.get_current()
-        if not trace.get_current_span(parent).get_span_context().is_valid:
-            parent = propagate.extract(dict(request.metadata), parent)
+        parent = current.found_in(request.metadata)
         self._span = tracer.start_span("trial", parent, attributes=_about(request), start_time=self._arrived_ns)
         self._context = current.of_trial(self, self._span, parent)
         self._place = current.enter(self._context)
@@ -111,9 +109,10 @@ class TrialSpans:
     def _enter(self, stage: Stage) -> None:
         if self._ended:
             return
-        here = trio.lowlevel.current_task() is self._task
-        current.leave(self._stage_place)
-        self._stage_place = None
+        here = trio.lowlevel.current_task() is self._task  # else a child process is in that stage
+        if here:
+            current.leave(self._stage_place)
+            self._stage_place = None
         now = self._now()
         if self._stage is not None:
             self._stage.end(now)
@@ -125,7 +124,7 @@ class TrialSpans:
         found = current.of_trial(self, self._stage, self._context)
         if stage is Stage.EXECUTE:
             self._executing = found
-        if here:
+        if here and stage is not Stage.ADMISSION:  # which may be followed by those of a child process
             self._stage_place = current.enter(found)
 
     def _count(self, state: dict[str, str] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import math
 import os
 import signal
@@ -89,13 +90,15 @@ class Exchange:
         async def take(data: bytes) -> None:
             child.post(REPLY, data[: NUMBER.size] + await reply(data[NUMBER.size :]))
 
+        context = contextvars.copy_context()  # whoever tells of a call is the child's reader, and not for this request
+
         async with trio.open_nursery() as nursery:
 
             def on_call(data: bytes) -> None:
                 if len(nursery.child_tasks) >= _MAX_CALLS:
                     child.kill(f"it made more than {_MAX_CALLS} calls at once")
                 else:
-                    nursery.start_soon(take, data)
+                    context.run(nursery.start_soon, take, data)
 
             self.on_call = on_call
             try:
