@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -50,56 +48,13 @@ class HoldsTheGil(dspy.Module):
 NEVER_LOADED = "import threading; print('loading', flush=True); threading.Event().wait()"
 
 
-class Command:
-    """A command under way; what it prints and logs is read line by line, so that nothing has to be polled."""
-
-    def __init__(self, process):
-        self.process = process
-        self.told = ""
-
-    async def until(self, text):
-        with trio.fail_after(60):
-            while not (found := re.search(text, self.told)):
-                more = await self.process.stdout.receive_some()
-                assert more, f"it ended before it said {text!r}:\n{self.told}"
-                self.told += more.decode()
-        return found
-
-    async def ends(self):
-        with trio.fail_after(60):
-            async for more in self.process.stdout:
-                self.told += more.decode()
-            return await self.process.wait()
-
-
 @pytest.fixture
-def start(tmp_path, nursery):
-    """Start a command; it is killed at the end of the test if it is still there."""
-
-    async def run(*arguments, module=PROGRAMS):
-        (tmp_path / "some_programs.py").write_text(module)
-        command = [sys.executable, "-u", "-m", "dspex_trio", *arguments, "--port", "0"]
-        run_it = partial(
-            trio.run_process,
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            cwd=tmp_path,
-        )
-        return Command(await nursery.start(run_it))
-
-    return run
-
-
-async def serving(command):
-    found = await command.until(r"serving \w+ on (127\.0\.0\.1:\d+)")
-    return found[1]
+def start(start):
+    return partial(start, module=PROGRAMS)
 
 
 async def running(nursery, command, program, seconds=None):
-    address = await serving(command)
+    address = await command.address()
     answers, answer = trio.open_memory_channel(1)
 
     async def call():
@@ -169,7 +124,7 @@ async def test_c_code_that_keeps_the_interpreter_does_not_keep_the_process(start
 async def test_the_end_of_standard_input_ends_it_when_asked_to(start):
     """Whoever holds the other end may have been killed, and then tells nobody."""
     command = await start("store", "--end-with-stdin")
-    await serving(command)
+    await command.address()
     await command.process.stdin.aclose()
     assert await command.ends() == 0, command.told
     assert "standard input ended: shutting down" in command.told
@@ -177,7 +132,7 @@ async def test_the_end_of_standard_input_ends_it_when_asked_to(start):
 
 async def test_standard_input_means_nothing_otherwise(start):
     command = await start("store")
-    await serving(command)
+    await command.address()
     await command.process.stdin.aclose()
     os.kill(command.process.pid, 0)
     command.process.send_signal(signal.SIGINT)
@@ -187,7 +142,7 @@ async def test_standard_input_means_nothing_otherwise(start):
 async def test_the_end_of_standard_input_is_no_second_signal(start):
     """What stops a worker closes its pipes too: that must not cut the grace of a running trial short."""
     command = await start("store", "--end-with-stdin")
-    await serving(command)
+    await command.address()
     command.process.send_signal(signal.SIGTERM)
     await command.process.stdin.aclose()
     assert await command.ends() == 0, command.told
