@@ -134,11 +134,3 @@ async def test_a_worker_of_a_pool_exports_and_is_scraped_as_well(exporting):
     command.process.send_signal(signal.SIGTERM)
     assert await command.ends() == 0, command.told
     assert {"trial", "EXECUTE", "mine"} <= set(collector.spans)
-
-
-async def test_a_port_for_metrics_that_is_taken_is_said_at_the_start(exporting, nursery):
-    [listener] = await nursery.start(Collector().serve)
-    port = listener.socket.getsockname()[1]
-    command = await exporting(Collector(), "--metrics-port", str(port))
-    assert await command.ends() == 1
-    assert f"metrics_port: cannot listen on 127.0.0.1:{port}" in command.told

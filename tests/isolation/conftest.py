@@ -42,14 +42,15 @@ class Running:
 
 
 @contextmanager
-def running(**settings):
+def running(telemetry=None, **settings):
     """Open a runtime, whose programs are those of `isolated_programs`."""
     opened = queue.Queue()
 
     async def main():
         closing = trio.Event()
         try:
-            async with dspex.open_runtime(dspex.Settings(load=("isolated_programs",), **settings)) as runtime:
+            given = dspex.Settings(load=("isolated_programs",), **settings)
+            async with dspex.open_runtime(given, telemetry=telemetry) as runtime:
                 opened.put((runtime, trio.lowlevel.current_trio_token(), closing))
                 await closing.wait()
         except BaseException as error:

@@ -40,6 +40,11 @@ class Does(dspy.Module):
     def do_pid(self):
         return dspy.Prediction(pid=os.getpid())
 
+    def do_tell_the_span(self):
+        from opentelemetry import trace
+
+        return dspy.Prediction(span=f"{trace.get_current_span().get_span_context().span_id:016x}")
+
     def do_completions(self):
         return dspy.Prediction.from_completions({"answer": ["one", "two"]})
 
@@ -78,6 +83,7 @@ WAYS = {
     "answer": lambda self: None,
     "give the pid": Does.do_pid,
     "give completions": Does.do_completions,
+    "tell the span": Does.do_tell_the_span,
     "give what is no JSON": lambda self: dspy.Prediction(answer="fine", thing=Opaque()),
     "give bytes and no number": lambda self: dspy.Prediction(raw=b"\x00\xff", none=None, nan=float("nan")),
     "use the session": Does.do_session,
