@@ -75,6 +75,10 @@ stress-threads *arguments: (_venv "dev")
 stress-trials *arguments: (_venv "dev")
     @{{bin}}/python tools/stress_trials.py "$@"
 
+# Compare trace, usage and cost of 1,000 mixed concurrent trials with the provider's own books: --trials, --at-once, --engine
+check-books *arguments: (_venv "dev")
+    @{{bin}}/python -m tests.books.run "$@"
+
 # Check format, lint, types, layers, async rules and that generated code is current
 check: (_venv "dev")
     {{bin}}/ruff format --check --quiet

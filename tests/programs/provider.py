@@ -1,6 +1,7 @@
 """An OpenAI-compatible provider on loopback, in threads: answers from a function, notes of what it served."""
 
 import json
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class _Server(ThreadingHTTPServer):
     request_queue_size = 512  # hundreds of trials connect at once
     daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A caller that is gone is no news: its trial has ended."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Provider:
