@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 from dspex_trio.config import InvalidSettings, Settings
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ async def open_exporters(settings: Settings, seconds_left: Callable[[], float]) 
         yield exporting.telemetry
     finally:
         least, most = _FAREWELL
-        await exporting.close(max(least, min(seconds_left(), most)))
+        with trio.move_on_after(max(least, min(seconds_left(), most)), shield=True):
+            await exporting.close()
 
 
 @asynccontextmanager
@@ -87,7 +90,8 @@ async def open_metrics(settings: Settings, telemetry: Telemetry | None) -> Async
             yield telemetry
     finally:
         if closing is not None:
-            await closing.close(_FAREWELL[0])
+            with trio.move_on_after(_FAREWELL[0], shield=True):
+                await closing.close()
 
 
 def export_as_child() -> None:

@@ -41,7 +41,7 @@ async def open_scraping(host: str, port: int, text: MetricsText) -> AsyncIterato
     served = _Scraping(text)
     bound: int = listeners[0].socket.getsockname()[1]
     async with open_background() as nursery:
-        nursery.start_soon(partial(trio.serve_listeners, served.converse, listeners))
+        await nursery.start(partial(trio.serve_listeners, served.converse, listeners))
         logger.info("metrics are served at http://%s:%d%s", host, bound, PATH)
         yield bound
 

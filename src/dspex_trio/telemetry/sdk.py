@@ -45,14 +45,11 @@ class Exporting:
     telemetry: Telemetry
     closing: tuple[Callable[[], object], ...]
 
-    async def close(self, seconds: float) -> None:
-        """Send what is left, for so long at the most; a collector that hangs is then left alone."""
-        with trio.CancelScope(deadline=trio.current_time() + seconds, shield=True) as sending:
-            async with trio.open_nursery() as nursery:
-                for close in self.closing:
-                    nursery.start_soon(_closed, close)
-        if sending.cancelled_caught:
-            logger.warning("what was left of spans and metrics was not taken within %.1f s, and is lost", seconds)
+    async def close(self) -> None:
+        """Send what is left. Whoever does not want to wait for a collector that hangs cancels this, and leaves it."""
+        async with trio.open_nursery() as nursery:
+            for close in self.closing:
+                nursery.start_soon(_closed, close)
 
 
 async def _closed(close: Callable[[], object]) -> None:
@@ -60,6 +57,9 @@ async def _closed(close: Callable[[], object]) -> None:
         await trio.to_thread.run_sync(close, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
     except Exception as error:  # noqa: BLE001 - an exporter may raise anything; the process ends all the same
         logger.warning("what was left of spans or metrics is lost: %s", error)
+    except trio.Cancelled:
+        logger.warning("what was left of spans or metrics was not taken in time, and is lost")
+        raise
 
 
 def exporters_of_process(settings: Settings) -> Exporting:
