@@ -205,15 +205,21 @@ async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, autojum
     assert {result["worker"] for result in kept.by_id.values()} == {"there"}
 
 
-async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept, autojump_clock):
-    """The idle lanes of the dead one would take the trials again and again until they are given up."""
+@pytest.mark.parametrize(
+    "error", [rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), StoreUnavailable("gone", retryable=True)]
+)
+async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept, autojump_clock, error):
+    """The idle lanes of the dead one would take the trials again and again until they are given up.
+
+    A trial with variables notices by the worker's store, which is gone too.
+    """
 
     class Busy(Worker):
         async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
             await trio.sleep(100)
             return await super().run(trial, timeout)
 
-    gone = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), name="gone")
+    gone = Worker(error, name="gone")
     progress = await run_trials(plan(12), [gone, Busy(GOOD, name="busy")], kept, concurrency=2, retries=0)
     assert (progress.ended, progress.given_up) == ({"OK": 12}, {})
     assert len(gone.ran) == len({name for name, *_ in gone.ran})

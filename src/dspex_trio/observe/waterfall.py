@@ -124,7 +124,7 @@ def _tool_bar(start: float, tool: Mapping[str, Any], end: float, ended: Mapping[
     parts = tuple((name, _text(value)) for name, value in tool.get("arguments", {}).items())
     if ended is not None and not error:
         parts += (("result", _text(ended.get("result"))),)
-    return Bar("tool", 2, str(tool["tool"]), start, end, error, bool(error), parts)
+    return Bar("tool", 2, str(tool["tool"]), start, end, error or "tool", bool(error), parts)
 
 
 def _span(timed: Mapping[str, Any], begun: float, total: float) -> tuple[float, float]:

@@ -201,7 +201,7 @@ class _Run:
             if not error.retryable:
                 self._give_up(item, str(error))
                 return 0.0
-            return self._again(item, worker, str(error))
+            return self._lost(item, worker, str(error))  # its store is away, and mostly the worker with it
         self._away.discard(worker)
         if isinstance(outcome, TrialFailure) and outcome.retryable and item.tries <= self._retries:
             return self._again(item, worker, outcome.error_message, outcome.retry_after or 0.0)
