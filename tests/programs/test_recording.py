@@ -8,6 +8,7 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
+from dspex_trio import correlation
 from dspex_trio.model import Recording, TrialOptions, Usage
 
 from .fakes import Ended, Interrupt, Scripted, answers, chat
@@ -150,6 +151,27 @@ async def test_threads_of_dspys_parallel_are_recorded_like_any_other(trial):
     for entry in t.recording.trace:
         assert f"[[ ## q ## ]]\\n{entry.inputs['q']}\\n" in entry.lm_calls[0].messages_json
     assert t.recording.cost.usage.total_tokens == 100
+
+
+async def test_context_variables_reach_the_threads_of_dspys_parallel(trial):
+    """DSPy hands on its own settings alone; a correlation id, or a span, would be lost."""
+    found = []
+
+    @dspex.register("TellsWhatItIs")
+    class TellsWhatItIs(dspy.Module):
+        def forward(self):
+            def tell(_):
+                found.append((correlation.current(), threading.get_ident() != here))
+
+            here = threading.get_ident()
+            with correlation.correlated("c-17"):
+                dspy.Parallel(num_threads=2, disable_progress_bar=True)(
+                    [(tell, dspy.Example(x=1).with_inputs("x"))] * 2
+                )
+            return {}
+
+    await trial(python_class="TellsWhatItIs").run()
+    assert found == [("c-17", True)] * 2
 
 
 async def test_dspys_parallel_shows_no_progress_bar_and_starts_no_monitor(trial, capsys):

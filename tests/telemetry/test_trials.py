@@ -313,6 +313,14 @@ async def test_other_observers_watches_and_records_see_what_they_saw_without_it(
     assert seen.span("trial").attributes["dspex.outcome"] == "success"
 
 
+async def test_the_line_of_a_trial_in_the_log_leads_to_its_trace(clock, seen, caplog):
+    caplog.set_level("INFO", "dspex_trio.trials.observer")
+    async with dspex.open_runtime(lm=answers("a"), telemetry=seen.telemetry) as runtime:
+        await runtime.run_trial(PREDICT, QUESTION)
+    [line] = caplog.records
+    assert f"-{seen.span('trial').context.trace_id:032x}-" in line.traceparent
+
+
 async def test_a_watched_trial_does_not_stream_because_spans_are_made_of_it(clock, seen):
     """Only who reads the text as it comes makes the provider stream it."""
     requests = []

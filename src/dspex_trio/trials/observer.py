@@ -12,6 +12,7 @@ logger: Final = logging.getLogger(__name__)
 
 # A loop that was later than this, in seconds, may be why a trial missed its deadline, and is told with its outcome.
 LATE: Final = 0.01
+_LONGEST_TRACEPARENT: Final = 55  # of W3C Trace Context's first version
 
 
 class Observer(Protocol):
@@ -126,6 +127,8 @@ def _fields(request: TrialRequest, outcome: TrialOutcome) -> dict[str, object]:
         "tokens": outcome.cost.usage.total_tokens,
         "cost_usd": outcome.cost.total_usd,
     }
+    if traceparent := request.metadata.get("traceparent"):
+        fields["traceparent"] = traceparent[:_LONGEST_TRACEPARENT]
     if not isinstance(outcome, TrialSuccess):
         fields |= {"kind": outcome.kind.name, "stage": outcome.stage.name, "retryable": outcome.retryable}
         fields["details"] = dict(outcome.details)
