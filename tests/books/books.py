@@ -220,7 +220,7 @@ class Ran:
 
 async def run_all(trials, at_once, seed, *, engine=None):
     """Run so many trials of all kinds, so many at once, over gRPC; returns them and the provider's books."""
-    books, ran, dice = Books(), [], random.Random(seed)  # noqa: S311 - for chance, not for secrets
+    books, ran, dice = Books(), [], random.Random(seed)
     kinds = [list(KINDS)[number % len(KINDS)] for number in range(trials)]
     dice.shuffle(kinds)
     with registered(), open_provider(books.answer) as provider:

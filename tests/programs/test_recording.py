@@ -160,14 +160,12 @@ async def test_context_variables_reach_the_threads_of_dspys_parallel(trial):
     @dspex.register("TellsWhatItIs")
     class TellsWhatItIs(dspy.Module):
         def forward(self):
-            def tell(_):
+            def tell(x):
                 found.append((correlation.current(), threading.get_ident() != here))
 
             here = threading.get_ident()
             with correlation.correlated("c-17"):
-                dspy.Parallel(num_threads=2, disable_progress_bar=True)(
-                    [(tell, dspy.Example(x=1).with_inputs("x"))] * 2
-                )
+                dspy.Parallel(num_threads=2, disable_progress_bar=True)([(tell, {"x": 1})] * 2)
             return {}
 
     await trial(python_class="TellsWhatItIs").run()
