@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dspex_trio.service.elixir_tools import elixir_tool
     from dspex_trio.serving import serve
     from dspex_trio.sessions import SessionContext
-    from dspex_trio.telemetry.providers import Telemetry
+    from dspex_trio.telemetry.providers import Telemetry as Telemetry
 
 __all__ = [
     "MISSING",
@@ -57,7 +57,6 @@ __all__ = [
     "Settings",
     "Signature",
     "Stage",
-    "Telemetry",
     "Timings",
     "TraceEntry",
     "TrialError",
@@ -99,10 +98,14 @@ _HOMES = {
 }
 
 
+# Needs an extra, so that `import *` must not ask for it.
+_OF_AN_EXTRA = "Telemetry"
+
+
 def __getattr__(name: str) -> Any:
     if name == "testing":
         return import_module(f"{__name__}.testing")
-    if name not in __all__:
+    if name not in __all__ and name != _OF_AN_EXTRA:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'model')}"), name)
     globals()[name] = value
@@ -110,4 +113,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, _OF_AN_EXTRA})

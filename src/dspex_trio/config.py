@@ -191,7 +191,10 @@ class Settings(BaseSettings):
         description="Port that serves the metrics as Prometheus reads them, at /metrics; 0 takes any free one. Needs "
         "the same extra.",
     )
-    metrics_host: str = Field(default="127.0.0.1", description="Address to listen on for `metrics_port`.")
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on for `metrics_port`; whoever can reach it can read the metrics.",
+    )
     allow_repr: bool = Field(
         default=False,
         description="Whether an object in a prediction that is no JSON is shown by its `repr`, cut and redacted.",

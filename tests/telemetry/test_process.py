@@ -31,6 +31,12 @@ def test_off_means_that_nothing_of_it_is_imported(tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+def test_a_star_import_does_not_ask_for_the_extra():
+    code = "import sys; sys.modules['opentelemetry'] = None; from dspex_trio import *; print(open_runtime.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "open_runtime"
+
+
 def test_a_missing_extra_is_told_with_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.prometheus", None)
     monkeypatch.delitem(sys.modules, "dspex_trio.telemetry.sdk", raising=False)
