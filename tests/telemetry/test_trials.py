@@ -5,6 +5,7 @@ import threading
 import time
 from _thread import allocate_lock
 from contextlib import ExitStack
+from functools import partial
 
 import dspy
 import pytest
@@ -13,10 +14,16 @@ from dspy.utils import DummyLM
 from opentelemetry import trace
 
 import dspex_trio as dspex
-from dspex_trio import correlation
+from dspex_trio import correlation, rpc
+from dspex_trio.generated.program_grpc import SnakepitBridgeStub
+from dspex_trio.model import TrialRequest
 from dspex_trio.programs import MODULE_REGISTRY
+from dspex_trio.rpc.telemetry import server_telemetry
+from dspex_trio.service.store import SessionStore
+from dspex_trio.sessions import MemoryStore
 from dspex_trio.testing import VirtualClock
 from dspex_trio.trials.observer import Nobody
+from dspex_trio.wire import encode_request, program_from_json
 
 from .seen import Seen, seconds
 
@@ -257,6 +264,51 @@ async def test_the_correlation_id_stands_in_the_span(clock, seen):
         with correlation.correlated("c-17"):
             await runtime.run_trial(PREDICT, QUESTION)
     assert seen.span("trial").attributes["dspex.correlation_id"] == "c-17"
+
+
+async def test_a_call_is_around_its_trial_and_carries_the_callers_correlation_id(seen, nursery):
+    serve = partial(dspex.serve, dspex.Settings(port=0), lm=answers("a"), telemetry=seen.telemetry)
+    [listener] = await nursery.start(serve)
+    async with rpc.open_channel(f"127.0.0.1:{listener.socket.getsockname()[1]}") as channel:
+        request = encode_request(TrialRequest(program_from_json(PREDICT), QUESTION))
+        metadata = {correlation.HEADER: "c-17", "traceparent": TRACEPARENT}
+        await SnakepitBridgeStub(channel).ExecuteProgram(request, metadata=metadata)
+    nursery.cancel_scope.cancel()
+    call = "snakepit.bridge.SnakepitBridge/ExecuteProgram"
+    assert {call, f"{call}/trial", f"{call}/trial/EXECUTE/chat dummy"} <= set(seen.paths())
+    assert seen.span(call).attributes["dspex.correlation_id"] == "c-17"
+    assert f"{seen.span(call).parent.span_id:016x}" == "b7ad6b7169203331"
+
+
+async def test_calls_of_the_store_continue_the_stage_and_the_tool_in_which_they_are_made(seen, register):
+    """In one trace with the store's own spans, if it has some."""
+
+    @register("Reads")
+    class Reads(dspy.Module):
+        temp = 0.5
+
+        def forward(self):
+            return {"temp": self.session.get("temp")}
+
+    observed = server_telemetry(tracer_provider=seen.tracer_provider, meter_provider=seen.meter_provider)
+    listener, target = rpc.memory_link()
+    program = dspex.Program("Reads", config_space=(dspex.Binding("temp", "temp"),))
+    async with trio.open_nursery() as nursery:
+        serve = partial(rpc.serve, [SessionStore(MemoryStore())], listeners=[listener], interceptors=[observed])
+        await nursery.start(serve)
+        async with dspex.open_runtime(store=target, telemetry=seen.telemetry) as runtime:
+            session = runtime.session("s")
+            await session.initialize()
+            await session.register("temp", "float", 0.5)
+            outcome = await runtime.run_trial(program, {}, session="s")
+        nursery.cancel_scope.cancel()
+    assert isinstance(outcome, dspex.TrialSuccess), outcome
+    calls = [path for path in seen.paths() if path.startswith("trial/") and "BridgeService" in path]
+    method = "snakepit.bridge.BridgeService/GetVariables"
+    assert calls == [
+        *(f"trial/SYNC/{method}", f"trial/SYNC/{method}/{method}"),
+        *(f"trial/EXECUTE/{method}", f"trial/EXECUTE/{method}/{method}"),
+    ]
 
 
 async def test_trials_that_wait_and_that_run_are_counted_while_they_do(clock, seen, register):

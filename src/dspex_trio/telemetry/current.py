@@ -25,14 +25,14 @@ def found_in(metadata: Mapping[str, str]) -> context.Context:
     return propagate.extract(metadata, here)
 
 
-def of_trial(trial: object, span: trace.Span, parent: context.Context) -> context.Context:
-    """The context in which that span of a trial is current."""
-    return trace.set_span_in_context(span, context.set_value(_TRIAL, trial, parent))
+def of_trial(key: object, span: trace.Span, parent: context.Context) -> context.Context:
+    """The context in which that span of the trial with this key is current."""
+    return trace.set_span_in_context(span, context.set_value(_TRIAL, key, parent))
 
 
-def is_in(trial: object) -> bool:
+def is_in(key: object) -> bool:
     """Whether the calling code runs in a context of that trial: its task, its threads, dspy.Parallel's for it."""
-    return context.get_value(_TRIAL) is trial
+    return context.get_value(_TRIAL) is key
 
 
 def enter(found: context.Context) -> Place:

@@ -60,6 +60,7 @@ class TrialSpans:
         self._instruments = instruments
         self._content = content
         self._next: Watch | None = request.watch
+        self._key = request.key  # what contexts know it by: not this, which knows them
         self._clock = trio.lowlevel.current_clock()
         self._task = trio.lowlevel.current_task()
         self._loop = threading.get_ident()
@@ -72,7 +73,7 @@ class TrialSpans:
         self._ended = False
         parent = current.found_in(request.metadata)
         self._span = tracer.start_span("trial", parent, attributes=_about(request), start_time=self._arrived_ns)
-        self._context = current.of_trial(self, self._span, parent)
+        self._context = current.of_trial(self._key, self._span, parent)
         self._place = current.enter(self._context)
         self._executing = self._context
         self._stage_place: current.Place | None = None
@@ -121,7 +122,7 @@ class TrialSpans:
         self._stage = self._tracer.start_span(
             stage.name, self._context, attributes={"dspex.stage": stage.name}, start_time=now
         )
-        found = current.of_trial(self, self._stage, self._context)
+        found = current.of_trial(self._key, self._stage, self._context)
         if stage is Stage.EXECUTE:
             self._executing = found
         if here and stage is not Stage.ADMISSION:  # which may be followed by those of a child process
@@ -136,14 +137,14 @@ class TrialSpans:
     # ---- calls: in any thread of the program's -----------------------------------------------------------------------
 
     def _begin(self, call: int, told: dict[str, Any], kind: trace.SpanKind) -> None:
-        here = current.is_in(self) and threading.get_ident() != self._loop  # else a child process tells of it
+        here = current.is_in(self._key) and threading.get_ident() != self._loop  # else a child process tells of it
         parent = context.get_current() if here else self._executing
         name = f"{told['gen_ai.operation.name']} {told.get('gen_ai.request.model') or told.get('gen_ai.tool.name')}"
         with self._lock:
             if self._ended or len(self._calls) >= MAX_OPEN:
                 return
             span = self._tracer.start_span(name, parent, kind, told, start_time=self._now())
-            place = current.enter(current.of_trial(self, span, parent)) if here else None
+            place = current.enter(current.of_trial(self._key, span, parent)) if here else None
             self._calls[call] = _Call(span, place)
 
     def _end(self, call: int, told: dict[str, Any], error_type: str) -> None:
