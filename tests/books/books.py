@@ -98,8 +98,8 @@ def _fields(body, serial):
     asked = [name for name in wanted if name != "completed"]
     if "next_tool_name" not in asked:
         return chat(**dict.fromkeys(asked, f"serial {serial}."))
-    looked_up = "lookup" in prompt.partition("[[ ## trajectory ## ]]")[2]
-    name, arguments = ("finish", {}) if looked_up else ("lookup", {"key": f"serial {serial}."})
+    looked_up = "look_it_up" in prompt.partition("[[ ## trajectory ## ]]")[2]
+    name, arguments = ("finish", {}) if looked_up else ("look_it_up", {"key": f"serial {serial}."})
     return chat(next_thought=f"serial {serial}.", next_tool_name=name, next_tool_args=json.dumps(arguments))
 
 
@@ -142,7 +142,7 @@ class InParallel(dspy.Module):
         return dspy.Parallel(num_threads=3, disable_progress_bar=True)(pairs)[-1]
 
 
-def lookup(key: str) -> str:
+def look_it_up(key: str) -> str:
     """Look something up."""
     return f"found {key}"
 
@@ -151,10 +151,10 @@ def lookup(key: str) -> str:
 def registered():
     """The programs and the tool, while the block runs."""
     before = dict(MODULE_REGISTRY), dict(TOOL_REGISTRY)
-    for program in (Asks, BestOf, InParallel):
-        dspex.register(f"books.{program.__name__}")(program)
-    dspex.tool(lookup)
     try:
+        for program in (Asks, BestOf, InParallel):
+            dspex.register(f"books.{program.__name__}")(program)
+        dspex.tool(look_it_up)
         yield
     finally:
         for registry, content in zip((MODULE_REGISTRY, TOOL_REGISTRY), before, strict=True):
@@ -165,7 +165,7 @@ def registered():
 ASKS = {"python_class": "books.Asks"}
 PREDICT = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 UNPRICED = {**PREDICT, "lm": {"model": UNLISTED}}
-REACT = {**PREDICT, "python_class": "dspy.ReAct", "dependencies": {"tools": [{"tool": "lookup"}]}}
+REACT = {**PREDICT, "python_class": "dspy.ReAct", "dependencies": {"tools": [{"tool": "look_it_up"}]}}
 
 
 @dataclass(frozen=True)

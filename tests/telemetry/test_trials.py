@@ -45,7 +45,9 @@ def seen():
 
 @pytest.fixture
 def register():
+    """What is registered in a test is gone after it, and what others left does not matter."""
     before = dict(MODULE_REGISTRY)
+    MODULE_REGISTRY.clear()
     yield dspex.register
     MODULE_REGISTRY.clear()
     MODULE_REGISTRY.update(before)
