@@ -103,8 +103,9 @@ async def _guarded(test: Callable[[], Awaitable[T]], clock: VirtualClock, name: 
             try:
                 return await test()
             except BaseException:
-                if not why:
-                    raise
+                if why:
+                    raise Endless(why) from None  # noqa: ASYNC104 - nobody outside waits for the cancel: it was ours
+                raise
     raise Endless(why)
 
 
