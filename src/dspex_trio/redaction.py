@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
@@ -35,6 +36,9 @@ _SHAPES: Final = (
     *((mark, re.compile(rf"{mark}(?<!\w{mark}){rest}"), REDACTED) for mark, rest in _KEYS),
     *((mark, re.compile(f"{mark}{rest}"), f"{mark}{REDACTED}") for mark, rest in _PREFIXED),
 )
+# The same in JSON text, where what stands before a key may be the end of an escape. What follows is never escaped, or
+# may be longer then.
+_SIGNS: Final = tuple((mark, re.compile(f"{mark}{rest}")) for mark, rest in (*_KEYS, *_PREFIXED))
 
 
 def is_secret_name(name: str) -> bool:
@@ -66,6 +70,12 @@ class Redactor:
                 found.add(value)
         # Longest first, so that a secret which contains another one goes as a whole.
         self._known = sorted(found, key=len, reverse=True)
+        self._escaped = [encode_basestring(secret)[1:-1] for secret in self._known]
+
+    def with_secrets(self, secrets: Iterable[str]) -> Redactor:
+        """One that takes out these too."""
+        more = list(secrets)
+        return Redactor([*self._known, *more]) if more else self
 
     def __call__(self, text: str) -> str:
         """`text` without secrets."""
@@ -76,6 +86,17 @@ class Redactor:
             if mark in text:
                 text = shape.sub(left, text)
         return text
+
+    def passes(self, json_text: str) -> bool:
+        """Whether no text that JSON text holds, keys included, has a secret in it.
+
+        Takes a hundredth of what it costs to look at each of them. It may say False where there is none, never True
+        where there is one. The JSON must be written as `json_text` does: nothing is escaped that need not be.
+        """
+        return not (
+            any(secret in json_text for secret in self._escaped)
+            or any(mark in json_text and sign.search(json_text) for mark, sign in _SIGNS)
+        )
 
 
 def redacted(value: Any, redact: Callable[[str], str]) -> Any:

@@ -1,6 +1,7 @@
 """Records: every trial leaves a line that says all of it, without secrets, and nobody waits for the disk."""
 
 import json
+import math
 import threading
 from dataclasses import replace
 
@@ -140,6 +141,7 @@ async def test_what_has_no_json_form_does_not_stop_the_record(tmp_path):
 async def test_a_full_queue_drops_records_and_says_how_many(tmp_path, monkeypatch, caplog):
     """The disk stands still; the trials do not wait for it."""
     monkeypatch.setattr(records, "MAX_WAITING", 3)
+    monkeypatch.setattr(records, "GATHER_SECONDS", 0)
     moving, writing = threading.Event(), trio.Event()
     token = trio.lowlevel.current_trio_token()
     original = records.Records._write
@@ -159,6 +161,39 @@ async def test_a_full_queue_drops_records_and_says_how_many(tmp_path, monkeypatc
         moving.set()
     assert len(read(tmp_path)) == 4
     assert "7 trial records were dropped" in caplog.text
+
+
+async def test_trials_that_end_within_a_moment_are_written_together(tmp_path, monkeypatch, autojump_clock):
+    """A thread and a file for each of them would cost more than all the rest."""
+    writes = []
+    monkeypatch.setattr(records, "_append", lambda _file, text: writes.append(text.count(b"\n")))
+    async with open_records(tmp_path) as opened:
+        for wait in (0.02, 0.02, 0.2, 0.0):
+            opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+            await trio.sleep(wait)
+    assert writes == [3, 1]
+
+
+@pytest.mark.parametrize("bound", ["MAX_WAITING", "MAX_WAITING_CHARS"])
+async def test_records_that_wait_for_others_are_written_before_one_would_be_dropped(tmp_path, monkeypatch, bound):
+    monkeypatch.setattr(records, bound, 4)
+    monkeypatch.setattr(records, "GATHER_SECONDS", math.inf)
+    token, written = trio.lowlevel.current_trio_token(), trio.Event()
+    monkeypatch.setattr(records, "_append", lambda *_: token.run_sync_soon(written.set))
+    async with open_records(tmp_path) as opened:
+        for _ in range(4):
+            opened.trial_ended(opened.begins(TrialRequest(PROGRAM, {})), TrialSuccess({"a": ""}))
+            await trio.testing.wait_all_tasks_blocked()
+        await written.wait()
+        assert opened.dropped == 0
+
+
+async def test_what_waits_for_others_is_written_when_everything_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "GATHER_SECONDS", math.inf)
+    async with open_records(tmp_path) as opened:
+        opened.trial_ended(opened.begins(request()), TrialSuccess({}))
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(read(tmp_path)) == 1
 
 
 async def test_what_waits_is_bounded_by_its_size_too(tmp_path, monkeypatch):

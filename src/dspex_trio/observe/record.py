@@ -6,21 +6,22 @@ import datetime as dt
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
-from dspex_trio.model import TrialEvent, TrialOutcome, TrialRequest
+from dspex_trio.model import TrialEvent, TrialOptions, TrialOutcome, TrialRequest
 from dspex_trio.redaction import Redactor, redacted, secrets_in
-from dspex_trio.wire import event_to_json, jsonable, outcome_to_json, program_to_json
+from dspex_trio.wire import encode_json, event_to_json, json_text, jsonable, outcome_to_json, program_to_json, utf8
 
 FORMAT: Final = "dspex_trio.trial/1"
 """What a reader looks at first. The number changes when a reader of the last one would be misled."""
 
 ENDING_FORMAT: Final = "dspex_trio.thread/1"
 """The line of a thread that ended after its trial had been answered."""
+
+_OPTIONS: Final = TrialOptions.__slots__
 
 
 def record_of(
@@ -30,9 +31,9 @@ def record_of(
     *,
     ended_at: float,
     loop_late: float,
-    redact: Callable[[str], str],
-) -> dict[str, Any]:
-    """The record of a trial, without secrets; `encode_json` writes it.
+    redact: Redactor,
+) -> bytes:
+    """The record of a trial as JSON, without secrets.
 
     Args:
         request: What was asked.
@@ -44,7 +45,6 @@ def record_of(
     """
     seconds = request.deadline - request.arrived
     program = program_to_json(request.program)
-    own = Redactor(secrets_in(program))  # a request may bring a key of its own, of any shape
     record = {
         "format": FORMAT,
         "ended_at": _timestamp(ended_at),
@@ -55,18 +55,22 @@ def record_of(
         "time_ms": seconds * 1e3 if math.isfinite(seconds) else None,
         "program": program,
         "inputs": dict(request.inputs),
-        "options": asdict(request.options),
+        "options": {name: getattr(request.options, name) for name in _OPTIONS},
         "loop_late_ms": round(loop_late * 1e3, 3),
         "outcome": outcome_to_json(outcome),
         "events": [event_to_json(event, at_ms) for at_ms, event in events],
     }
-    without_secrets: dict[str, Any] = redacted(jsonable(record), lambda text: own(redact(text)))
-    return without_secrets
+    redact = redact.with_secrets(secrets_in(program))  # a request may bring a key of its own, of any shape
+    text = json_text(record)
+    if not redact.passes(text):
+        text = json_text(redacted(jsonable(record), redact))
+    return utf8(text)
 
 
-def ending_of(trial_id: str, details: Mapping[str, str], *, ended_at: float) -> dict[str, Any]:
-    """The record of a thread that ended after its trial had been answered."""
-    return {"format": ENDING_FORMAT, "ended_at": _timestamp(ended_at), "trial_id": trial_id, "details": dict(details)}
+def ending_of(trial_id: str, details: Mapping[str, str], *, ended_at: float) -> bytes:
+    """The record of a thread that ended after its trial had been answered, as JSON."""
+    record = {"format": ENDING_FORMAT, "ended_at": _timestamp(ended_at), "trial_id": trial_id, "details": dict(details)}
+    return encode_json(record)
 
 
 def _timestamp(seconds: float) -> str:

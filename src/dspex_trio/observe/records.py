@@ -27,8 +27,8 @@ from dspex_trio.model import (
 )
 from dspex_trio.model.events import characters, characters_in
 from dspex_trio.observe.record import ending_of, record_of
+from dspex_trio.redaction import Redactor
 from dspex_trio.threads.background import open_background
-from dspex_trio.wire import encode_json
 
 logger: Final = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ MAX_WAITING: Final = 1_000
 """The most records that wait to be written; beyond them, new ones are dropped and counted."""
 MAX_WAITING_CHARS: Final = 64 * 1024 * 1024
 """And the most characters of inputs, prompts and replies in them; a single larger one is taken when none waits."""
+GATHER_SECONDS: Final = 0.1
+"""How long a record waits for others to be written with it: a thread and a file for each would cost more than it."""
 MAX_EVENTS: Final = 10_000
 """The most stages and tool calls that are kept of one trial."""
 MAX_EVENT_CHARS: Final = 16 * 1024 * 1024
@@ -54,7 +56,7 @@ class CannotRecord(OSError):
 async def open_records(
     directory: Path,
     *,
-    redact: Callable[[str], str] = str,
+    redact: Redactor = Redactor(),  # noqa: B008 - it never changes
     late_since: Callable[[float], float] = lambda _time: 0.0,
     on_dropped: Callable[[int], None] = lambda _count: None,
 ) -> AsyncIterator[Records]:
@@ -121,7 +123,7 @@ class Records:
     def __init__(
         self,
         directory: Path,
-        redact: Callable[[str], str],
+        redact: Redactor,
         late_since: Callable[[float], float],
         on_dropped: Callable[[int], None],
     ) -> None:
@@ -135,6 +137,7 @@ class Records:
         self._chars = self._under_way = 0
         self._writing = trio.CancelScope(shield=True)  # what is there when all is cancelled is written all the same
         self._written = trio.Event()
+        self._gathering = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)
 
     def begins(self, request: TrialRequest) -> TrialRequest:
@@ -151,16 +154,14 @@ class Records:
             events, chars = list(request.watch.events), request.watch.chars
 
         def text() -> bytes:
-            return encode_json(
-                record_of(request, outcome, events, ended_at=ended_at, loop_late=late, redact=self._redact)
-            )
+            return record_of(request, outcome, events, ended_at=ended_at, loop_late=late, redact=self._redact)
 
         self._enqueue(_Line(ended_at, chars + _characters(request, outcome), text))
 
     def thread_ended(self, trial_id: str, details: Mapping[str, str]) -> None:
         """Record that a thread has ended after its trial had been answered; never blocks."""
         ended_at = time.time()
-        self._enqueue(_Line(ended_at, 0, lambda: encode_json(ending_of(trial_id, details, ended_at=ended_at))))
+        self._enqueue(_Line(ended_at, 0, lambda: ending_of(trial_id, details, ended_at=ended_at)))
 
     def _enqueue(self, line: _Line) -> None:
         if self._chars and self._chars + line.chars > MAX_WAITING_CHARS:
@@ -172,10 +173,25 @@ class Records:
             self.dropped += 1
         else:
             self._chars += line.chars
+            if self._enough():
+                self._gathering.unpark_all()
+
+    def _enough(self) -> bool:
+        """Whether what is there is to be written now: the bounds are near, or no more will come."""
+        waiting = self._take.statistics()
+        return (
+            waiting.open_send_channels == 0
+            or waiting.current_buffer_used > MAX_WAITING // 2
+            or self._chars > MAX_WAITING_CHARS // 2
+        )
 
     async def _write_all(self) -> None:
         with self._writing:
             async for line in self._take:
+                self._under_way = 1
+                if not self._enough():
+                    with trio.move_on_after(GATHER_SECONDS):
+                        await self._gathering.park()
                 lines = [line]
                 while len(lines) < MAX_WAITING:
                     try:
@@ -192,6 +208,7 @@ class Records:
 
     async def _finish(self) -> None:
         self._put.close()
+        self._gathering.unpark_all()
         await self._written.wait()
 
     def _stop(self) -> None:

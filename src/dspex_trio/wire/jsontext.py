@@ -31,16 +31,19 @@ _encode_fast: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sepa
 
 
 def encode_json(value: Any) -> bytes:
-    """`value` as JSON text in UTF-8; what has no JSON form is made plain first, so this never fails.
+    """`json_text` in UTF-8. Lone surrogates, which UTF-8 cannot carry, become U+FFFD."""
+    return utf8(json_text(value))
 
-    Integers beyond MAX_DIGITS, which no reader of ours would take, become markers. Lone surrogates, which UTF-8 cannot
-    carry, become U+FFFD.
+
+def json_text(value: Any) -> str:
+    """`value` as JSON text; what has no JSON form is made plain first, so this never fails.
+
+    Integers beyond MAX_DIGITS, which no reader of ours would take, become markers.
     """
     try:
-        text = _encode_fast(value)
+        return _encode_fast(value)
     except (ValueError, TypeError, RecursionError):  # NaN, an endless integer, bytes, an object, a cycle
-        text = "".join(_Pieces().of(plain(value)))
-    return utf8(text)
+        return "".join(_Pieces().of(plain(value)))
 
 
 def utf8(text: str) -> bytes:
