@@ -138,6 +138,16 @@ async def test_what_has_no_json_form_does_not_stop_the_record(tmp_path):
     assert read(tmp_path)[0]["inputs"]["n"] == 2**70
 
 
+@pytest.mark.parametrize("answer", ["sound", KEY, "half an emoji: \ud83d"], ids=["sound", "secret", "half"])
+async def test_a_record_means_the_same_whichever_way_it_is_written(tmp_path, answer):
+    """Most are written at once; those that hold a secret, or what is no JSON, take more work."""
+    inputs = {"nested": [{"n": float("inf"), "b": b"\xff"}, None, True, 0.1, 2**70], "keys": {1: "one"}}
+    async with open_records(tmp_path) as opened:
+        opened.trial_ended(opened.begins(TrialRequest(PROGRAM, inputs)), TrialSuccess({"answer": answer}))
+    nested = [{"n": "Infinity", "b": {"__bytes__": "/w=="}}, None, True, 0.1, 2**70]
+    assert read(tmp_path)[0]["inputs"] == {"nested": nested, "keys": {"1": "one"}}
+
+
 async def test_a_full_queue_drops_records_and_says_how_many(tmp_path, monkeypatch, caplog):
     """The disk stands still; the trials do not wait for it."""
     monkeypatch.setattr(records, "MAX_WAITING", 3)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex_trio.redaction import REDACTED, Redactor, is_secret_name, redacted
-from dspex_trio.wire import json_text
+from dspex_trio.wire import encode_jsonable
 
 SHAPED = [
     "sk-abcdefghijklmnop1234",
@@ -71,31 +71,31 @@ def test_a_value_is_redacted_through_and_through_and_its_keys_too():
     assert redacted(value, Redactor(["the-secret"])) == {"given": [REDACTED, 4, None], REDACTED: {"x": f"a {REDACTED}"}}
 
 
-AROUND = st.text(st.sampled_from('a1_- \n\t"\\\0\x1d/:@é\u2028\ud800'), max_size=4)
+AROUND = st.text(st.sampled_from('a1_- \n\t"\\\0\x1d/:@é\u2028'), max_size=4)
 
 
 @given(st.lists(st.tuples(AROUND, st.sampled_from([*SHAPED, "me:pw", "a@b", "Bearer abcdefgh", "://u:p@h"]), AROUND)))
-def test_json_text_that_passes_holds_no_secret_whatever_stands_around_it(parts):
+def test_json_that_passes_holds_no_secret_whatever_stands_around_it(parts):
     redact = Redactor(['odd "known"\none'])
     text = "".join(part for three in parts for part in three)
-    if redact.passes(json_text({"x": [text], text: 1})):
+    if redact.passes(encode_jsonable({"x": [text], text: 1})):
         assert redact(text) == text
 
 
 @given(AROUND, AROUND)
-def test_json_text_with_a_known_secret_in_it_does_not_pass(before, after):
-    secret = 'odd "known"\none\\'
+def test_json_with_a_known_secret_in_it_does_not_pass(before, after):
+    secret = 'odd "known"\none\\\0é'
     redact = Redactor().with_secrets([secret])
-    assert not redact.passes(json_text({"x": before + secret + after}))
-    assert not redact.passes(json_text({before + secret + after: 1}))
+    assert not redact.passes(encode_jsonable({"x": before + secret + after}))
+    assert not redact.passes(encode_jsonable({before + secret + after: 1}))
 
 
 @pytest.mark.parametrize(
     "text", ["a task-specific, risk-taking prompt", "see https://example.org:8080/path and a@b.c", "bearer of news"]
 )
-def test_json_text_without_secrets_passes(text):
+def test_json_without_secrets_passes(text):
     """Where it did not, nothing would be wrong but the time that it takes."""
-    assert Redactor(["something-else"]).passes(json_text({"x": text}))
+    assert Redactor(["something-else", "undecodable \udce9"]).passes(encode_jsonable({"x": text}))
 
 
 def test_a_redactor_with_more_secrets_takes_out_the_longest_one_first():

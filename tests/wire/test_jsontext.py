@@ -1,6 +1,7 @@
 import contextlib
 import json
 import math
+from json.encoder import encode_basestring
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from dspex_trio.errors import ValueNotDecodable
 from dspex_trio.values import MAX_DEPTH
-from dspex_trio.wire.jsontext import MAX_DIGITS, decode_json, encode_json, jsonable
+from dspex_trio.wire.jsontext import MAX_DIGITS, decode_json, encode_json, encode_jsonable, jsonable
 
 from .strategies import plain_values, same
 
@@ -107,3 +108,21 @@ def test_what_has_no_json_form_is_made_plain():
 def test_jsonable_says_with_json_types_what_the_text_says(value):
     assert decode_json(encode_json(jsonable(value))) == decode_json(encode_json(value))
     json.dumps(jsonable(value), allow_nan=False)
+
+
+@given(plain_values)
+def test_what_jsonable_makes_is_written_faster_and_means_the_same(value):
+    with contextlib.suppress(TypeError):
+        assert decode_json(encode_jsonable(jsonable(value))) == decode_json(encode_json(value))
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, [2**64], {1: 2}, b"x", [object()]], ids=repr)
+def test_what_only_the_slower_way_can_write_is_refused(value):
+    with pytest.raises(TypeError):
+        encode_jsonable(value)
+
+
+def test_nothing_is_escaped_that_need_not_be():
+    """Who looks for something in JSON text relies on it."""
+    text = "".join(map(chr, range(0x300))) + "\u2028\U0001f600"
+    assert encode_jsonable(text) == encode_json(text) == f'"{encode_basestring(text)[1:-1]}"'.encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -108,17 +108,14 @@ def characters(event: TrialEvent) -> int:
 
 def characters_in(value: Any) -> int:
     """The characters and bytes of all texts in a plain value."""
-    return sum(len(leaf) for leaf in _leaves(value) if isinstance(leaf, str | bytes))
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    pending = [value]
+    count, pending = 0, [value]
     while pending:
-        match pending.pop():
-            case dict() as items:
-                pending += items.keys()
-                pending += items.values()
-            case list() | tuple() as items:
-                pending += items
-            case leaf:
-                yield leaf
+        part = pending.pop()
+        if isinstance(part, str | bytes):
+            count += len(part)
+        elif isinstance(part, dict):
+            pending += part.keys()
+            pending += part.values()
+        elif isinstance(part, list | tuple):
+            pending += part
+    return count

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from dspex_trio.model import TrialEvent, TrialOptions, TrialOutcome, TrialRequest
 from dspex_trio.redaction import Redactor, redacted, secrets_in
-from dspex_trio.wire import encode_json, event_to_json, json_text, jsonable, outcome_to_json, program_to_json, utf8
+from dspex_trio.values import plain
+from dspex_trio.wire import encode_json, encode_jsonable, event_to_json, jsonable, outcome_to_json, program_to_json
 
 FORMAT: Final = "dspex_trio.trial/1"
 """What a reader looks at first. The number changes when a reader of the last one would be misled."""
@@ -44,7 +45,7 @@ def record_of(
         redact: Takes secrets out of text.
     """
     seconds = request.deadline - request.arrived
-    program = program_to_json(request.program)
+    program = jsonable(plain(program_to_json(request.program)))
     record = {
         "format": FORMAT,
         "ended_at": _timestamp(ended_at),
@@ -54,17 +55,21 @@ def record_of(
         "metadata": dict(request.metadata),
         "time_ms": seconds * 1e3 if math.isfinite(seconds) else None,
         "program": program,
-        "inputs": dict(request.inputs),
+        "inputs": jsonable(plain(request.inputs)),
         "options": {name: getattr(request.options, name) for name in _OPTIONS},
         "loop_late_ms": round(loop_late * 1e3, 3),
         "outcome": outcome_to_json(outcome),
         "events": [event_to_json(event, at_ms) for at_ms, event in events],
     }
     redact = redact.with_secrets(secrets_in(program))  # a request may bring a key of its own, of any shape
-    text = json_text(record)
-    if not redact.passes(text):
-        text = json_text(redacted(jsonable(record), redact))
-    return utf8(text)
+    try:
+        encoded = encode_jsonable(record)
+    except TypeError:
+        pass
+    else:
+        if redact.passes(encoded):
+            return encoded
+    return encode_json(redacted(record, redact))
 
 
 def ending_of(trial_id: str, details: Mapping[str, str], *, ended_at: float) -> bytes:

@@ -44,6 +44,7 @@ MAX_EVENT_CHARS: Final = 16 * 1024 * 1024
 """And the most characters of arguments and results in them."""
 # How long the last records may take to be written when everything ends, in seconds.
 _FAREWELL: Final = 5.0
+_DAY: Final = 24 * 60 * 60
 _STAGES: Final = (StageStarted,)
 _KEPT: Final = (*_STAGES, ToolStarted, ToolFinished)
 
@@ -218,7 +219,7 @@ class Records:
 
     def _write(self, lines: Sequence[_Line]) -> None:
         """In a thread: JSON of long prompts takes a while, and so may a disk."""
-        by_file: dict[Path, list[bytes]] = {}
+        by_day: dict[float, list[bytes]] = {}
         for line in lines:
             try:
                 text = line.text()
@@ -226,8 +227,9 @@ class Records:
                 self.dropped += 1
                 logger.exception("a trial cannot be recorded")
                 continue
-            by_file.setdefault(_file(self._directory, line.ended_at), []).append(text + b"\n")
-        for file, texts in by_file.items():
+            by_day.setdefault(line.ended_at // _DAY, []).append(text + b"\n")
+        for day, texts in by_day.items():
+            file = _file(self._directory, day * _DAY)
             try:
                 _append(file, b"".join(texts))
             except OSError as error:

@@ -9,6 +9,8 @@ import math
 from json.encoder import encode_basestring
 from typing import Any, Final
 
+import orjson
+
 from dspex_trio.errors import ValueNotDecodable
 from dspex_trio.values import MARKER, MAX_DEPTH, plain
 
@@ -27,23 +29,31 @@ _TEN_TO_CHUNK: Final = 10**_CHUNK
 _NAN, _INFINITY, _MINUS_INFINITY = "NaN", "Infinity", "-Infinity"
 _SPECIAL: Final = {_NAN: math.nan, _INFINITY: math.inf, _MINUS_INFINITY: -math.inf}
 
+# For what others would be guessed at.
+_STRICT: Final = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _encode_fast: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def encode_json(value: Any) -> bytes:
-    """`json_text` in UTF-8. Lone surrogates, which UTF-8 cannot carry, become U+FFFD."""
-    return utf8(json_text(value))
+    """`value` as JSON text in UTF-8; what has no JSON form is made plain first, so this never fails.
 
-
-def json_text(value: Any) -> str:
-    """`value` as JSON text; what has no JSON form is made plain first, so this never fails.
-
-    Integers beyond MAX_DIGITS, which no reader of ours would take, become markers.
+    Integers beyond MAX_DIGITS, which no reader of ours would take, become markers. Lone surrogates, which UTF-8 cannot
+    carry, become U+FFFD.
     """
     try:
-        return _encode_fast(value)
+        text = _encode_fast(value)
     except (ValueError, TypeError, RecursionError):  # NaN, an endless integer, bytes, an object, a cycle
-        return "".join(_Pieces().of(plain(value)))
+        text = "".join(_Pieces().of(plain(value)))
+    return utf8(text)
+
+
+def encode_jsonable(value: Any) -> bytes:
+    """What `jsonable` has made of a value, as JSON text in UTF-8: as `encode_json`, in a tenth of its time.
+
+    Raises:
+        TypeError: It holds what only `encode_json` can write: a lone surrogate, or an integer of more than 64 bits.
+    """
+    return orjson.dumps(value, option=_STRICT)
 
 
 def utf8(text: str) -> bytes:

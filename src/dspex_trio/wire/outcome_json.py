@@ -99,7 +99,7 @@ def lm_call_to_json(call: LmCall) -> dict[str, Any]:
         "messages_json": call.messages_json,
         "response_json": call.response_json,
         "usage": _usage(call.usage),
-        "cost_usd": call.cost_usd,
+        "cost_usd": jsonable(call.cost_usd),
         "cost_known": call.cost_known,
         "cache_hit": call.cache_hit,
         "started_ms": call.started_ms,
@@ -122,7 +122,7 @@ def _variables(variables: Mapping[str, BoundVariable]) -> dict[str, Any]:
 
 def _cost(cost: Cost) -> dict[str, Any]:
     return {
-        "total_usd": cost.total_usd,
+        "total_usd": jsonable(cost.total_usd),
         "known": cost.known,
         "usage": _usage(cost.usage),
         "lm_calls": cost.lm_calls,
