@@ -34,5 +34,6 @@ class Attached(Caller):
         return self._channel.open(path, self._with_metadata(options), request)
 
     def _with_metadata(self, options: CallOptions) -> CallOptions:
-        attached = outgoing(self._metadata())
-        return replace(options, metadata=Metadata([*options.metadata, *attached])) if attached else options
+        if not (attached := self._metadata()):
+            return options
+        return replace(options, metadata=Metadata([*options.metadata, *outgoing(attached)]))

@@ -42,7 +42,8 @@ class DeadlineWatch:
         """Call `act` at a time on Trio's clock."""
         entry = Deadline(self, act)
         heapq.heappush(self._heap, (when, next(self._order), entry))
-        self._nap.deadline = min(self._nap.deadline, when)
+        if when < self._nap.deadline:  # noqa: PLR1730 - to set it costs something, even to what it is
+            self._nap.deadline = when
         return entry
 
     def discard(self) -> None:

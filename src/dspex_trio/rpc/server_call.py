@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -186,12 +187,11 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
 
 async def respond(call: ServerCall, route: Route, interceptors: Sequence[Interceptor]) -> Status:
     """Run the handler and send what it replies; what becomes of it is returned, only cancellation is raised."""
-
-    async def proceed() -> None:
-        await _handle(call, route)
-
     try:
-        await (chain(interceptors, call.call, proceed) if interceptors else proceed)()
+        if interceptors:
+            await chain(interceptors, call.call, partial(_handle, call, route))()
+        else:
+            await _handle(call, route)
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; its caller is told nothing of it
         return _status_after(error, call)
     return OK

@@ -233,6 +233,8 @@ class ServerConnection(Connection[ServerEngine]):
         """Start the handlers of the calls that came in one read and were not given up in it, a few at a time."""
         self._start_handlers(_CALLS_PER_TURN)
         while self._begun:
+            # One turn in which those run, and one in which their replies leave while the next ones run.
+            await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             self._start_handlers(_CALLS_PER_TURN)
 

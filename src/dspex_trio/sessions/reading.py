@@ -104,7 +104,9 @@ class VariableReader:
         async with trio.open_nursery() as nursery:
             for number in range(min(len(found), self._max_reads)):
                 if number % _SENT_TOGETHER == 0 and number:
-                    await trio.lowlevel.checkpoint()  # the store works on the first ones while the rest is written
+                    # The store works on these while the rest is made: one turn to make them, one to write them.
+                    await trio.lowlevel.checkpoint()
+                    await trio.lowlevel.checkpoint()
                 nursery.start_soon(read, nursery.cancel_scope)
         for identifier in found:
             if identifier in errors:

@@ -10,8 +10,8 @@ from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.http2.engine import H2Engine, StreamState
 from dspex_trio.rpc.http2.events import ResponseEnded, ResponseStarted
-from dspex_trio.rpc.http2.header_codec import Field, header_list_size
-from dspex_trio.rpc.http2.headers import RawHeaders, encode_metadata, format_timeout
+from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size
+from dspex_trio.rpc.http2.headers import RawHeaders, ResponseHead, encode_metadata, format_timeout
 from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
@@ -99,8 +99,7 @@ class H2ClientEngine(H2Engine):
             self._read_trailers(state, event.headers, only=True)
             return
         try:
-            self._check_size(event.headers)
-            head = parse_response(event.headers)
+            head = self._head(event.headers)
         except BadResponse as error:
             self._fail_stream(state, error.status)
             return
@@ -111,6 +110,20 @@ class H2ClientEngine(H2Engine):
         state.headers_received = True
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
         self._events.append(ResponseStarted(event.stream_id, head))
+
+    def _head(self, block: HeaderBlock) -> ResponseHead:
+        """What headers mean: the same block means the same each time that it comes."""
+        if not isinstance(block.parsed, ResponseHead):
+            self._check_size(block)
+            block.parsed = parse_response(block)
+        return block.parsed
+
+    def _end(self, block: HeaderBlock, *, only: bool) -> tuple[Status, Metadata]:
+        """Likewise of trailers; `only` matters where they mean nothing."""
+        if not isinstance(block.parsed, tuple):
+            self._check_size(block)
+            block.parsed = parse_trailers(block, only=only)
+        return block.parsed
 
     def _check_size(self, headers: RawHeaders) -> None:
         limit = self._limits.max_header_list_size
@@ -125,8 +138,7 @@ class H2ClientEngine(H2Engine):
 
     def _read_trailers(self, state: StreamState, headers: Any, *, only: bool) -> None:
         try:
-            self._check_size(headers)
-            status, trailers = parse_trailers(headers, only=only)
+            status, trailers = self._end(headers, only=only)
         except BadResponse as error:
             status, trailers = error.status, NO_METADATA
         if status.code is StatusCode.OK and state.reader is not None and state.reader.buffered:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from h2.connection import AllowedStreamIDs, ConnectionInputs
+from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState
 from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.stream import StreamInputs, StreamState
@@ -63,6 +63,8 @@ class FramedH2Connection(ControlH2Connection):
     ) -> None:
         super().__init__(client=client, settings=settings, max_block=max_block)
         self.failure: Exception | None = None
+        self._client = client  # h2's own flag is a descriptor, and asked for with every frame
+        self._begun = ConnectionState.CLIENT_OPEN if client else ConnectionState.SERVER_OPEN
         self._on_frame = on_frame
         self._on_event = on_event
         self._preface_left = 0 if client else _PREFACE_SIZE
@@ -88,10 +90,10 @@ class FramedH2Connection(ControlH2Connection):
 
     def send_block(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> None:
         """Queue an encoded header block; a client opens the stream with it."""
-        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        self._note_headers(ConnectionInputs.SEND_HEADERS)
         stream = self.streams.get(stream_id)
         if stream is None:
-            stream = self._begin_new_stream(stream_id, AllowedStreamIDs(int(self.config.client_side)))
+            stream = self._begin_new_stream(stream_id, AllowedStreamIDs(int(self._client)))
         stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
         if end_stream:
             stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
@@ -100,6 +102,11 @@ class FramedH2Connection(ControlH2Connection):
             self._queue(kind, flags, stream_id, block[:limit])
             block, flags, kind = block[limit:], 0, CONTINUATION
         self._queue(kind, flags | _END_HEADERS, stream_id, block)
+
+    def _note_headers(self, change: Any) -> None:
+        """Tell the connection's state machine of headers: only the first ones change anything."""
+        if self.state_machine.state is not self._begun:
+            self.state_machine.process_input(change)
 
     def send_payload(self, stream_id: int, payload: bytes | memoryview, *, end_stream: bool = False) -> None:
         """Queue data, in as many frames as it takes; the peer's windows must have room for it."""
@@ -187,12 +194,10 @@ class FramedH2Connection(ControlH2Connection):
             self._take_data(stream, payload, ended=bool(flags & END_STREAM))
             return True
         if kind == HEADERS:
-            begins = not self.config.client_side and stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
+            begins = not self._client and stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
             # Trailers end their stream; those that do not are h2's to tell.
             answers = (
-                self.config.client_side
-                and receiving
-                and (bool(flags & END_STREAM) or not stream.state_machine.headers_received)
+                self._client and receiving and (bool(flags & END_STREAM) or not stream.state_machine.headers_received)
             )
             if flags & (PADDED | _PRIORITY) or not flags & _END_HEADERS or not (begins or answers):
                 return False
@@ -223,10 +228,10 @@ class FramedH2Connection(ControlH2Connection):
         if len(block) > self.max_block:
             raise HeaderBlockTooLarge("header block too large")
         fields = self.decode(block)
-        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        self._note_headers(ConnectionInputs.RECV_HEADERS)
         if stream is None:
             stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
-        informational = self.config.client_side and any(n == b":status" and v[:1] == b"1" for n, v in fields)
+        informational = self._client and any(n == b":status" and v[:1] == b"1" for n, v in fields)
         if informational and ended:
             raise ProtocolError("an informational response ends the stream")
         events = stream.state_machine.process_input(
