@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 from dspex_trio import rpc
@@ -53,6 +55,7 @@ class ScriptedStore:
             finally:
                 self.running -= 1
 
+        call.each = partial(rpc.each_in_a_task, call)
         return call
 
     def _next_step(self, name):

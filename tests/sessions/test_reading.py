@@ -30,7 +30,7 @@ async def test_no_variables_are_no_call():
     assert store.calls == []
 
 
-async def test_a_store_without_batches_is_read_by_one_task_for_each_variable():
+async def test_a_store_without_batches_is_read_by_a_call_for_each_variable():
     """All at once, so that 32 variables cost one round trip more than one does."""
     gate = trio.Event()
     store = store_of_32(GetVariables=UNIMPLEMENTED, GetVariable=gate)

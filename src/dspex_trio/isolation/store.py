@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
@@ -32,6 +32,12 @@ class ThroughParent:
     async def call(self, path: str, request: bytes, _options: object) -> bytes:
         """Make a call with one request and one reply; the trial's deadline is kept in the parent."""
         return decode_reply(await self._parent.call(encode_call(path, request)))
+
+    async def call_each(
+        self, path: str, requests: Sequence[bytes], options: object, answered: Callable[[int, Any], None]
+    ) -> None:
+        """Make a call with one reply for each request, all at once."""
+        await rpc.each_in_a_task(lambda request: self.call(path, request, options), requests, answered)
 
     def open(self, path: str, _options: object, _request: bytes | None = None) -> AbstractAsyncContextManager[Any]:
         """Refuse: nothing of a trial streams from the store."""

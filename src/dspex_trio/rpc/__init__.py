@@ -20,6 +20,7 @@ from dspex_trio.rpc.status import RpcError, StatusCode
 from dspex_trio.rpc.stubs import MessageStream, ReplyStream, RequestStream, SingleReply
 from dspex_trio.rpc.target import Target
 from dspex_trio.rpc.tls import client_tls, server_tls
+from dspex_trio.rpc.together import each_in_a_task
 
 __all__ = [
     "LIVENESS",
@@ -46,6 +47,7 @@ __all__ = [
     "Target",
     "bearer_token",
     "client_tls",
+    "each_in_a_task",
     "memory_link",
     "open_channel",
     "open_tcp",

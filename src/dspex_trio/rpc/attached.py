@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from dspex_trio.rpc.client_call import ClientCall
 from dspex_trio.rpc.metadata import Metadata, MetadataLike, outgoing
 from dspex_trio.rpc.stubs import Caller, CallOptions
+from dspex_trio.rpc.together import Answered
 
 
 class Attached(Caller):
@@ -26,6 +27,10 @@ class Attached(Caller):
     async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
         """Make a call with one request and one reply."""
         return await self._channel.call(path, request, self._with_metadata(options))
+
+    async def call_each(self, path: str, requests: Sequence[bytes], options: CallOptions, answered: Answered) -> None:
+        """Make a call with one reply for each request, all at once."""
+        await self._channel.call_each(path, requests, self._with_metadata(options), answered)
 
     def open(
         self, path: str, options: CallOptions, request: bytes | None = None

@@ -81,6 +81,15 @@ class CallStream:
         if engine.unsent:
             self.connection.wake()
 
+    @property
+    def complete(self) -> bool:
+        """Whether what is still to come matters to nobody who wants exactly one message."""
+        return self.input_ended or len(self._inbox) > 1
+
+    def tell(self, arrived: trio.Event) -> None:
+        """Set an event when something new is known about the peer's half, instead of waking who waits for `arrival`."""
+        self._arrived = arrived
+
     async def arrival(self) -> None:
         """Wait until something new is known about the peer's half."""
         if self._arrived is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import trio
@@ -17,6 +18,7 @@ from dspex_trio.rpc.settings import ChannelSettings
 from dspex_trio.rpc.status import RpcError, StatusCode
 from dspex_trio.rpc.stubs import CallOptions
 from dspex_trio.rpc.target import Address, Target, addresses
+from dspex_trio.rpc.together import Answered, call_each
 
 # How often a call that no server has looked at is begun again (gRPC's transparent retries have no limit of their own).
 _MAX_ATTEMPTS: Final = 8
@@ -107,6 +109,15 @@ class Channel:
             finally:
                 call.close()
         raise AssertionError("the loop above has no other end")
+
+    async def call_each(self, path: str, requests: Sequence[bytes], options: CallOptions, answered: Answered) -> None:
+        """Make a call with one reply for each request, all at once; see UnaryUnary."""
+        left = dict(enumerate(requests))
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
+            start = partial(self._start, path, options)
+            left = await call_each(start, left, answered, last=attempt == _MAX_ATTEMPTS)
+            if not left:
+                return
 
     @asynccontextmanager
     async def open(self, path: str, options: CallOptions, request: bytes | None = None) -> AsyncIterator[ClientCall]:

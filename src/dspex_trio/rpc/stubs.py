@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
@@ -13,6 +13,7 @@ from dspex_trio.rpc.client_call import ClientCall
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata, MetadataLike, outgoing
 from dspex_trio.rpc.settings import Compression
 from dspex_trio.rpc.status import RpcError, StatusCode
+from dspex_trio.rpc.together import Answered
 
 RequestT = TypeVar("RequestT", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
@@ -53,6 +54,10 @@ class Caller(Protocol):
 
     async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
         """Make a call with one request and one reply."""
+        ...
+
+    async def call_each(self, path: str, requests: Sequence[bytes], options: CallOptions, answered: Answered) -> None:
+        """Make a call with one request and one reply for each request, all at once."""
         ...
 
     def open(
@@ -187,11 +192,44 @@ class UnaryUnary(_Method[RequestT, ReplyT]):
             ValueError: The metadata cannot be sent.
         """
         options = _options(metadata, wait_for_ready, compression)
-        data = await self._channel.call(self._path, request.SerializeToString(), options)
+        answer = self._parsed(await self._channel.call(self._path, request.SerializeToString(), options))
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
+    async def each(
+        self,
+        requests: Iterable[RequestT],
+        answered: Callable[[int, ReplyT | RpcError], None],
+        *,
+        metadata: MetadataLike = NO_METADATA,
+    ) -> None:
+        """Make a call for each request, all at once, in this task: cheaper than a task for each where they are small.
+
+        The enclosing cancel scope's deadline travels along; when cancelled, the server is told of those not over.
+
+        Args:
+            requests: All of them are under way at the same time, or as many as the server allows.
+            answered: Told of each as it ends: the request's place and the reply, or why there is none. An exception
+                that it raises comes out, and the other calls are given up.
+            metadata: What is sent along with each.
+
+        Raises:
+            RpcError: A call could not be begun.
+            ValueError: The metadata cannot be sent.
+        """
+        await self._channel.call_each(
+            self._path,
+            [request.SerializeToString() for request in requests],
+            _options(metadata, None, None),
+            lambda number, data: answered(number, data if isinstance(data, RpcError) else self._parsed(data)),
+        )
+
+    def _parsed(self, data: bytes) -> ReplyT | RpcError:
         try:
             return self._parse(data)
         except DecodeError:
-            raise RpcError(StatusCode.INTERNAL, "the server's reply cannot be parsed") from None
+            return RpcError(StatusCode.INTERNAL, "the server's reply cannot be parsed")
 
     @asynccontextmanager
     async def open(

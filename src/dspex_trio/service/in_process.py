@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ class _InProcess:
         self._servicer = servicer
         for name, method in servicer.service.methods.items():
             if name != "WatchVariables":
-                setattr(self, name, _unary(_SERVICE + name, method.method_fn))
+                setattr(self, name, _Unary(_SERVICE + name, method.method_fn))
 
     @asynccontextmanager
     async def WatchVariables(  # noqa: N802
@@ -39,9 +39,16 @@ class _InProcess:
             yield updates
 
 
-def _unary(path: str, handler: Callable[[Any, rpc.Call], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
-    async def call(request: Any) -> Any:
-        await trio.lowlevel.checkpoint()  # as a call over a channel would
-        return await handler(request, rpc.Call(path, deadline=trio.current_effective_deadline()))
+class _Unary:
+    """A method with one request and one reply, as a stub has it."""
 
-    return call
+    def __init__(self, path: str, handler: Callable[[Any, rpc.Call], Awaitable[Any]]) -> None:
+        self._path = path
+        self._handler = handler
+
+    async def __call__(self, request: Any) -> Any:
+        await trio.lowlevel.checkpoint()  # as a call over a channel would
+        return await self._handler(request, rpc.Call(self._path, deadline=trio.current_effective_deadline()))
+
+    async def each(self, requests: Iterable[Any], answered: Callable[[int, Any], None]) -> None:
+        await rpc.each_in_a_task(self, requests, answered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias, TypeVar
 
@@ -22,8 +22,20 @@ STORE_CHANNEL: Final = rpc.ChannelSettings(
 """How a channel to a store should behave."""
 
 RequestT = TypeVar("RequestT")
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 ReplyT = TypeVar("ReplyT")
 UnaryCall: TypeAlias = Callable[[RequestT], Awaitable[ReplyT]]
+
+
+class SeveralCalls(Protocol[RequestT_contra, ReplyT_co]):
+    """A unary call that can be made several times at once."""
+
+    async def each(
+        self, requests: Sequence[RequestT_contra], answered: Callable[[int, ReplyT_co | rpc.RpcError], None]
+    ) -> None:
+        """Make a call for each request, and tell of each as it ends."""
+        ...
 
 
 class Store(Protocol):
@@ -42,7 +54,7 @@ class Store(Protocol):
     @property
     def GetSession(self) -> UnaryCall[bridge_pb2.GetSessionRequest, bridge_pb2.GetSessionResponse]: ...  # noqa: N802
     @property
-    def GetVariable(self) -> UnaryCall[bridge_pb2.GetVariableRequest, bridge_pb2.GetVariableResponse]: ...  # noqa: N802
+    def GetVariable(self) -> SeveralCalls[bridge_pb2.GetVariableRequest, bridge_pb2.GetVariableResponse]: ...  # noqa: N802
     @property
     def SetVariable(self) -> UnaryCall[bridge_pb2.SetVariableRequest, bridge_pb2.SetVariableResponse]: ...  # noqa: N802
     @property

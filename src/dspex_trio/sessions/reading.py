@@ -7,17 +7,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
 
-import trio
-
 from dspex_trio import rpc
 from dspex_trio.errors import StoreUnavailable, ValueNotDecodable, VariableNotFound
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.link import Store
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_typed
-
-_SENT_TOGETHER: Final = 8
-"""How many calls of one read leave in one packet."""
 
 # What snakepit 0.13 answers to a call of a tool in a session that it does not have, and what ours does. A tool's own
 # failure, or one that is missing, may speak of sessions too.
@@ -84,50 +79,41 @@ class VariableReader:
         return found
 
     async def _read_each(self, session_id: str, identifiers: Iterable[str]) -> dict[str, bridge_pb2.Variable | None]:
-        """One task for each variable, a bounded number at a time; the first error ends them all.
+        """A call for each variable, a bounded number at a time; the first error ends them all.
 
         Of errors that came together, the one of the variable that was asked for first is raised.
         """
         found: dict[str, bridge_pb2.Variable | None] = dict.fromkeys(identifiers)
-        errors: dict[str, rpc.RpcError | StoreUnavailable] = {}
-        left = iter(list(found))
-
-        async def read(scope: trio.CancelScope) -> None:
-            for identifier in left:
-                try:
-                    found[identifier] = await self._read_one(session_id, identifier)
-                except (rpc.RpcError, StoreUnavailable) as error:
-                    errors[identifier] = error
-                    scope.cancel()
-                    return
-
-        async with trio.open_nursery() as nursery:
-            for number in range(min(len(found), self._max_reads)):
-                if number % _SENT_TOGETHER == 0 and number:
-                    # The store works on these while the rest is made: one turn to make them, one to write them.
-                    await trio.lowlevel.checkpoint()
-                    await trio.lowlevel.checkpoint()
-                nursery.start_soon(read, nursery.cancel_scope)
-        for identifier in found:
-            if identifier in errors:
-                raise errors[identifier]
+        names = list(found)
+        for start in range(0, len(names), self._max_reads):
+            found |= await self._read_at_once(session_id, names[start : start + self._max_reads])
         return found
 
-    async def _read_one(self, session_id: str, identifier: str) -> bridge_pb2.Variable | None:
-        request = bridge_pb2.GetVariableRequest(
-            session_id=session_id, variable_identifier=identifier, bypass_cache=True
+    async def _read_at_once(self, session_id: str, names: Sequence[str]) -> dict[str, bridge_pb2.Variable | None]:
+        found: dict[str, bridge_pb2.Variable | None] = dict.fromkeys(names)
+        missing: dict[int, rpc.RpcError] = {}
+
+        def answered(number: int, answer: bridge_pb2.GetVariableResponse | rpc.RpcError) -> None:
+            if not isinstance(answer, rpc.RpcError):
+                found[names[number]] = answer.variable
+            elif answer.status is rpc.StatusCode.UNIMPLEMENTED:
+                raise self._no_variables() from answer
+            elif answer.status is rpc.StatusCode.NOT_FOUND:
+                missing[number] = answer
+            else:
+                raise answer
+
+        await self._store.GetVariable.each(
+            [
+                bridge_pb2.GetVariableRequest(session_id=session_id, variable_identifier=name, bypass_cache=True)
+                for name in names
+            ],
+            answered,
         )
-        try:
-            return (await self._store.GetVariable(request)).variable
-        except rpc.RpcError as caught:
-            if caught.status is rpc.StatusCode.UNIMPLEMENTED:
-                raise self._no_variables() from caught
-            if caught.status is not rpc.StatusCode.NOT_FOUND:
-                raise
-            error = caught
-        if await self._lacks_session(session_id, error):
-            raise error
-        return None
+        # Those that are not there tell alike whether the session is.
+        if missing and await self._lacks_session(session_id, first := missing[min(missing)]):
+            raise first
+        return found
 
     async def _lacks_session(self, session_id: str, error: rpc.RpcError) -> bool:
         """Whether NOT_FOUND speaks of the session rather than of the variable; the text usually says."""
