@@ -116,7 +116,11 @@ def test_what_jsonable_makes_is_written_faster_and_means_the_same(value):
         assert decode_json(encode_jsonable(jsonable(value))) == decode_json(encode_json(value))
 
 
-@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, [2**64], {1: 2}, b"x", [object()]], ids=["surrogate", "key", "long", "number", "bytes", "object"])
+@pytest.mark.parametrize(
+    "value",
+    ["\ud800", {"\udfff": 1}, [2**64], {1: 2}, b"x", [object()]],
+    ids=["surrogate", "key", "long", "number", "bytes", "object"],
+)
 def test_what_only_the_slower_way_can_write_is_refused(value):
     with pytest.raises(TypeError):
         encode_jsonable(value)
