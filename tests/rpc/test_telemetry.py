@@ -70,6 +70,18 @@ async def test_a_call_has_a_span_on_each_side_in_one_trace(seen):
         assert span.status.is_unset
 
 
+async def test_of_several_calls_at_once_each_has_spans_of_its_own(seen):
+    heard = {}
+    async with greeting(seen) as stub:
+        await stub.SayHello.each([HelloRequest(name="ada"), HelloRequest(name="fail")], heard.__setitem__)
+    assert heard[0].text == "hello ada"
+    assert heard[1].status is rpc.StatusCode.NOT_FOUND
+    servers, clients = both(seen)
+    parents = {server.parent.span_id for server in servers}
+    assert parents == {client.context.span_id for client in clients}
+    assert len(parents) == 2
+
+
 async def test_addresses_and_ports_are_told_as_the_conventions_have_them(seen):
     async with (
         serving_tcp(Greeter(), interceptors=[interceptor(seen)]) as port,

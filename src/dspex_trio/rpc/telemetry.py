@@ -7,7 +7,7 @@ the process, or whoever calls, has set up, nothing is recorded.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Final, TypeAlias
@@ -24,6 +24,7 @@ from dspex_trio.rpc.metadata import Metadata, outgoing
 from dspex_trio.rpc.server_call import code_after
 from dspex_trio.rpc.status import RpcError, StatusCode
 from dspex_trio.rpc.stubs import Caller, CallOptions
+from dspex_trio.rpc.together import Answered, each_in_a_task
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
 _SCOPE: Final = "dspex_trio.rpc"
@@ -114,6 +115,10 @@ class Traced(Caller):
         """Make a call with one request and one reply."""
         with self._one(path) as one:
             return await self._channel.call(path, request, one.injected(options))
+
+    async def call_each(self, path: str, requests: Sequence[bytes], options: CallOptions, answered: Answered) -> None:
+        """Make a call with one reply for each request, all at once; each is a span of its own, in a task of its own."""
+        await each_in_a_task(lambda request: self.call(path, request, options), requests, answered)
 
     @asynccontextmanager
     async def open(self, path: str, options: CallOptions, request: bytes | None = None) -> AsyncIterator[ClientCall]:
