@@ -327,7 +327,7 @@ def test_a_failure_tells_its_seed_and_the_command_that_brings_it_back(run_pytest
     output = run_pytest(CODE)
     assert "assert [2, 0, 1] != [2, 0, 1]" in output
     assert "it does the same when it is run again" in output
-    (command,) = [line for line in output.splitlines() if "--dspex-seed" in line]
+    command, *_ = [line for line in output.splitlines() if "--dspex-seed" in line]
     _, node, option, seed = command.replace("E  ", "").split()
     assert node == "'test_it.py::test_order'"
     again = run_pytest(CODE, options=[option, seed])
