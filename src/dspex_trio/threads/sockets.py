@@ -16,6 +16,8 @@ from typing import Any, Final
 import outcome
 
 from dspex_trio.threads.gate import gated_job
+from dspex_trio.threads.job import Job
+from dspex_trio.threads.raising import passes_on
 
 SENDING: Final = ("send", "sendall", "sendto", "sendmsg")
 WAITING: Final = (
@@ -43,16 +45,23 @@ def blocking(original: Callable[..., Any], *, left_alone: int | None = None) -> 
         # A non-blocking socket never waits, and is often shared: Trio's own wakeup pair is one.
         if _timeout(self) == 0.0 or (job := gated_job()) is None or _kind(self) == left_alone:
             return original(self, *args, **kwargs)
-        job.enter(self)
-        try:
-            if job.clock is None:
-                return original(self, *args, **kwargs)
-            with job.clock.at_socket(job, self, original.__name__):
-                return original(self, *args, **kwargs)
-        finally:
-            job.leave(self)
+        return _entered(job, self, original, args, kwargs)
 
+    passes_on(call)
     return call
+
+
+def _entered(
+    job: Job, sock: socket.socket, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    job.enter(sock)
+    try:
+        if job.clock is None:
+            return original(sock, *args, **kwargs)
+        with job.clock.at_socket(job, sock, original.__name__):
+            return original(sock, *args, **kwargs)
+    finally:
+        job.leave(sock)
 
 
 def sending(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,9 +98,11 @@ def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
         job = gated_job()
-        if job is None or _needs_no_lookup(host) or job.clock is not None:  # virtual time stands still meanwhile
+        if job is None:
             return original(host, *args, **kwargs)
         job.check()
+        if _needs_no_lookup(host) or job.clock is not None:  # virtual time stands still meanwhile
+            return original(host, *args, **kwargs)
         if not _lookups.acquire(blocking=False):
             raise socket.gaierror(socket.EAI_AGAIN, f"{_MAX_LOOKUPS} name lookups of this process are hanging")
         answer: list[outcome.Outcome[Any]] = []

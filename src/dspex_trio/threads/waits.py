@@ -7,6 +7,7 @@ import logging
 import math
 import select
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,12 +17,12 @@ from typing import Any, Final
 
 from dspex_trio.threads.gate import exempt, gated_job
 from dspex_trio.threads.job import Job
-from dspex_trio.threads.raising import carries_programs
+from dspex_trio.threads.raising import carries_programs, lends
 
-# How often a wait that cannot be woken looks whether its job is to end, in seconds. Shorter waits are left alone.
+# How often a wait that cannot be woken looks whether its job is to end, in seconds.
 STEP: Final = 0.02
-# How long an event loop in a job may take to wind up its cancelled tasks, in seconds.
-_LOOP_GRACE: Final = 0.25
+# How long after its end a job's event loops may wind up their tasks, and its code ask without waiting, in seconds.
+_GRACE: Final = 0.25
 # How long a process that was killed may take to be gone, in seconds; nearly always it is a millisecond.
 _BURIAL: Final = 0.5
 # For calls that take another road when they are given a timeout: ten years, in seconds.
@@ -38,7 +39,7 @@ def conditions(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def wait(self: Any, timeout: float | None = None) -> Any:
         job = gated_job()
-        if job is None or (timeout is not None and timeout <= 0):
+        if job is None or _only_asks(job, timeout):
             return original(self, timeout)
         if not self._is_owned():
             raise RuntimeError("cannot wait on un-acquired lock")
@@ -66,10 +67,11 @@ def sleeping(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def sleep(seconds: float, /) -> None:
         job = gated_job()
+        if job is not None:
+            job.check()
         if job is None or not 0 < seconds < threading.TIMEOUT_MAX:
             original(seconds)
             return
-        job.check()
         job.park(job.waiter(), seconds)
         job.woken()
 
@@ -82,7 +84,7 @@ def joining(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def join(self: threading.Thread, timeout: float | None = None) -> None:
         job = gated_job()
-        if job is None or _is_short(job, timeout):
+        if job is None or _only_asks(job, timeout):
             original(self, timeout)
         else:
             _stepwise(job, job.woken, partial(original, self), timeout, lambda _: not self.is_alive())
@@ -141,19 +143,26 @@ class _Poll:
 
 def _selected(wait: Callable[[float | None], Any], timeout: float | None) -> Any:
     job = gated_job()
-    if job is None or _is_short(job, timeout):
+    if job is None or (not exempt.loops and _only_asks(job, timeout)):
         return wait(timeout)
     look = partial(_end_when_overdue, job) if exempt.loops else job.woken
     return _stepwise(job, look, wait, timeout, lambda found: any(found) if isinstance(found, tuple) else bool(found))
 
 
-def _is_short(job: Job, timeout: float | None) -> bool:
-    """Whether a wait may be left alone; in virtual time, only one that does not wait at all."""
-    return timeout is not None and timeout <= (STEP if job.clock is None else 0)
+def _only_asks(job: Job, timeout: float | None) -> bool:
+    """Whether a wait is none, and to be left alone; raises JobCancelled where a job that is over asks for too long.
+
+    It is never raised in what lends connections, which asks whether one is still good while it lends it.
+    """
+    if timeout is None or timeout > 0:
+        return False
+    if job.ignoring_for() > _GRACE and not lends(sys._getframe(1)):  # noqa: SLF001 - the calling thread's own stack
+        job.check()
+    return True
 
 
 def _end_when_overdue(job: Job) -> None:
-    if job.ignoring_for() > _LOOP_GRACE:
+    if job.ignoring_for() > _GRACE:
         job.woken()
 
 
@@ -175,7 +184,7 @@ def _stepwise(
     while not step() and (left := end - clock.current_time()) > 0:
         watcher = clock.watcher(lambda: done(wait(0)), step)
         if job.cancelled:  # an event loop that winds up
-            watcher.acquire(True, min(left, _LOOP_GRACE))
+            watcher.acquire(True, min(left, _GRACE))
         else:
             job.park(watcher, None if left == math.inf else left)
     return result
@@ -221,7 +230,7 @@ def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def wait(self: subprocess.Popen[Any], timeout: float | None) -> Any:
         job = gated_job()
-        if job is None or (timeout is not None and timeout <= STEP):
+        if job is None or _only_asks(job, timeout):
             return original(self, timeout)
 
         def step(seconds: float) -> Any:
