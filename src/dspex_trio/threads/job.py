@@ -30,6 +30,15 @@ _current: Final[ContextVar[Job | None]] = ContextVar("dspex_trio.threads.job", d
 _lookups: list[Callable[[], object]] = []
 
 
+class _Own(threading.local):
+    """The job for which the calling thread was started, in whichever context its code runs."""
+
+    job: Job | None = None
+
+
+_own: Final = _Own()
+
+
 class JobCancelled(BaseException):
     """Ends a job's code; no `except Exception` of a program's keeps it. Never leaves `Threads.run`."""
 
@@ -250,13 +259,19 @@ def current_job() -> Job | None:
                 job = found
                 break
         else:
-            return None
+            if (job := _own.job) is None:
+                return None
     return None if job.host == get_ident() else job
 
 
 def enter_job(job: Job) -> None:
     """Make `job` the current one in the calling context, which belongs to the job alone."""
     _current.set(job)
+
+
+def own_job(job: Job | None) -> None:
+    """Make `job` the current one in the calling thread where no context tells another one."""
+    _own.job = job
 
 
 def add_lookup(lookup: Callable[[], object], *, last: bool = False) -> Callable[[], None]:

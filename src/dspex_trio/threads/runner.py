@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
 import sys
 import traceback
@@ -20,7 +21,7 @@ from sniffio import current_async_library_cvar
 from dspex_trio.threads.background import open_background
 from dspex_trio.threads.clock import ClockedThread, ThreadClock
 from dspex_trio.threads.hop import loop_of_job
-from dspex_trio.threads.job import Job, JobCancelled, enter_job
+from dspex_trio.threads.job import Job, JobCancelled, enter_job, own_job
 from dspex_trio.threads.raising import (
     POSSIBLE,
     carries_programs,
@@ -49,6 +50,9 @@ _LONGEST_BETWEEN_RAISES: Final = 2.0
 _POOLS: Final = ("httpcore", "httpx", "requests", "urllib3")
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
+# So many exceptions that lead to one another are looked at, for what their frames hold.
+_MOST_LINKS: Final = 1000
+_RESUMABLE: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class _Unclocked(ClockedThread):
@@ -265,6 +269,7 @@ class _Run:
         ident = get_ident()
         try:
             self.ident = ident
+            own_job(self.job)
             self.job.check()
             return context.run(_in_job, self.job, function, args)
         finally:
@@ -274,6 +279,7 @@ class _Run:
                         self.ident = None
                     if self._raised:
                         take_back(ident)
+                    own_job(None)
                     break
                 except JobCancelled:  # it was on its way already; no other one can be
                     continue
@@ -349,13 +355,19 @@ def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> An
 
 def _let_go(error: BaseException) -> None:
     """Drop what the frames of a stack hold: nobody looks at it, and connections close now, not when it is collected."""
-    seen: list[BaseException] = []
     following: BaseException | None = error
-    while following is not None and following not in seen:
-        traceback.clear_frames(following.__traceback__)
-        seen.append(following)
-        following = following.__cause__ or following.__context__
+    for _ in range(_MOST_LINKS):  # a program's exceptions may be a ring, or so many that they would take seconds
+        if following is None:
+            return
+        for frame, _line in traceback.walk_tb(following.__traceback__):
+            # Those through which the error itself came have ended. Others may be a library's, which caught an
+            # exception there, told it to the program, and goes on; to clear them would end them (before CPython 3.13).
+            if following is error or not frame.f_code.co_flags & _RESUMABLE:
+                with suppress(RuntimeError):  # it is running
+                    frame.clear()
+        cause = following.__cause__
+        following = cause if cause is not None else following.__context__
 
 
-for _carrier in (_Run.body, _in_job):
+for _carrier in (_Run.body, _in_job, _let_go):  # what frames hold may be finalised by code of the program's
     carries_programs(_carrier)
