@@ -16,6 +16,7 @@ import time
 import urllib.request
 from concurrent.futures import Future
 
+import anyio
 import pytest
 import requests
 import trio
@@ -88,7 +89,7 @@ def blocked(job):
     for top in sys._current_frames().values():
         frame = top
         while frame is not None:
-            if frame.f_code.co_name == "_in_steps":
+            if frame.f_code.co_name in {"_in_steps", "get_events"}:  # the second is Trio's
                 return True
             frame = frame.f_back
     return False
@@ -284,6 +285,14 @@ def run_asyncio():
     asyncio.run(main())
 
 
+def run_trio():
+    trio.run(trio.sleep, 60)
+
+
+def run_anyio_on_trio():
+    anyio.run(anyio.sleep, 60, backend="trio")
+
+
 @pytest.mark.parametrize(
     ("wait", "rung"),
     [
@@ -303,6 +312,8 @@ def run_asyncio():
         (ask_a_resolver_that_hangs, "wake"),
         (run_asyncio, "wake"),
         (run_stubborn_asyncio, "wake"),
+        (run_trio, "wake"),
+        (run_anyio_on_trio, "wake"),
     ],
 )
 async def test_a_wait_that_is_no_socket_is_ended_too(wait, rung):
@@ -336,6 +347,39 @@ async def test_a_loops_tasks_clean_up_before_it_ends():
 
     assert (await cancelled_in(work))["rung"] == "wake"
     assert cleaned == ["task"]
+
+
+async def test_a_trio_loops_tasks_clean_up_and_its_threads_are_woken():
+    cleaned = []
+
+    def work():
+        async def main():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, time.sleep, 60)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await trio.lowlevel.checkpoint()
+                    cleaned.append("task")
+
+        trio.run(main)
+
+    await cancelled_in(work)
+    assert cleaned == ["task"]
+
+
+async def test_a_trio_loop_returns_and_raises_as_ever(threads):
+    async def answer(*args):
+        await trio.lowlevel.checkpoint()
+        return args
+
+    def work():
+        with pytest.raises(KeyError):
+            trio.run({}.__getitem__, "missing")
+        return trio.run(answer, 1, 2, strict_exception_groups=True)
+
+    assert await threads.run(work, job=Job(), slot=Slots(1).acquire_nowait()) == (1, 2)
 
 
 async def test_a_log_handlers_socket_is_not_broken():

@@ -32,6 +32,8 @@ from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Final
 
+import trio
+
 from dspex_trio.threads.job import Job, JobCancelled
 
 _raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
@@ -59,7 +61,7 @@ _WHOLE: Final = (
     "<frozen importlib",
     "<frozen zipimport",
     *map(_home, (importlib, logging, threading, queue, weakref, selectors, socket, ssl)),
-    *map(_home, (asyncio, concurrent.futures)),
+    *map(_home, (asyncio, concurrent.futures, trio)),
 )
 _lenders: list[str] = []
 # What threads, thread pools and event loops stand on while a program's code runs on top of it; not by themselves.
@@ -69,6 +71,8 @@ _BASES: Final = {
     str(Path(_home(asyncio)) / "runners.py"): frozenset({"run"}),
     str(Path(_home(asyncio)) / "base_events.py"): frozenset({"run_until_complete", "run_forever", "_run_once"}),
     str(Path(_home(asyncio)) / "events.py"): frozenset({"_run"}),
+    str(Path(_home(trio)) / "_core" / "_run.py"): frozenset({"run", "unrolled_run"}),
+    str(Path(_home(trio)) / "_core" / "_thread_cache.py"): frozenset({"_work", "_handle_job"}),
 }
 _carriers: set[CodeType] = set()
 _passing: set[CodeType] = set()

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import trio
 from urllib3.connectionpool import HTTPConnectionPool
 
-from dspex_trio.threads import pools, sockets, untold, waits
+from dspex_trio.threads import loops, pools, sockets, untold, waits
 
 _SELECTORS: Final = ("SelectSelector", "_PollLikeSelector", "EpollSelector", "KqueueSelector")
 
@@ -100,7 +101,8 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield time, "sleep", waits.sleeping(time.sleep)
     yield subprocess.Popen, "communicate", waits.communicating(subprocess.Popen.communicate)
     yield subprocess.Popen, "_wait", waits.waiting_for_process(vars(subprocess.Popen)["_wait"])
-    yield asyncio.BaseEventLoop, "run_forever", waits.running_a_loop(asyncio.BaseEventLoop.run_forever)
+    yield asyncio.BaseEventLoop, "run_forever", loops.running_a_loop(asyncio.BaseEventLoop.run_forever)
+    yield trio, "run", loops.running_trio(trio.run)
     yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)
     yield HTTPConnectionPool, "_get_conn", pools.lending(vars(HTTPConnectionPool)["_get_conn"])
     yield HTTPConnectionPool, "_put_conn", pools.taking_back(vars(HTTPConnectionPool)["_put_conn"])

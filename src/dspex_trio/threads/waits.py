@@ -1,8 +1,7 @@
-"""The seam's waits that are no socket's: locks, sleeps, selectors, processes, event loops."""
+"""The seam's waits that are no socket's: locks, sleeps, selectors, processes."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import select
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 from dspex_trio.threads.gate import exempt, gated_job
 from dspex_trio.threads.job import Job
-from dspex_trio.threads.raising import carries_programs, lends
+from dspex_trio.threads.raising import lends
 
 # How often a wait that cannot be woken looks whether its job is to end, in seconds.
 STEP: Final = 0.02
@@ -255,40 +254,6 @@ def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
         return code
 
     return wait
-
-
-def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`run_forever` of asyncio: its tasks are cancelled, from inside, before the loop is torn out of its selector."""
-
-    @wraps(original)
-    def run_forever(self: asyncio.BaseEventLoop) -> None:
-        job = gated_job()
-        if job is None:
-            original(self)
-            return
-        winding_up = job.cancelled  # a loop that runs once more to clean up after its cancel may do so
-        forget = None if winding_up else job.on_cancel(partial(_cancel_tasks, self))
-        exempt.loops += 1
-        try:
-            original(self)
-        finally:
-            exempt.loops -= 1
-            if forget is not None:
-                forget()
-        if not winding_up:
-            job.woken()
-
-    carries_programs(run_forever)
-    return run_forever
-
-
-def _cancel_tasks(loop: asyncio.BaseEventLoop) -> None:
-    def cancel() -> None:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-
-    with suppress(RuntimeError):  # it has closed meanwhile
-        loop.call_soon_threadsafe(cancel)
 
 
 def logging_(original: Callable[..., Any]) -> Callable[..., Any]:
