@@ -89,7 +89,7 @@ def blocked(job):
     for top in sys._current_frames().values():
         frame = top
         while frame is not None:
-            if frame.f_code.co_name in {"_in_steps", "get_events"}:  # the second is Trio's
+            if frame.f_code.co_name in {"in_steps", "get_events"}:  # the second is Trio's
                 return True
             frame = frame.f_back
     return False
@@ -257,6 +257,20 @@ def read_a_process_through_one_pipe():
     subprocess.check_output([sys.executable, "-c", "import time; time.sleep(60)"])
 
 
+SILENT = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def read_what_a_process_says(how):
+    with subprocess.Popen(SILENT, stdout=subprocess.PIPE, **how) as process:
+        for _line in process.stdout:
+            pass
+
+
+def write_to_a_process_that_does_not_read():
+    with subprocess.Popen(SILENT, stdin=subprocess.PIPE) as process:
+        process.stdin.write(b"x" * 1_000_000)
+
+
 def ask_a_resolver_that_hangs():
     from dspex_trio.threads.sockets import resolving
 
@@ -309,6 +323,10 @@ def run_anyio_on_trio():
         (use_select, "wake"),
         (use_poll, "wake"),
         (read_a_process_through_one_pipe, "wake"),
+        (lambda: read_what_a_process_says({}), "wake"),
+        (lambda: read_what_a_process_says({"text": True}), "wake"),
+        (lambda: read_what_a_process_says({"bufsize": 0}), "wake"),
+        (write_to_a_process_that_does_not_read, "wake"),
         (ask_a_resolver_that_hangs, "wake"),
         (run_asyncio, "wake"),
         (run_stubborn_asyncio, "wake"),
@@ -330,6 +348,58 @@ async def test_a_process_that_is_waited_for_in_vain_is_ended():
 
     await cancelled_in(work)
     assert started[0].returncode == -9
+
+
+async def test_a_process_that_is_read_from_in_vain_is_ended():
+    started = []
+
+    def work():
+        started.append(subprocess.Popen(SILENT, stdout=subprocess.PIPE))
+        started[0].stdout.read()
+
+    await cancelled_in(work)
+    with started[0]:
+        assert started[0].wait() == -9
+
+
+@pytest.mark.parametrize("size", [-1, 0, 100])
+async def test_the_pipes_of_a_process_are_as_ever(size, threads):
+    """In a job, and for whoever gets them from one."""
+    code = "import sys; data = sys.stdin.buffer.read(); sys.stdout.buffer.write(data); sys.stderr.write('é')"
+    text = "ä\n" * 100_000
+
+    def work():
+        how = {"stdin": -1, "stdout": -1, "stderr": -1, "bufsize": size}
+        binary, texts, lent, outside = [
+            subprocess.Popen([sys.executable, "-X", "utf8", "-c", code], **how, **more)
+            for more in ({}, {"encoding": "utf-8", "errors": "strict"} if size else {}, {}, {})
+        ]
+        with texts:
+            assert texts.communicate(text if size else text.encode())[0] in {text, text.encode()}
+        with binary:
+            feeder = threading.Thread(target=feed, args=(binary.stdin, text.encode()))
+            feeder.start()
+            assert binary.stdout.read() == text.encode()
+            assert binary.stderr.readline() == "é".encode()
+            feeder.join()
+            assert (binary.stdin.closed, binary.stdout.name, binary.stdout.readable()) == (
+                True,
+                binary.stdout.fileno(),
+                True,
+            )
+        return lent, outside
+
+    def feed(stdin, data):
+        left = memoryview(data)
+        while left:
+            left = left[stdin.write(left) :]
+        stdin.close()
+
+    lent, outside = await threads.run(work, job=Job(), slot=Slots(1).acquire_nowait())
+    with lent, outside:
+        assert lent.communicate(b"x")[0] == b"x"
+        feed(outside.stdin, b"y")
+        assert outside.stdout.read() == b"y"
 
 
 async def test_a_loops_tasks_clean_up_before_it_ends():

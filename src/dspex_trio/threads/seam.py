@@ -24,7 +24,7 @@ from typing import Any, Final
 import trio
 from urllib3.connectionpool import HTTPConnectionPool
 
-from dspex_trio.threads import loops, pools, sockets, untold, waits
+from dspex_trio.threads import loops, pools, sockets, subprocesses, untold, waits
 
 _SELECTORS: Final = ("SelectSelector", "_PollLikeSelector", "EpollSelector", "KqueueSelector")
 
@@ -99,8 +99,10 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield threading.Condition, "wait", waits.conditions(threading.Condition.wait)
     yield threading.Thread, "join", waits.joining(threading.Thread.join)
     yield time, "sleep", waits.sleeping(time.sleep)
-    yield subprocess.Popen, "communicate", waits.communicating(subprocess.Popen.communicate)
-    yield subprocess.Popen, "_wait", waits.waiting_for_process(vars(subprocess.Popen)["_wait"])
+    if hasattr(select, "PIPE_BUF"):  # on Windows a pipe is nothing to select from
+        yield subprocess.Popen, "__init__", subprocesses.starting(subprocess.Popen.__init__)
+    yield subprocess.Popen, "communicate", subprocesses.communicating(subprocess.Popen.communicate)
+    yield subprocess.Popen, "_wait", subprocesses.waiting_for_process(vars(subprocess.Popen)["_wait"])
     yield asyncio.BaseEventLoop, "run_forever", loops.running_a_loop(asyncio.BaseEventLoop.run_forever)
     yield trio, "run", loops.running_trio(trio.run)
     yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)

@@ -1,11 +1,10 @@
-"""The seam's waits that are no socket's: locks, sleeps, selectors, processes."""
+"""The seam's waits that are no socket's: locks, sleeps, selectors."""
 
 from __future__ import annotations
 
 import logging
 import math
 import select
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -22,10 +21,6 @@ from dspex_trio.threads.raising import lends
 STEP: Final = 0.02
 # How long after its end a job's event loops may wind up their tasks, and its code ask without waiting, in seconds.
 _GRACE: Final = 0.25
-# How long a process that was killed may take to be gone, in seconds; nearly always it is a millisecond.
-_BURIAL: Final = 0.5
-# For calls that take another road when they are given a timeout: ten years, in seconds.
-_FOREVER: Final = 3.2e8
 
 
 def conditions(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +33,7 @@ def conditions(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def wait(self: Any, timeout: float | None = None) -> Any:
         job = gated_job()
-        if job is None or _only_asks(job, timeout):
+        if job is None or only_asks(job, timeout):
             return original(self, timeout)
         if not self._is_owned():
             raise RuntimeError("cannot wait on un-acquired lock")
@@ -83,7 +78,7 @@ def joining(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def join(self: threading.Thread, timeout: float | None = None) -> None:
         job = gated_job()
-        if job is None or _only_asks(job, timeout):
+        if job is None or only_asks(job, timeout):
             original(self, timeout)
         else:
             _stepwise(job, job.woken, partial(original, self), timeout, lambda _: not self.is_alive())
@@ -142,13 +137,13 @@ class _Poll:
 
 def _selected(wait: Callable[[float | None], Any], timeout: float | None) -> Any:
     job = gated_job()
-    if job is None or (not exempt.loops and _only_asks(job, timeout)):
+    if job is None or (not exempt.loops and only_asks(job, timeout)):
         return wait(timeout)
     look = partial(_end_when_overdue, job) if exempt.loops else job.woken
     return _stepwise(job, look, wait, timeout, lambda found: any(found) if isinstance(found, tuple) else bool(found))
 
 
-def _only_asks(job: Job, timeout: float | None) -> bool:
+def only_asks(job: Job, timeout: float | None) -> bool:
     """Whether a wait is none, and to be left alone; raises JobCancelled where a job that is over asks for too long.
 
     It is never raised in what lends connections, which asks whether one is still good while it lends it.
@@ -170,7 +165,7 @@ def _stepwise(
 ) -> Any:
     """Wait for what happens in this process; in virtual time, which may jump meanwhile, where there is any."""
     if (clock := job.clock) is None or exempt.processes:
-        return _in_steps(look, wait, timeout, done)
+        return in_steps(look, wait, timeout, done)
     result: Any = None
 
     def step() -> bool:
@@ -189,7 +184,7 @@ def _stepwise(
     return result
 
 
-def _in_steps(
+def in_steps(
     look: Callable[[], None], wait: Callable[[float], Any], timeout: float | None, done: Callable[[Any], bool]
 ) -> Any:
     """Wait in short steps, looking in between whether the job is to end."""
@@ -199,61 +194,6 @@ def _in_steps(
         result = wait(max(min(STEP, end - monotonic()), 0))
         if done(result) or monotonic() >= end:
             return result
-
-
-def communicating(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Popen.communicate`; whoever is made to stop waiting for a process ends it, as `subprocess.run` does."""
-
-    @wraps(original)
-    def communicate(self: subprocess.Popen[Any], input: Any = None, timeout: float | None = None) -> Any:  # noqa: A002
-        job = gated_job()
-        if job is None:
-            return original(self, input, timeout)
-        exempt.processes += 1
-        try:
-            # Without a timeout it would read a lone pipe in C, where nothing reaches it.
-            return original(self, input, _FOREVER if timeout is None else timeout)
-        except BaseException:
-            if job.cancelled:
-                self.kill()
-            raise
-        finally:
-            exempt.processes -= 1
-
-    return communicate
-
-
-def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Popen.wait`, without which nothing that runs a process ends."""
-
-    @wraps(original)
-    def wait(self: subprocess.Popen[Any], timeout: float | None) -> Any:
-        job = gated_job()
-        if job is None or _only_asks(job, timeout):
-            return original(self, timeout)
-
-        def step(seconds: float) -> Any:
-            exempt.waits += 1  # it sleeps between its looks
-            try:
-                return original(self, seconds)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                exempt.waits -= 1
-
-        def look() -> None:
-            # One that is ending anyway is taken leave of; any other is not waited for, and so has no purpose.
-            if job.cancelled and step(STEP) is None:
-                self.kill()
-                step(_BURIAL)
-                job.woken()
-
-        code = _in_steps(look, step, timeout, lambda code: code is not None)
-        if code is None and timeout is not None:
-            raise subprocess.TimeoutExpired(self.args, timeout)
-        return code
-
-    return wait
 
 
 def logging_(original: Callable[..., Any]) -> Callable[..., Any]:
