@@ -11,10 +11,12 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from concurrent.futures import Future
+from contextvars import copy_context
 
 import anyio
 import pytest
@@ -23,6 +25,7 @@ import trio
 import trustme
 
 from dspex_trio.threads import Job, JobCancelled, Slots, left_alone, open_threads
+from dspex_trio.threads.job import enter_job
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -100,13 +103,6 @@ def recv(port):
         sock.recv(1)
 
 
-def sendall(port):
-    with socket.create_connection(("127.0.0.1", port)) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        while True:
-            sock.sendall(b"x" * 1_000_000)
-
-
 def http_client(port):
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/")
@@ -133,6 +129,78 @@ async def test_a_blocked_socket_is_woken_and_its_peer_sees_the_close(function):
     with silent_server() as (port, closed):
         assert (await cancelled_in(function, port))["rung"] == "wake"
         assert await trio.to_thread.run_sync(closed.wait, 10)
+
+
+def connect_to_who_does_not_accept():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as connections:
+        for _ in range(10):
+            connections.enter_context(socket.create_connection(listener.getsockname()))
+
+
+def send_a_file(sock):
+    with tempfile.TemporaryFile() as file:
+        file.truncate(1 << 24)
+        sock.sendfile(file)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda sock: sock.recv_into(bytearray(1)),
+        lambda sock: sock.recvfrom(1),
+        lambda sock: sock.recvmsg(1),
+        lambda sock: sock.makefile().readline(),
+        lambda sock: sock.sendall(b"x" * 10_000_000),
+        lambda sock: sock.sendmsg([b"x" * 10_000_000]) and sock.sendmsg([b"x"]),
+        lambda sock: sock.makefile("wb").write(b"x" * 10_000_000),
+        lambda sock: socket.socket(fileno=sock.detach()).recv(1),
+        send_a_file,
+    ],
+)
+async def test_every_operation_on_a_socket_is_woken_and_its_peer_sees_the_close(operation):
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    with ours, theirs:
+        assert (await cancelled_in(operation, ours))["rung"] == "wake"
+        while theirs.recv(1 << 20):
+            pass
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda: socket.create_server(("127.0.0.1", 0)).accept(),
+        lambda: socket.socket(type=socket.SOCK_DGRAM).recvfrom(1),
+        connect_to_who_does_not_accept,
+    ],
+)
+async def test_a_socket_without_a_peer_is_woken_too(operation):
+    assert (await cancelled_in(operation))["rung"] == "wake"
+
+
+def test_a_connection_that_comes_in_the_moment_of_the_end_is_closed():
+    """Its descriptor is a number, which nobody would ever close."""
+    from dspex_trio.threads.sockets import accepting
+
+    job, accepted = Job(), []
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as caller:
+
+        def accept_and_end(self):
+            accepted.append(type(self)._accept(self))
+            job.cancel()
+            return accepted[0]
+
+        def work():
+            enter_job(job)
+            with pytest.raises(JobCancelled):
+                accepting(accept_and_end)(listener)
+
+        thread = threading.Thread(target=copy_context().run, args=(work,))
+        thread.start()
+        thread.join(10)
+        caller.settimeout(10)
+        assert accepted
+        assert caller.recv(1) == b""
 
 
 async def test_tls_is_woken_in_a_read_and_in_a_handshake():
@@ -633,8 +701,6 @@ def test_threads_and_finalisers_that_a_cancel_ended_are_no_news_but_others_are(o
 
 async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, capfd):
     """As the one that dspy.streamify fills its queue from."""
-    from contextvars import copy_context
-
     job, helpers = Job(), []
 
     def work():

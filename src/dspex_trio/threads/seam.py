@@ -86,6 +86,8 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
         yield socket.socket, name, sockets.blocking(getattr(socket.socket, name))
     for name in sockets.SENDING:
         yield socket.socket, name, sockets.sending(getattr(socket.socket, name))
+    accept = getattr(socket.socket, sockets.ACCEPTING)
+    yield socket.socket, sockets.ACCEPTING, sockets.accepting(accept)
     for name in sockets.TLS:
         yield ssl.SSLSocket, name, sockets.secured(getattr(ssl.SSLSocket, name))
     for name in sockets.RESOLVING:

@@ -11,18 +11,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from threading import BoundedSemaphore
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import outcome
 
 from dspex_trio.threads.gate import gated_job
-from dspex_trio.threads.job import Job
+from dspex_trio.threads.job import Job, JobCancelled
 from dspex_trio.threads.raising import passes_on
 
-SENDING: Final = ("send", "sendall", "sendto", "sendmsg")
+SENDING: Final = ("send", "sendall", "sendto", "sendmsg", "sendfile")
 WAITING: Final = (
-    "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "connect", "connect_ex", "_accept",
+    "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "connect", "connect_ex",
 )  # fmt: skip
+ACCEPTING: Final = "_accept"
 TLS: Final = ("read", "write", "send", "do_handshake", "unwrap")
 # The protocol, by its name in TLS, whose connections are shared by requests at the same time.
 _SHARED: Final = "h2"
@@ -67,6 +68,29 @@ def _entered(
 def sending(original: Callable[..., Any]) -> Callable[..., Any]:
     """As `blocking`, but for datagrams: they do not wait, and their sockets (metrics, logs) are often the process's."""
     return blocking(original, left_alone=socket.SOCK_DGRAM)
+
+
+def accepting(original: Callable[[Any], tuple[int, Any]]) -> Callable[[Any], tuple[int, Any]]:
+    """As `blocking`, for what gives a new descriptor: it is closed where its job has ended before it has got it."""
+
+    @wraps(original)
+    def accept(self: socket.socket) -> tuple[int, Any]:
+        accepted: list[int] = []
+
+        @wraps(original)
+        def accept_one(self: socket.socket) -> tuple[int, Any]:
+            descriptor, address = original(self)
+            accepted.append(descriptor)
+            return descriptor, address
+
+        try:
+            return cast("tuple[int, Any]", blocking(accept_one)(self))
+        except JobCancelled:
+            for descriptor in accepted:
+                socket.close(descriptor)
+            raise
+
+    return accept
 
 
 def secured(original: Callable[..., Any]) -> Callable[..., Any]:
