@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import http.client
+import multiprocessing
 import queue
 import select
 import selectors
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 
 import anyio
@@ -339,6 +340,26 @@ def write_to_a_process_that_does_not_read():
         process.stdin.write(b"x" * 1_000_000)
 
 
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def join_a_process():
+    process = SPAWN.Process(target=time.sleep, args=(60,))
+    process.start()
+    process.join()
+
+
+def read_a_pipe():
+    near, far = SPAWN.Pipe()
+    with near, far:
+        near.recv()
+
+
+def map_in_a_pool():
+    with SPAWN.Pool(1) as pool:
+        pool.map(time.sleep, [60])
+
+
 def ask_a_resolver_that_hangs():
     from dspex_trio.threads.sockets import resolving
 
@@ -395,6 +416,10 @@ def run_anyio_on_trio():
         (lambda: read_what_a_process_says({"text": True}), "wake"),
         (lambda: read_what_a_process_says({"bufsize": 0}), "wake"),
         (write_to_a_process_that_does_not_read, "wake"),
+        (join_a_process, "wake"),
+        (read_a_pipe, "wake"),
+        (lambda: SPAWN.SimpleQueue().get(), "wake"),
+        (map_in_a_pool, "wake"),
         (ask_a_resolver_that_hangs, "wake"),
         (run_asyncio, "wake"),
         (run_stubborn_asyncio, "wake"),
@@ -404,6 +429,7 @@ def run_anyio_on_trio():
 )
 async def test_a_wait_that_is_no_socket_is_ended_too(wait, rung):
     assert (await cancelled_in(wait))["rung"] == rung
+    assert multiprocessing.active_children() == []
 
 
 async def test_a_process_that_is_waited_for_in_vain_is_ended():
@@ -647,6 +673,21 @@ async def test_what_must_be_finished_can_be_left_alone(threads):
             await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
     assert done == [False]
     assert job.details()["rung"] in {"wake", "check"}  # it may not have gone to sleep yet
+
+
+async def test_a_pool_keeps_the_thread_that_a_job_starts_for_it_after_its_end(threads):
+    """One that it did not know of, nobody would ever end: not even the process could."""
+    pool = ThreadPoolExecutor(1)
+
+    def work():
+        try:
+            time.sleep(60)
+        finally:
+            pool.submit(int)
+
+    await cancelled_in(work)
+    assert len(pool._threads) == 1
+    pool.shutdown()
 
 
 async def test_waits_that_time_out_do_so_as_without_the_seam(threads):

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing.connection
+import multiprocessing.pool
+import multiprocessing.popen_fork
 import select
 import selectors
 import socket
@@ -99,12 +102,22 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     if hasattr(select, "poll"):
         yield select, "poll", waits.polling(select.poll)
     yield threading.Condition, "wait", waits.conditions(threading.Condition.wait)
+    yield threading.Thread, "start", waits.starting(threading.Thread.start)
     yield threading.Thread, "join", waits.joining(threading.Thread.join)
     yield time, "sleep", waits.sleeping(time.sleep)
     if hasattr(select, "PIPE_BUF"):  # on Windows a pipe is nothing to select from
         yield subprocess.Popen, "__init__", subprocesses.starting(subprocess.Popen.__init__)
     yield subprocess.Popen, "communicate", subprocesses.communicating(subprocess.Popen.communicate)
     yield subprocess.Popen, "_wait", subprocesses.waiting_for_process(vars(subprocess.Popen)["_wait"])
+    yield (
+        multiprocessing.popen_fork.Popen,
+        "wait",
+        subprocesses.waiting_for_worker(multiprocessing.popen_fork.Popen.wait),
+    )
+    receive = vars(multiprocessing.connection.Connection)["_recv_bytes"]
+    yield multiprocessing.connection.Connection, "_recv_bytes", subprocesses.receiving(receive)
+    terminate = vars(multiprocessing.pool.Pool)["_terminate_pool"]
+    yield multiprocessing.pool.Pool, "_terminate_pool", subprocesses.finishing(terminate)
     yield asyncio.BaseEventLoop, "run_forever", loops.running_a_loop(asyncio.BaseEventLoop.run_forever)
     yield trio, "run", loops.running_trio(trio.run)
     yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from dspex_trio.threads.gate import exempt, gated_job
+from dspex_trio.threads.gate import exempt, gated_job, left_alone
 from dspex_trio.threads.waits import STEP, in_steps, only_asks
 
 if TYPE_CHECKING:
@@ -77,6 +77,49 @@ def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
         return code
 
     return wait
+
+
+def waiting_for_worker(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`multiprocessing.Process.join`; whoever is made to stop waiting for a process ends it."""
+
+    @wraps(original)
+    def wait(self: Any, timeout: float | None = None) -> Any:
+        job = gated_job()
+        if job is None:
+            return original(self, timeout)
+        try:
+            # Without a timeout it would wait in C.
+            return original(self, _FOREVER if timeout is None else timeout)
+        except BaseException:
+            if job.cancelled:
+                self.kill()
+                with left_alone():
+                    original(self, _BURIAL)
+            raise
+
+    return wait
+
+
+def receiving(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What `multiprocessing` reads pipes and queues with."""
+
+    @wraps(original)
+    def receive(self: Any, *args: Any) -> Any:
+        if gated_job() is not None:
+            self._poll(None)  # with a selector, and so a wait of the seam's
+        return original(self, *args)
+
+    return receive
+
+
+def finishing(original: classmethod[Any, ..., Any]) -> classmethod[Any, ..., Any]:
+    """`multiprocessing.Pool.terminate`, which ends the pool's processes only if it gets through; it does so soon."""
+
+    def terminate(cls: type[Any], *args: Any) -> Any:
+        with left_alone():
+            return original.__func__(cls, *args)
+
+    return classmethod(terminate)
 
 
 def starting(original: Callable[..., None]) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from functools import partial, wraps
 from time import monotonic  # the real one, also where a test makes time virtual
 from typing import Any, Final
 
-from dspex_trio.threads.gate import exempt, gated_job
+from dspex_trio.threads.gate import exempt, gated_job, left_alone
 from dspex_trio.threads.job import Job
 from dspex_trio.threads.raising import lends
 
@@ -70,6 +70,17 @@ def sleeping(original: Callable[..., Any]) -> Callable[..., Any]:
         job.woken()
 
     return sleep
+
+
+def starting(original: Callable[..., None]) -> Callable[..., None]:
+    """`Thread.start`, which waits until the thread runs: whoever was made to stop there would lose one that does."""
+
+    @wraps(original)
+    def start(self: threading.Thread) -> None:
+        with left_alone():
+            original(self)
+
+    return start
 
 
 def joining(original: Callable[..., Any]) -> Callable[..., Any]:
