@@ -53,6 +53,32 @@ async def test_a_loop_that_keeps_every_exception_is_ended(threads):
     assert (job.details()["rung"], job.details()["stuck"]) == ("raise", "false")
 
 
+@pytest.mark.parametrize("by", ["its end", "a cancel"])
+async def test_a_loop_is_ended_with_the_threads_room_too(by):
+    """By the time at which it may be, the room may be closing; afterwards nobody could end it."""
+    ended, late, over = [], [], threading.Event()
+
+    def stubborn(started):
+        started()
+        try:
+            while not over.is_set():
+                pass
+        except BaseException:
+            ended.append(by)
+            raise
+
+    job = Job()
+    with trio.CancelScope() as scope:
+        async with open_threads(on_late_end=late.append) as threads:
+            await run_and_cancel(threads, stubborn, job)
+            if by == "a cancel":
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+    over.set()
+    assert (ended, late) == ([by], [job])
+    assert (job.details()["rung"], job.details()["stuck"]) == ("raise", "false")
+
+
 async def test_it_can_be_switched_off():
     release = threading.Event()
 

@@ -50,6 +50,8 @@ _LONGEST_BETWEEN_RAISES: Final = 2.0
 _POOLS: Final = ("httpcore", "httpx", "requests", "urllib3")
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
+# Where threads are closed while some of them ignore their cancel, these have so long: afterwards nothing can end them.
+_LAST_MOMENT: Final = 0.5
 # So many exceptions that lead to one another are looked at, for what their frames hold.
 _MOST_LINKS: Final = 1000
 _RESUMABLE: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -95,7 +97,8 @@ async def open_threads(
 ) -> AsyncIterator[Threads]:
     """Worker threads, with the seam installed while they are open.
 
-    On leaving, threads that are still stuck are left to themselves; they do not keep the process alive.
+    On leaving, threads that ignore their cancel have a last half a second. Those that are stuck all the same are left to
+    themselves; they do not keep the process alive.
 
     Args:
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
@@ -203,21 +206,26 @@ class Threads:
                 await run.done.wait()
 
     async def _climb_on(self, run: _Run, slot: Slot) -> None:
-        """Go on with threads that were abandoned."""
-        ignored = False
+        """Go on with threads that were abandoned; when that ends with the runtime, for a last moment."""
+        try:
+            await self._climb_and_tell(run)
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + _LAST_MOMENT, shield=True):
+                await self._climb(run)
+            if run.over():
+                self._abandoned.discard(run)
+                slot.release()
+                run.job.ended_late("raise" if run.raised_elsewhere else None)
+                self._on_late_end(run.job)
+
+    async def _climb_and_tell(self, run: _Run) -> None:
         with trio.move_on_after(max(_LOG_AFTER - run.job.ignoring_for(), 0)):
             await self._climb(run)
         if not run.over():
-            ignored = True
             for stack in run.stacks():
                 logger.warning("the job %r ignores that it is over; its thread is at\n%s", run.job.name, stack)
             await self._climb(run)
-        self._abandoned.discard(run)
-        slot.release()
-        run.job.ended_late("raise" if run.raised_elsewhere else None)
-        if ignored:
             logger.info("the job %r has ended, %.1f s after it was told to", run.job.name, run.job.ignoring_for())
-        self._on_late_end(run.job)
 
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
