@@ -5,9 +5,11 @@ import contextlib
 import gc
 import http.client
 import multiprocessing
+import os
 import queue
 import select
 import selectors
+import signal
 import socket
 import ssl
 import subprocess
@@ -688,6 +690,34 @@ async def test_a_pool_keeps_the_thread_that_a_job_starts_for_it_after_its_end(th
     await cancelled_in(work)
     assert len(pool._threads) == 1
     pool.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_process_that_a_job_forks_waits_as_without_the_seam(threads):
+    """There is nobody there who could end its waits, and whatever another thread held, it holds for ever."""
+    job, held, release, status = Job(), threading.Event(), threading.Event(), []
+
+    def hold():
+        with job._lock:
+            held.set()
+            release.wait(10)
+
+    def work():
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(10)
+        if (child := os.fork()) == 0:
+            try:
+                signal.alarm(10)
+                time.sleep(0.001)
+                os._exit(7)
+            finally:
+                os._exit(1)
+        status.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        release.set()
+
+    await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
+    assert status == [7]
 
 
 async def test_waits_that_time_out_do_so_as_without_the_seam(threads):

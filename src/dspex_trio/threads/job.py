@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import socket
 import sys
 import threading
@@ -28,6 +29,8 @@ logger: Final = logging.getLogger(__name__)
 _shutdown: Final = ctypes.PyDLL("ws2_32" if sys.platform == "win32" else None).shutdown
 _current: Final[ContextVar[Job | None]] = ContextVar("dspex_trio.threads.job", default=None)
 _lookups: list[Callable[[], object]] = []
+# Stands for this process; in one that is forked from it, another one does.
+_process = object()
 
 
 class _Own(threading.local):
@@ -62,6 +65,7 @@ class Job:
         "_ended_at",
         "_lock",
         "_parked",
+        "_process",
         "_rung",
         "_sockets",
         "_told",
@@ -76,6 +80,7 @@ class Job:
         self.cancelled = False
         self.host = get_ident()
         self.clock: ThreadClock | None = None
+        self._process = _process
         self._rung: str | None = None
         self._cancelled_at: float | None = None
         self._told: dict[int, float] = {}
@@ -88,6 +93,10 @@ class Job:
 
     def __deepcopy__(self, memo: object) -> Job:
         return self
+
+    def is_of(self, ident: int) -> bool:
+        """Whether that thread, of this process, may be one of the job's. In a process that was forked none is."""
+        return self.host != ident and self._process is _process
 
     # ---- in the job's threads ----------------------------------------------------------------------------------------
 
@@ -261,7 +270,7 @@ def current_job() -> Job | None:
         else:
             if (job := _own.job) is None:
                 return None
-    return None if job.host == get_ident() else job
+    return job if job.is_of(get_ident()) else None
 
 
 def enter_job(job: Job) -> None:
@@ -281,3 +290,13 @@ def add_lookup(lookup: Callable[[], object], *, last: bool = False) -> Callable[
     """
     _lookups.insert(len(_lookups) if last else 0, lookup)
     return lambda: _lookups.remove(lookup)
+
+
+def _forked() -> None:
+    """A process that a job's code forks is none of the job's: nobody would cancel it, and its lock may be held."""
+    global _process  # noqa: PLW0603 - it is the process's
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

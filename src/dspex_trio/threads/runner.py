@@ -97,7 +97,7 @@ async def open_threads(
 ) -> AsyncIterator[Threads]:
     """Worker threads, with the seam installed while they are open.
 
-    On leaving, threads that ignore their cancel have a last half a second. Those that are stuck all the same are left to
+    On leaving, threads that ignore their cancel have a last half second. Those that are stuck all the same are left to
     themselves; they do not keep the process alive.
 
     Args:
