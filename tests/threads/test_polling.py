@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 
 import pytest
@@ -18,7 +20,7 @@ import requests
 import trio
 from requests.adapters import HTTPAdapter
 
-from dspex_trio.threads import Job, JobCancelled, Slots
+from dspex_trio.threads import Job, JobCancelled, Slots, left_alone
 
 # An exception from outside may leave a coroutine that was made and not begun, or a socket, to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -164,6 +166,14 @@ async def test_an_event_loop_that_never_waits_and_keeps_its_cancel_is_ended(thre
         assert details["stuck"] == "false"
 
 
+def long_over():
+    """A job that was cancelled a minute ago."""
+    job = Job()
+    job.cancel()
+    job._cancelled_at -= 60
+    return job
+
+
 async def test_what_a_pool_looks_at_while_it_lends_a_connection_is_not_ended(threads):
     """It would be lost to all: nobody gives back what nobody has got."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -181,15 +191,13 @@ async def test_what_a_pool_looks_at_while_it_lends_a_connection_is_not_ended(thr
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, answer, 1)
             await trio.to_thread.run_sync(session.get, base)
-        job = Job()
-        job.cancel()
-        job._cancelled_at -= 60
+        job = long_over()
 
         def work():
             with pytest.raises(JobCancelled):
                 session.get(base)
 
-        await _in_job(threads, job, work)
+        await _in_job(job, work)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, answer, 1)
             response = await trio.to_thread.run_sync(partial(session.get, base, timeout=10))
@@ -197,7 +205,7 @@ async def test_what_a_pool_looks_at_while_it_lends_a_connection_is_not_ended(thr
         session.close()
 
 
-async def _in_job(threads, job, work):
+async def _in_job(job, work):
     """Run `work` with what it calls taken for a part of `job`."""
     from dspex_trio.threads.job import enter_job
 
@@ -206,6 +214,26 @@ async def _in_job(threads, job, work):
         work()
 
     await trio.to_thread.run_sync(in_its_context)
+
+
+async def test_a_pool_that_looks_for_an_idle_thread_gets_one_for_its_work(threads):
+    """Left in between, its work would lie there until somebody else's comes."""
+    pool, job = ThreadPoolExecutor(1), long_over()
+    done = []
+    await _in_job(job, lambda: done.append(pool.submit(int)))
+    await trio.to_thread.run_sync(pool.shutdown)
+    assert done[0].result() == 0
+
+
+async def test_code_on_a_pools_thread_that_only_asks_is_ended(threads):
+    job = long_over()
+
+    def work():
+        # What waits here is the test; the thread itself has the job's context alone.
+        with left_alone(), ThreadPoolExecutor(1) as pool, pytest.raises(JobCancelled):
+            pool.submit(copy_context().run, threading.Event().wait, 0).result()
+
+    await _in_job(job, work)
 
 
 async def test_one_look_that_does_not_wait_is_let_after_the_end_too(threads):

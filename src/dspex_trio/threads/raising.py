@@ -100,7 +100,8 @@ def lends(top: FrameType) -> bool:
     lenders = tuple(_lenders)
     frame: FrameType | None = top
     while frame is not None:
-        if frame.f_code.co_filename.startswith(lenders):
+        code = frame.f_code
+        if code.co_filename.startswith(lenders) and code.co_name not in _BASES.get(code.co_filename, ()):
             return True
         frame = frame.f_back
     return False

@@ -46,8 +46,8 @@ _RAISE_AFTER: Final = 0.05
 # A thread that was told to end is unwinding, and gets so long for it; more and more between two interrupts.
 _UNWINDING: Final = 0.5
 _LONGEST_BETWEEN_RAISES: Final = 2.0
-# What lends connections to jobs, whoever uses it.
-_POOLS: Final = ("httpcore", "httpx", "requests", "urllib3")
+# What lends connections or threads to jobs, whoever uses it.
+_POOLS: Final = ("httpcore", "httpx", "requests", "urllib3", "concurrent.futures.thread")
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
 # Where threads are closed while some of them ignore their cancel, these have so long: afterwards nothing can end them.
