@@ -20,6 +20,7 @@ import time
 import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 
 import anyio
 import pytest
@@ -496,6 +497,26 @@ async def test_the_pipes_of_a_process_are_as_ever(size, threads):
         assert lent.communicate(b"x")[0] == b"x"
         feed(outside.stdin, b"y")
         assert outside.stdout.read() == b"y"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: trio.run(lambda: main)], ids=["asyncio", "trio"])
+async def test_a_loop_that_is_begun_after_the_end_does_nothing(run):
+    """It might ask a model meanwhile, by sockets that do not block."""
+    did = []
+
+    async def main(checkpoint):
+        did.append("begun")
+        await checkpoint()
+        did.append("went on")
+
+    def work():
+        try:
+            time.sleep(60)
+        finally:
+            run(main(trio.lowlevel.checkpoint if run is not asyncio.run else partial(asyncio.sleep, 0)))
+
+    await cancelled_in(work)
+    assert "went on" not in did
 
 
 async def test_a_loops_tasks_clean_up_before_it_ends():

@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Final
+from weakref import WeakSet
 
 import trio
 
 from dspex_trio.threads.gate import exempt, gated_job
 from dspex_trio.threads.raising import carries_programs
+
+# Loops that have run in a job.
+_begun: Final = WeakSet[asyncio.BaseEventLoop]()
 
 
 def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -23,8 +27,11 @@ def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
         if job is None:
             original(self)
             return
-        winding_up = job.cancelled  # a loop that runs once more to clean up after its cancel may do so
-        forget = None if winding_up else job.on_cancel(partial(_cancel_tasks, self))
+        winding_up = job.cancelled and self in _begun  # one that runs once more to clean up after its cancel may do so
+        if job.cancelled and not winding_up:
+            _cancel_tasks(self)
+        _begun.add(self)
+        forget = None if winding_up else job.on_cancel(partial(_have_tasks_cancelled, self))
         exempt.loops += 1
         try:
             original(self)
@@ -39,13 +46,14 @@ def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
     return run_forever
 
 
-def _cancel_tasks(loop: asyncio.BaseEventLoop) -> None:
-    def cancel() -> None:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-
+def _have_tasks_cancelled(loop: asyncio.BaseEventLoop) -> None:
     with suppress(RuntimeError):  # it has closed meanwhile
-        loop.call_soon_threadsafe(cancel)
+        loop.call_soon_threadsafe(_cancel_tasks, loop)
+
+
+def _cancel_tasks(loop: asyncio.BaseEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 def running_trio(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,6 +69,8 @@ def running_trio(original: Callable[..., Any]) -> Callable[..., Any]:
         async def main(*args: Any) -> Any:
             with trio.CancelScope() as scope:
                 forget = job.on_cancel(partial(_cancel_scope, trio.lowlevel.current_trio_token(), scope))
+                if job.cancelled:
+                    scope.cancel()
                 try:
                     return await async_fn(*args)
                 finally:
