@@ -129,6 +129,18 @@ async def test_a_loop_of_short_waits_for_a_process_is_ended_and_so_is_the_proces
     assert started_one[0].wait() == -9
 
 
+async def test_a_job_that_is_over_starts_no_process():
+    """A loop of processes that end at once would go on: nothing in it waits for long."""
+    job = Job()
+    job.cancel()
+
+    def work():
+        with pytest.raises(JobCancelled):
+            subprocess.run(["true"], check=True)
+
+    await _in_job(job, work)
+
+
 @pytest.mark.parametrize("operation", ["recv", "send"])
 async def test_a_loop_that_asks_a_socket_which_does_not_block_is_ended(operation, threads, silent, over):
     """It is passed on and not looked at, so the last rung has to reach it: there it is nearly all the time."""

@@ -123,13 +123,15 @@ def finishing(original: classmethod[Any, ..., Any]) -> classmethod[Any, ..., Any
 
 
 def starting(original: Callable[..., None]) -> Callable[..., None]:
-    """`Popen()`: what a job waits for at the pipes of a process that it starts can be ended."""
+    """`Popen()`: a job that is over starts none, and what it waits for at the pipes of one can be ended."""
 
     @wraps(original)
     def init(self: subprocess.Popen[Any], *args: Any, **options: Any) -> None:
-        original(self, *args, **options)
-        if gated_job() is None:
+        if (job := gated_job()) is None:
+            original(self, *args, **options)
             return
+        job.check()
+        original(self, *args, **options)
         size = options.get("bufsize", args[1] if len(args) > 1 else -1)
         for name in ("stdin", "stdout", "stderr"):
             if (stream := getattr(self, name)) is not None:
