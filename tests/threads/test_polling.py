@@ -129,14 +129,14 @@ async def test_a_loop_of_short_waits_for_a_process_is_ended_and_so_is_the_proces
     assert started_one[0].wait() == -9
 
 
-async def test_a_job_that_is_over_starts_no_process():
+async def test_a_job_that_is_over_starts_no_process(threads):
     """A loop of processes that end at once would go on: nothing in it waits for long."""
     job = Job()
     job.cancel()
 
     def work():
         with pytest.raises(JobCancelled):
-            subprocess.run(["true"], check=True)
+            subprocess.run([sys.executable, "-c", ""], check=True)
 
     await _in_job(job, work)
 
