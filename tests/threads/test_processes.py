@@ -8,8 +8,10 @@ import sys
 
 import pytest
 import trio
+import trio.testing
 
-from dspex_trio.threads import ChildFailed, ChildLost, open_processes
+from dspex_trio.threads import ChildFailed, ChildLost, Processes, open_processes
+from dspex_trio.threads.background import open_background
 from dspex_trio.threads.child_process import exit_reason
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests wait for processes by pidfd")
@@ -242,6 +244,27 @@ async def test_children_are_gone_when_they_are_closed(environment):
         await ask(processes, "pid")
 
 
+class Ready:
+    """A child that is ready at once."""
+
+    opened = False
+
+    async def live(self):
+        await trio.sleep_forever()
+
+    def begin(self, _request, exchange):
+        exchange.end(b"")
+        return True
+
+
+async def test_a_child_may_become_ready_while_they_are_closed():
+    async with open_background() as nursery:
+        processes = Processes(Ready, nursery, 1, bytes, 0)
+        nursery.start_soon(processes._start, 1)
+        processes._put.close()
+        await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_the_childs_standard_output_is_not_the_workers(one, capfd):
     """Whoever started the worker may read that; what programs print goes to standard error."""
     assert await ask(one, "print") == b""
@@ -318,6 +341,24 @@ async def test_a_child_that_cuts_itself_off_is_lost(one):
     with pytest.raises(ChildLost, match="exit code"):
         await ask(one, "close every descriptor")
     assert json.loads(await ask(one, "echo", 1)) == 1
+
+
+def unreadable(data):
+    raise ValueError(data)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("report and wait", "on_report"), ("echo", "may_stay"), ("log", "on_log")], ids=lambda each: each
+)
+async def test_a_child_that_says_what_cannot_be_understood_is_lost_alone(what, said, environment):
+    """As one does whose program wrote to a descriptor that was not its own."""
+    logging = {"on_log": unreadable} if said == "on_log" else {}
+    asking = {} if logging else {said: unreadable}
+    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, **logging) as processes:
+        pid = await ask(processes, "pid")
+        with pytest.raises(ChildLost, match="cannot be understood: ValueError"):
+            await ask(processes, what, *([] if what == "report and wait" else ["text"]), **asking)
+        assert await ask(processes, "pid") != pid
 
 
 async def test_what_children_log_reaches_the_parent(environment):

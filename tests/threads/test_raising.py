@@ -53,6 +53,32 @@ async def test_a_loop_that_keeps_every_exception_is_ended(threads):
     assert (job.details()["rung"], job.details()["stuck"]) == ("raise", "false")
 
 
+@pytest.mark.parametrize("by", ["its end", "a cancel"])
+async def test_a_loop_is_ended_with_the_threads_room_too(by):
+    """By the time at which it may be, the room may be closing; afterwards nobody could end it."""
+    ended, late, over = [], [], threading.Event()
+
+    def stubborn(started):
+        started()
+        try:
+            while not over.is_set():
+                pass
+        except BaseException:
+            ended.append(by)
+            raise
+
+    job = Job()
+    with trio.CancelScope() as scope:
+        async with open_threads(on_late_end=late.append) as threads:
+            await run_and_cancel(threads, stubborn, job)
+            if by == "a cancel":
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+    over.set()
+    assert (ended, late) == ([by], [job])
+    assert (job.details()["rung"], job.details()["stuck"]) == ("raise", "false")
+
+
 async def test_it_can_be_switched_off():
     release = threading.Event()
 
@@ -166,6 +192,24 @@ async def test_a_loop_inside_asyncio_is_ended(threads):
     assert job.details()["rung"] in {"raise", "wake"}  # asyncio passes it on to whoever waits for the task
 
 
+async def test_a_loop_inside_trio_is_ended(threads):
+    """Its task never comes to a checkpoint; Trio below it bears the exception, but not in its own code."""
+
+    def work(started):
+        async def main():
+            started()
+            while True:
+                pass
+
+        trio.run(main)
+
+    job = Job()
+    await run_and_cancel(threads, work, job)
+    assert job.details()["rung"] == "raise"
+    run = trio.run.__wrapped__
+    assert not bears_an_exception(stack_of("def unrolled_run():\n    stop()\nunrolled_run()", run.__code__.co_filename))
+
+
 def stack_of(source, name):
     """The innermost frame of a function that is stopped inside of `source`, a file called `name`."""
     frames = []
@@ -252,7 +296,9 @@ async def test_the_carriers_own_code_is_not_interrupted(threads):
     await threads.run(program, job=job, slot=Slots(1).acquire_nowait())
     run = runner._Run(job)
     run._mine = Observing()
-    await trio.to_thread.run_sync(run.body, contextvars.copy_context(), program, ())
+    thread = threading.Thread(target=run.body, args=(contextvars.copy_context(), program, ()))
+    thread.start()
+    thread.join(10)
     assert (on_top, at_home) == ([True, True], [False])
 
 

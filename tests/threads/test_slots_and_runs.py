@@ -1,10 +1,12 @@
+import contextvars
 import threading
+import time
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.threads import Job, JobCancelled, Slots, open_threads
+from dspex_trio.threads import Job, JobCancelled, Slots, current_job, open_threads
 
 
 async def test_slots_are_handed_out_in_order_and_a_cancelled_wait_takes_none():
@@ -101,8 +103,6 @@ async def test_a_cancelled_job_ends_its_code_at_the_next_check(threads):
 
 
 async def test_context_variables_of_the_caller_reach_the_thread(threads):
-    import contextvars
-
     variable = contextvars.ContextVar("v")
     variable.set("here")
     assert await threads.run(variable.get, job=Job(), slot=Slots(1).acquire_nowait()) == "here"
@@ -183,3 +183,84 @@ async def test_a_thread_that_ends_in_the_very_turn_of_its_cancel_is_not_taken_fo
         slot.release()
         assert job.details().get("stuck", "false") == "false"
         assert slots.free == 1
+
+
+async def cancelled_in(threads, function):
+    """Run `function` as a job and cancel it once it waits; its job."""
+    job, slots = Job(), Slots(1)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def cancel():
+                while not (job._parked or job.cancelled):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+
+            await threads.run(function, job=job, slot=slots.acquire_nowait())
+    return job
+
+
+async def test_a_thread_is_its_jobs_in_every_context(threads):
+    """A program may run code in a context of its own making, where nothing tells whose it is."""
+
+    def whose():
+        return contextvars.Context().run(current_job)
+
+    job = Job()
+    assert await threads.run(whose, job=job, slot=Slots(1).acquire_nowait()) is job
+    assert await trio.to_thread.run_sync(whose) is None  # in the same thread, now another one's
+    job = await cancelled_in(threads, lambda: contextvars.Context().run(time.sleep, 60))
+    assert job.details()["rung"] == "wake"
+
+
+class Unlike(Exception):
+    """Not to be compared, and not to be asked whether it is true."""
+
+    def __eq__(self, other):
+        raise AssertionError
+
+    __hash__ = None
+
+    def __bool__(self):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("kind", [ValueError, Unlike])
+async def test_a_thread_is_out_however_many_exceptions_lead_to_one_another(kind, threads):
+    def work():
+        last = kind()
+        for _ in range(100_000):
+            error = kind()
+            error.__cause__ = last
+            last = error
+        try:
+            raise last
+        except kind:
+            time.sleep(60)
+
+    job = await cancelled_in(threads, work)
+    assert (job.details()["rung"], job.details()["stuck"]) == ("wake", "false")
+
+
+async def test_what_an_exception_met_on_its_way_goes_on(threads):
+    """As a library's reader, which tells an error to whoever asked and reads on for the others."""
+
+    def read():
+        try:
+            raise KeyError
+        except KeyError as error:
+            told = error
+        yield told
+        yield "another's"
+
+    reader = read()
+
+    def work():
+        try:
+            raise next(reader)
+        except KeyError:
+            time.sleep(60)
+
+    await cancelled_in(threads, work)
+    assert next(reader) == "another's"

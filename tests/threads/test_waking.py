@@ -4,24 +4,32 @@ import asyncio
 import contextlib
 import gc
 import http.client
+import multiprocessing
+import os
 import queue
 import select
 import selectors
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 
+import anyio
 import pytest
 import requests
 import trio
 import trustme
 
 from dspex_trio.threads import Job, JobCancelled, Slots, left_alone, open_threads
+from dspex_trio.threads.job import enter_job
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -88,7 +96,7 @@ def blocked(job):
     for top in sys._current_frames().values():
         frame = top
         while frame is not None:
-            if frame.f_code.co_name == "_in_steps":
+            if frame.f_code.co_name in {"in_steps", "get_events"}:  # the second is Trio's
                 return True
             frame = frame.f_back
     return False
@@ -97,13 +105,6 @@ def blocked(job):
 def recv(port):
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.recv(1)
-
-
-def sendall(port):
-    with socket.create_connection(("127.0.0.1", port)) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        while True:
-            sock.sendall(b"x" * 1_000_000)
 
 
 def http_client(port):
@@ -132,6 +133,78 @@ async def test_a_blocked_socket_is_woken_and_its_peer_sees_the_close(function):
     with silent_server() as (port, closed):
         assert (await cancelled_in(function, port))["rung"] == "wake"
         assert await trio.to_thread.run_sync(closed.wait, 10)
+
+
+def connect_to_who_does_not_accept():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as connections:
+        for _ in range(10):
+            connections.enter_context(socket.create_connection(listener.getsockname()))
+
+
+def send_a_file(sock):
+    with tempfile.TemporaryFile() as file:
+        file.truncate(1 << 24)
+        sock.sendfile(file)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda sock: sock.recv_into(bytearray(1)),
+        lambda sock: sock.recvfrom(1),
+        lambda sock: sock.recvmsg(1),
+        lambda sock: sock.makefile().readline(),
+        lambda sock: sock.sendall(b"x" * 10_000_000),
+        lambda sock: sock.sendmsg([b"x" * 10_000_000]) and sock.sendmsg([b"x"]),
+        lambda sock: sock.makefile("wb").write(b"x" * 10_000_000),
+        lambda sock: socket.socket(fileno=sock.detach()).recv(1),
+        send_a_file,
+    ],
+)
+async def test_every_operation_on_a_socket_is_woken_and_its_peer_sees_the_close(operation):
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    with ours, theirs:
+        assert (await cancelled_in(operation, ours))["rung"] == "wake"
+        while theirs.recv(1 << 20):
+            pass
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda: socket.create_server(("127.0.0.1", 0)).accept(),
+        lambda: socket.socket(type=socket.SOCK_DGRAM).recvfrom(1),
+        connect_to_who_does_not_accept,
+    ],
+)
+async def test_a_socket_without_a_peer_is_woken_too(operation):
+    assert (await cancelled_in(operation))["rung"] == "wake"
+
+
+def test_a_connection_that_comes_in_the_moment_of_the_end_is_closed():
+    """Its descriptor is a number, which nobody would ever close."""
+    from dspex_trio.threads.sockets import accepting
+
+    job, accepted = Job(), []
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as caller:
+
+        def accept_and_end(self):
+            accepted.append(type(self)._accept(self))
+            job.cancel()
+            return accepted[0]
+
+        def work():
+            enter_job(job)
+            with pytest.raises(JobCancelled):
+                accepting(accept_and_end)(listener)
+
+        thread = threading.Thread(target=copy_context().run, args=(work,))
+        thread.start()
+        thread.join(10)
+        caller.settimeout(10)
+        assert accepted
+        assert caller.recv(1) == b""
 
 
 async def test_tls_is_woken_in_a_read_and_in_a_handshake():
@@ -256,6 +329,40 @@ def read_a_process_through_one_pipe():
     subprocess.check_output([sys.executable, "-c", "import time; time.sleep(60)"])
 
 
+SILENT = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def read_what_a_process_says(how):
+    with subprocess.Popen(SILENT, stdout=subprocess.PIPE, **how) as process:
+        for _line in process.stdout:
+            pass
+
+
+def write_to_a_process_that_does_not_read():
+    with subprocess.Popen(SILENT, stdin=subprocess.PIPE) as process:
+        process.stdin.write(b"x" * 1_000_000)
+
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def join_a_process():
+    process = SPAWN.Process(target=time.sleep, args=(60,))
+    process.start()
+    process.join()
+
+
+def read_a_pipe():
+    near, far = SPAWN.Pipe()
+    with near, far:
+        near.recv()
+
+
+def map_in_a_pool():
+    with SPAWN.Pool(1) as pool:
+        pool.map(time.sleep, [60])
+
+
 def ask_a_resolver_that_hangs():
     from dspex_trio.threads.sockets import resolving
 
@@ -284,6 +391,14 @@ def run_asyncio():
     asyncio.run(main())
 
 
+def run_trio():
+    trio.run(trio.sleep, 60)
+
+
+def run_anyio_on_trio():
+    anyio.run(anyio.sleep, 60, backend="trio")
+
+
 @pytest.mark.parametrize(
     ("wait", "rung"),
     [
@@ -300,13 +415,24 @@ def run_asyncio():
         (use_select, "wake"),
         (use_poll, "wake"),
         (read_a_process_through_one_pipe, "wake"),
+        (lambda: read_what_a_process_says({}), "wake"),
+        (lambda: read_what_a_process_says({"text": True}), "wake"),
+        (lambda: read_what_a_process_says({"bufsize": 0}), "wake"),
+        (write_to_a_process_that_does_not_read, "wake"),
+        (join_a_process, "wake"),
+        (read_a_pipe, "wake"),
+        (lambda: SPAWN.SimpleQueue().get(), "wake"),
+        (map_in_a_pool, "wake"),
         (ask_a_resolver_that_hangs, "wake"),
         (run_asyncio, "wake"),
         (run_stubborn_asyncio, "wake"),
+        (run_trio, "wake"),
+        (run_anyio_on_trio, "wake"),
     ],
 )
 async def test_a_wait_that_is_no_socket_is_ended_too(wait, rung):
     assert (await cancelled_in(wait))["rung"] == rung
+    assert multiprocessing.active_children() == []
 
 
 async def test_a_process_that_is_waited_for_in_vain_is_ended():
@@ -319,6 +445,78 @@ async def test_a_process_that_is_waited_for_in_vain_is_ended():
 
     await cancelled_in(work)
     assert started[0].returncode == -9
+
+
+async def test_a_process_that_is_read_from_in_vain_is_ended():
+    started = []
+
+    def work():
+        started.append(subprocess.Popen(SILENT, stdout=subprocess.PIPE))
+        started[0].stdout.read()
+
+    await cancelled_in(work)
+    with started[0]:
+        assert started[0].wait() == -9
+
+
+@pytest.mark.parametrize("size", [-1, 0, 100])
+async def test_the_pipes_of_a_process_are_as_ever(size, threads):
+    """In a job, and for whoever gets them from one."""
+    code = "import sys; data = sys.stdin.buffer.read(); sys.stdout.buffer.write(data); sys.stderr.write('é')"
+    text = "ä\n" * 100_000
+
+    def work():
+        how = {"stdin": -1, "stdout": -1, "stderr": -1, "bufsize": size}
+        binary, texts, lent, outside = [
+            subprocess.Popen([sys.executable, "-X", "utf8", "-c", code], **how, **more)
+            for more in ({}, {"encoding": "utf-8", "errors": "strict"} if size else {}, {}, {})
+        ]
+        with texts:
+            assert texts.communicate(text if size else text.encode())[0] in {text, text.encode()}
+        with binary:
+            feeder = threading.Thread(target=feed, args=(binary.stdin, text.encode()))
+            feeder.start()
+            assert binary.stdout.read() == text.encode()
+            assert binary.stderr.readline() == "é".encode()
+            feeder.join()
+            assert (binary.stdin.closed, binary.stdout.name, binary.stdout.readable()) == (
+                True,
+                binary.stdout.fileno(),
+                True,
+            )
+        return lent, outside
+
+    def feed(stdin, data):
+        left = memoryview(data)
+        while left:
+            left = left[stdin.write(left) :]
+        stdin.close()
+
+    lent, outside = await threads.run(work, job=Job(), slot=Slots(1).acquire_nowait())
+    with lent, outside:
+        assert lent.communicate(b"x")[0] == b"x"
+        feed(outside.stdin, b"y")
+        assert outside.stdout.read() == b"y"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: trio.run(lambda: main)], ids=["asyncio", "trio"])
+async def test_a_loop_that_is_begun_after_the_end_does_nothing(run):
+    """It might ask a model meanwhile, by sockets that do not block."""
+    did = []
+
+    async def main(checkpoint):
+        did.append("begun")
+        await checkpoint()
+        did.append("went on")
+
+    def work():
+        try:
+            time.sleep(60)
+        finally:
+            run(main(trio.lowlevel.checkpoint if run is not asyncio.run else partial(asyncio.sleep, 0)))
+
+    await cancelled_in(work)
+    assert "went on" not in did
 
 
 async def test_a_loops_tasks_clean_up_before_it_ends():
@@ -336,6 +534,39 @@ async def test_a_loops_tasks_clean_up_before_it_ends():
 
     assert (await cancelled_in(work))["rung"] == "wake"
     assert cleaned == ["task"]
+
+
+async def test_a_trio_loops_tasks_clean_up_and_its_threads_are_woken():
+    cleaned = []
+
+    def work():
+        async def main():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, time.sleep, 60)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await trio.lowlevel.checkpoint()
+                    cleaned.append("task")
+
+        trio.run(main)
+
+    await cancelled_in(work)
+    assert cleaned == ["task"]
+
+
+async def test_a_trio_loop_returns_and_raises_as_ever(threads):
+    async def answer(*args):
+        await trio.lowlevel.checkpoint()
+        return args
+
+    def work():
+        with pytest.raises(KeyError):
+            trio.run({}.__getitem__, "missing")
+        return trio.run(answer, 1, 2, strict_exception_groups=True)
+
+    assert await threads.run(work, job=Job(), slot=Slots(1).acquire_nowait()) == (1, 2)
 
 
 async def test_a_log_handlers_socket_is_not_broken():
@@ -467,6 +698,49 @@ async def test_what_must_be_finished_can_be_left_alone(threads):
     assert job.details()["rung"] in {"wake", "check"}  # it may not have gone to sleep yet
 
 
+async def test_a_pool_keeps_the_thread_that_a_job_starts_for_it_after_its_end(threads):
+    """One that it did not know of, nobody would ever end: not even the process could."""
+    pool = ThreadPoolExecutor(1)
+
+    def work():
+        try:
+            time.sleep(60)
+        finally:
+            pool.submit(int)
+
+    await cancelled_in(work)
+    assert len(pool._threads) == 1
+    pool.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_process_that_a_job_forks_waits_as_without_the_seam(threads):
+    """There is nobody there who could end its waits, and whatever another thread held, it holds for ever."""
+    job, held, release, status = Job(), threading.Event(), threading.Event(), []
+
+    def hold():
+        with job._lock:
+            held.set()
+            release.wait(10)
+
+    def work():
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(10)
+        if (child := os.fork()) == 0:
+            try:
+                signal.alarm(10)
+                time.sleep(0.001)
+                os._exit(7)
+            finally:
+                os._exit(1)
+        status.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        release.set()
+
+    await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
+    assert status == [7]
+
+
 async def test_waits_that_time_out_do_so_as_without_the_seam(threads):
     def work():
         assert threading.Event().wait(0.001) is False
@@ -519,8 +793,6 @@ def test_threads_and_finalisers_that_a_cancel_ended_are_no_news_but_others_are(o
 
 async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, capfd):
     """As the one that dspy.streamify fills its queue from."""
-    from contextvars import copy_context
-
     job, helpers = Job(), []
 
     def work():

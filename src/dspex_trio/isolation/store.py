@@ -53,8 +53,9 @@ def replies_of(store: Store) -> Callable[[bytes], Awaitable[bytes]]:
     }
 
     async def reply(data: bytes) -> bytes:
-        path, request = decode_call(data)
+        path = ""
         try:
+            path, request = decode_call(data)
             name, parsed = parse[path]
             answered = await getattr(store, name)(parsed(request))
         except rpc.RpcError as error:

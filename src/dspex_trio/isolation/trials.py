@@ -227,7 +227,11 @@ class _Told:
         cost = Cost()
         variables: dict[str, BoundVariable] = {}
         for news in self._news:
-            recorded, known = messages.decode_news(news)
+            try:
+                recorded, known = messages.decode_news(news)
+            except Exception:
+                logger.exception("a child's report cannot be understood")
+                break
             trace += recorded.trace
             cost = recorded.cost
             variables |= known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 import dspy
 import requests
+import trio
 
 import dspex_trio as dspex
 
@@ -126,6 +128,26 @@ def _asyncio(_module: Wait, _until: float) -> None:
 
 
 @_as_a_users
+def _trio(_module: Wait, _until: float) -> None:
+    trio.run(trio.sleep, _LONG)
+
+
+@_as_a_users
+def _short_waits(_module: Wait, _until: float) -> None:
+    while True:
+        select.select([], [], [], 0.001)
+
+
+@_as_a_users
+def _pipe(_module: Wait, _until: float) -> None:
+    command = [sys.executable, "-c", f"import time; time.sleep({_LONG})"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - a constant
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        for _line in process.stdout:
+            pass
+
+
+@_as_a_users
 def _subprocess(_module: Wait, _until: float) -> None:
     subprocess.run([sys.executable, "-c", f"import time; time.sleep({_LONG})"], check=True)  # noqa: S603 - a constant
 
@@ -181,7 +203,10 @@ WAYS: Final[dict[str, Callable[[Wait, float], None]]] = {
     "sleep": _sleep,
     "queue": _queue,
     "asyncio": _asyncio,
+    "trio": _trio,
     "subprocess": _subprocess,
+    "pipe": _pipe,
+    "short waits": _short_waits,
     "loop": _loop,
     "keep every exception": _keep_every_exception,
     "parallel": _parallel,

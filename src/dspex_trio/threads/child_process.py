@@ -221,6 +221,9 @@ class ChildProcess:
                 except TooLarge as error:
                     self.kill(str(error))
                     return
+                except Exception as error:  # noqa: BLE001 - from whoever is told what it says
+                    self.kill(not_understood(error))
+                    return
 
     def _take(self, kind: bytes, data: bytes) -> None:
         exchange = self._exchange
@@ -236,6 +239,11 @@ class ChildProcess:
             exchange.on_report(data)
         elif kind == CALL:
             exchange.on_call(data)
+
+
+def not_understood(error: Exception) -> str:
+    """Why a child is ended that says what nobody can read, as one does that wrote to its parent's descriptor."""
+    return f"what it says cannot be understood: {type(error).__name__}: {error}"
 
 
 async def _until_exit(pid: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import socket
 import sys
 import threading
@@ -28,6 +29,17 @@ logger: Final = logging.getLogger(__name__)
 _shutdown: Final = ctypes.PyDLL("ws2_32" if sys.platform == "win32" else None).shutdown
 _current: Final[ContextVar[Job | None]] = ContextVar("dspex_trio.threads.job", default=None)
 _lookups: list[Callable[[], object]] = []
+# Stands for this process; in one that is forked from it, another one does.
+_process = object()
+
+
+class _Own(threading.local):
+    """The job for which the calling thread was started, in whichever context its code runs."""
+
+    job: Job | None = None
+
+
+_own: Final = _Own()
 
 
 class JobCancelled(BaseException):
@@ -53,6 +65,7 @@ class Job:
         "_ended_at",
         "_lock",
         "_parked",
+        "_process",
         "_rung",
         "_sockets",
         "_told",
@@ -67,6 +80,7 @@ class Job:
         self.cancelled = False
         self.host = get_ident()
         self.clock: ThreadClock | None = None
+        self._process = _process
         self._rung: str | None = None
         self._cancelled_at: float | None = None
         self._told: dict[int, float] = {}
@@ -79,6 +93,10 @@ class Job:
 
     def __deepcopy__(self, memo: object) -> Job:
         return self
+
+    def is_of(self, ident: int) -> bool:
+        """Whether that thread, of this process, may be one of the job's. In a process that was forked none is."""
+        return self.host != ident and self._process is _process
 
     # ---- in the job's threads ----------------------------------------------------------------------------------------
 
@@ -250,13 +268,19 @@ def current_job() -> Job | None:
                 job = found
                 break
         else:
-            return None
-    return None if job.host == get_ident() else job
+            if (job := _own.job) is None:
+                return None
+    return job if job.is_of(get_ident()) else None
 
 
 def enter_job(job: Job) -> None:
     """Make `job` the current one in the calling context, which belongs to the job alone."""
     _current.set(job)
+
+
+def own_job(job: Job | None) -> None:
+    """Make `job` the current one in the calling thread where no context tells another one."""
+    _own.job = job
 
 
 def add_lookup(lookup: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
@@ -266,3 +290,13 @@ def add_lookup(lookup: Callable[[], object], *, last: bool = False) -> Callable[
     """
     _lookups.insert(len(_lookups) if last else 0, lookup)
     return lambda: _lookups.remove(lookup)
+
+
+def _forked() -> None:
+    """A process that a job's code forks is none of the job's: nobody would cancel it, and its lock may be held."""
+    global _process  # noqa: PLW0603 - it is the process's
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

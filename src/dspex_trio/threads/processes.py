@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from dspex_trio.threads.background import open_background
-from dspex_trio.threads.child_process import ChildFailed, ChildLost, ChildProcess, Exchange
+from dspex_trio.threads.child_process import ChildFailed, ChildLost, ChildProcess, Exchange, not_understood
 
 # Between attempts to start a child that does not come up, in seconds.
 _FIRST_RETRY: Final = 0.1
@@ -107,7 +107,8 @@ class Processes:
         Args:
             request: What the child's function gets.
             patience: How many seconds a cancelled call may wait for its child, to answer or to be gone.
-            may_stay: Told the answer, a late one too; whether the child that gave it may be used again.
+            may_stay: Told the answer, a late one too; whether the child that gave it may be used again. What it or
+                `on_report` raises is taken for the child's fault.
             on_kill: Told how many seconds after the cancel, or the answer, the child was killed and gone.
             on_report: Told what the child reports on the way.
             on_call: Replies to the child's calls, in the scope of this one; must not raise.
@@ -133,7 +134,12 @@ class Processes:
         except ChildFailed:
             self._free(child)
             raise
-        if may_stay(answer):
+        try:
+            stays = may_stay(answer)
+        except Exception as error:
+            child.kill()
+            raise ChildLost(not_understood(error)) from error
+        if stays:
             self._free(child)
         else:
             await self._kill(child, trio.current_time(), patience, on_kill)
@@ -151,7 +157,7 @@ class Processes:
         child.stop()
         with trio.move_on_at(began + patience * _FOR_THE_CHILD):
             await exchange.done.wait()
-        with suppress(ChildLost, ChildFailed):
+        with suppress(Exception):  # there is no answer, or none that can be understood
             if exchange.done.is_set() and may_stay(exchange.answer()):
                 self._free(child)
                 return
@@ -168,7 +174,10 @@ class Processes:
         if child.answers == self._max_answers:
             child.kill()
             return
-        with suppress(trio.ClosedResourceError):
+        self._offer(child)
+
+    def _offer(self, child: ChildProcess | ChildLost) -> None:
+        with suppress(trio.ClosedResourceError):  # all of them are being closed
             self._put.send_nowait(child)
 
     async def _free_child(self) -> ChildProcess:
@@ -221,8 +230,8 @@ class Processes:
             except (ChildLost, ChildFailed, TypeError, ValueError) as error:
                 child.kill()
                 for _ in range(self._take.statistics().tasks_waiting_receive):
-                    self._put.send_nowait(ChildLost(f"no child process can be started: {error}"))
+                    self._offer(ChildLost(f"no child process can be started: {error}"))
             else:
                 child.opened = True
-                self._put.send_nowait(child)
+                self._offer(child)
             ready.set()

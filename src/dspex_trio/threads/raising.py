@@ -32,6 +32,8 @@ from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Final
 
+import trio
+
 from dspex_trio.threads.job import Job, JobCancelled
 
 _raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
@@ -55,21 +57,25 @@ def _home(module: ModuleType) -> str:
 
 _OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
 # Code that keeps state which outlives the program: locks, registries, queues, pools, half-made modules.
-_whole: list[str] = [
+_WHOLE: Final = (
     "<frozen importlib",
     "<frozen zipimport",
     *map(_home, (importlib, logging, threading, queue, weakref, selectors, socket, ssl)),
-    *map(_home, (asyncio, concurrent.futures)),
-]
-# What every thread, thread pool and event loop stands on while a program's code runs on top of it.
+    *map(_home, (asyncio, concurrent.futures, trio)),
+)
+_lenders: list[str] = []
+# What threads, thread pools and event loops stand on while a program's code runs on top of it; not by themselves.
 _BASES: Final = {
     threading.__file__: frozenset({"_bootstrap", "_bootstrap_inner", "run"}),
     str(Path(_home(concurrent.futures)) / "thread.py"): frozenset({"_worker", "run"}),
     str(Path(_home(asyncio)) / "runners.py"): frozenset({"run"}),
     str(Path(_home(asyncio)) / "base_events.py"): frozenset({"run_until_complete", "run_forever", "_run_once"}),
     str(Path(_home(asyncio)) / "events.py"): frozenset({"_run"}),
+    str(Path(_home(trio)) / "_core" / "_run.py"): frozenset({"run", "unrolled_run"}),
+    str(Path(_home(trio)) / "_core" / "_thread_cache.py"): frozenset({"_work", "_handle_job"}),
 }
 _carriers: set[CodeType] = set()
+_passing: set[CodeType] = set()
 _frame_lookups: list[Callable[[FrameType], object]] = []
 
 
@@ -85,8 +91,20 @@ def keep_whole(*names: str) -> None:
             continue
         if spec is not None and spec.origin is not None:
             whole = str(Path(spec.origin).parent) + os.sep if spec.submodule_search_locations else spec.origin
-            if whole not in _whole:
-                _whole.append(whole)
+            if whole not in _lenders:
+                _lenders.append(whole)
+
+
+def lends(top: FrameType) -> bool:
+    """Whether code that `keep_whole` names is on a stack."""
+    lenders = tuple(_lenders)
+    frame: FrameType | None = top
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(lenders) and code.co_name not in _BASES.get(code.co_filename, ()):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def carries_programs(function: Callable[..., object]) -> None:
@@ -95,6 +113,11 @@ def carries_programs(function: Callable[..., object]) -> None:
     An exception from outside leaves it only where it calls the program; its own bytecode is never interrupted.
     """
     _carriers.add(function.__code__)
+
+
+def passes_on(function: Callable[..., object]) -> None:
+    """Declare a function of ours that passes a call on and keeps nothing, so that it may be left at any point."""
+    _passing.add(function.__code__)
 
 
 def add_frame_lookup(lookup: Callable[[FrameType], object]) -> Callable[[], None]:
@@ -167,18 +190,20 @@ def bears_an_exception(top: FrameType) -> bool:
     """Whether a stack shows nothing that an exception from outside could leave half-done.
 
     That is: import machinery, logging, the standard library's locks, queues and pools, what `keep_whole` names, and our
-    own code, but for what carries programs and is waiting for them.
+    own code, but for what carries programs and is waiting for them, and what passes their calls on.
     """
-    if top.f_code.co_filename.startswith(_OURS):
+    if top.f_code.co_filename.startswith(_OURS) and top.f_code not in _passing:
         return False
-    whole = tuple(_whole)
+    whole = (*_WHOLE, *_lenders)
     frame: FrameType | None = top
     while isinstance(frame, FrameType):  # as in _works_for
         code = frame.f_code
         if code.co_filename.startswith(_OURS):
-            if code not in _carriers:
+            if code not in _carriers and code not in _passing:
                 return False
-        elif code.co_filename.startswith(whole) and code.co_name not in _BASES.get(code.co_filename, ()):
+        elif code.co_filename.startswith(whole) and (
+            frame is top or code.co_name not in _BASES.get(code.co_filename, ())
+        ):
             return False
         frame = frame.f_back
     return frame is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
 import sys
 import traceback
@@ -20,7 +21,7 @@ from sniffio import current_async_library_cvar
 from dspex_trio.threads.background import open_background
 from dspex_trio.threads.clock import ClockedThread, ThreadClock
 from dspex_trio.threads.hop import loop_of_job
-from dspex_trio.threads.job import Job, JobCancelled, enter_job
+from dspex_trio.threads.job import Job, JobCancelled, enter_job, own_job
 from dspex_trio.threads.raising import (
     POSSIBLE,
     carries_programs,
@@ -45,10 +46,15 @@ _RAISE_AFTER: Final = 0.05
 # A thread that was told to end is unwinding, and gets so long for it; more and more between two interrupts.
 _UNWINDING: Final = 0.5
 _LONGEST_BETWEEN_RAISES: Final = 2.0
-# What lends connections to jobs, whoever uses it.
-_POOLS: Final = ("httpcore", "httpx", "requests", "urllib3")
+# What lends connections or threads to jobs, whoever uses it.
+_POOLS: Final = ("httpcore", "httpx", "requests", "urllib3", "concurrent.futures.thread")
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
+# Where threads are closed while some of them ignore their cancel, these have so long: afterwards nothing can end them.
+_LAST_MOMENT: Final = 0.5
+# So many exceptions that lead to one another are looked at, for what their frames hold.
+_MOST_LINKS: Final = 1000
+_RESUMABLE: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class _Unclocked(ClockedThread):
@@ -91,7 +97,8 @@ async def open_threads(
 ) -> AsyncIterator[Threads]:
     """Worker threads, with the seam installed while they are open.
 
-    On leaving, threads that are still stuck are left to themselves; they do not keep the process alive.
+    On leaving, threads that ignore their cancel have a last half second. Those that are stuck all the same are left to
+    themselves; they do not keep the process alive.
 
     Args:
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
@@ -199,21 +206,26 @@ class Threads:
                 await run.done.wait()
 
     async def _climb_on(self, run: _Run, slot: Slot) -> None:
-        """Go on with threads that were abandoned."""
-        ignored = False
+        """Go on with threads that were abandoned; when that ends with the runtime, for a last moment."""
+        try:
+            await self._climb_and_tell(run)
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + _LAST_MOMENT, shield=True):
+                await self._climb(run)
+            if run.over():
+                self._abandoned.discard(run)
+                slot.release()
+                run.job.ended_late("raise" if run.raised_elsewhere else None)
+                self._on_late_end(run.job)
+
+    async def _climb_and_tell(self, run: _Run) -> None:
         with trio.move_on_after(max(_LOG_AFTER - run.job.ignoring_for(), 0)):
             await self._climb(run)
         if not run.over():
-            ignored = True
             for stack in run.stacks():
                 logger.warning("the job %r ignores that it is over; its thread is at\n%s", run.job.name, stack)
             await self._climb(run)
-        self._abandoned.discard(run)
-        slot.release()
-        run.job.ended_late("raise" if run.raised_elsewhere else None)
-        if ignored:
             logger.info("the job %r has ended, %.1f s after it was told to", run.job.name, run.job.ignoring_for())
-        self._on_late_end(run.job)
 
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
@@ -265,6 +277,7 @@ class _Run:
         ident = get_ident()
         try:
             self.ident = ident
+            own_job(self.job)
             self.job.check()
             return context.run(_in_job, self.job, function, args)
         finally:
@@ -274,6 +287,7 @@ class _Run:
                         self.ident = None
                     if self._raised:
                         take_back(ident)
+                    own_job(None)
                     break
                 except JobCancelled:  # it was on its way already; no other one can be
                     continue
@@ -349,13 +363,19 @@ def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> An
 
 def _let_go(error: BaseException) -> None:
     """Drop what the frames of a stack hold: nobody looks at it, and connections close now, not when it is collected."""
-    seen: list[BaseException] = []
     following: BaseException | None = error
-    while following is not None and following not in seen:
-        traceback.clear_frames(following.__traceback__)
-        seen.append(following)
-        following = following.__cause__ or following.__context__
+    for _ in range(_MOST_LINKS):  # a program's exceptions may be a ring, or so many that they would take seconds
+        if following is None:
+            return
+        for frame, _line in traceback.walk_tb(following.__traceback__):
+            # Those through which the error itself came have ended. Others may be a library's, which caught an
+            # exception there, told it to the program, and goes on; to clear them would end them (before CPython 3.13).
+            if following is error or not frame.f_code.co_flags & _RESUMABLE:
+                with suppress(RuntimeError):  # it is running
+                    frame.clear()
+        cause = following.__cause__
+        following = cause if cause is not None else following.__context__
 
 
-for _carrier in (_Run.body, _in_job):
+for _carrier in (_Run.body, _in_job, _let_go):  # what frames hold may be finalised by code of the program's
     carries_programs(_carrier)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing.connection
+import multiprocessing.pool
+import multiprocessing.popen_fork
 import select
 import selectors
 import socket
@@ -21,9 +24,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import trio
 from urllib3.connectionpool import HTTPConnectionPool
 
-from dspex_trio.threads import pools, sockets, untold, waits
+from dspex_trio.threads import loops, pools, sockets, subprocesses, untold, waits
 
 _SELECTORS: Final = ("SelectSelector", "_PollLikeSelector", "EpollSelector", "KqueueSelector")
 
@@ -85,6 +89,8 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
         yield socket.socket, name, sockets.blocking(getattr(socket.socket, name))
     for name in sockets.SENDING:
         yield socket.socket, name, sockets.sending(getattr(socket.socket, name))
+    accept = getattr(socket.socket, sockets.ACCEPTING)
+    yield socket.socket, sockets.ACCEPTING, sockets.accepting(accept)
     for name in sockets.TLS:
         yield ssl.SSLSocket, name, sockets.secured(getattr(ssl.SSLSocket, name))
     for name in sockets.RESOLVING:
@@ -96,11 +102,24 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     if hasattr(select, "poll"):
         yield select, "poll", waits.polling(select.poll)
     yield threading.Condition, "wait", waits.conditions(threading.Condition.wait)
+    yield threading.Thread, "start", waits.starting(threading.Thread.start)
     yield threading.Thread, "join", waits.joining(threading.Thread.join)
     yield time, "sleep", waits.sleeping(time.sleep)
-    yield subprocess.Popen, "communicate", waits.communicating(subprocess.Popen.communicate)
-    yield subprocess.Popen, "_wait", waits.waiting_for_process(vars(subprocess.Popen)["_wait"])
-    yield asyncio.BaseEventLoop, "run_forever", waits.running_a_loop(asyncio.BaseEventLoop.run_forever)
+    if hasattr(select, "PIPE_BUF"):  # on Windows a pipe is nothing to select from
+        yield subprocess.Popen, "__init__", subprocesses.starting(subprocess.Popen.__init__)
+    yield subprocess.Popen, "communicate", subprocesses.communicating(subprocess.Popen.communicate)
+    yield subprocess.Popen, "_wait", subprocesses.waiting_for_process(vars(subprocess.Popen)["_wait"])
+    yield (
+        multiprocessing.popen_fork.Popen,
+        "wait",
+        subprocesses.waiting_for_worker(multiprocessing.popen_fork.Popen.wait),
+    )
+    receive = vars(multiprocessing.connection.Connection)["_recv_bytes"]
+    yield multiprocessing.connection.Connection, "_recv_bytes", subprocesses.receiving(receive)
+    terminate = vars(multiprocessing.pool.Pool)["_terminate_pool"]
+    yield multiprocessing.pool.Pool, "_terminate_pool", subprocesses.finishing(terminate)
+    yield asyncio.BaseEventLoop, "run_forever", loops.running_a_loop(asyncio.BaseEventLoop.run_forever)
+    yield trio, "run", loops.running_trio(trio.run)
     yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)
     yield HTTPConnectionPool, "_get_conn", pools.lending(vars(HTTPConnectionPool)["_get_conn"])
     yield HTTPConnectionPool, "_put_conn", pools.taking_back(vars(HTTPConnectionPool)["_put_conn"])

@@ -11,16 +11,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from threading import BoundedSemaphore
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import outcome
 
 from dspex_trio.threads.gate import gated_job
+from dspex_trio.threads.job import Job, JobCancelled
+from dspex_trio.threads.raising import passes_on
 
-SENDING: Final = ("send", "sendall", "sendto", "sendmsg")
+SENDING: Final = ("send", "sendall", "sendto", "sendmsg", "sendfile")
 WAITING: Final = (
-    "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "connect", "connect_ex", "_accept",
+    "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into", "connect", "connect_ex",
 )  # fmt: skip
+ACCEPTING: Final = "_accept"
 TLS: Final = ("read", "write", "send", "do_handshake", "unwrap")
 # The protocol, by its name in TLS, whose connections are shared by requests at the same time.
 _SHARED: Final = "h2"
@@ -43,21 +46,51 @@ def blocking(original: Callable[..., Any], *, left_alone: int | None = None) -> 
         # A non-blocking socket never waits, and is often shared: Trio's own wakeup pair is one.
         if _timeout(self) == 0.0 or (job := gated_job()) is None or _kind(self) == left_alone:
             return original(self, *args, **kwargs)
-        job.enter(self)
-        try:
-            if job.clock is None:
-                return original(self, *args, **kwargs)
-            with job.clock.at_socket(job, self, original.__name__):
-                return original(self, *args, **kwargs)
-        finally:
-            job.leave(self)
+        return _entered(job, self, original, args, kwargs)
 
+    passes_on(call)
     return call
+
+
+def _entered(
+    job: Job, sock: socket.socket, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    job.enter(sock)
+    try:
+        if job.clock is None:
+            return original(sock, *args, **kwargs)
+        with job.clock.at_socket(job, sock, original.__name__):
+            return original(sock, *args, **kwargs)
+    finally:
+        job.leave(sock)
 
 
 def sending(original: Callable[..., Any]) -> Callable[..., Any]:
     """As `blocking`, but for datagrams: they do not wait, and their sockets (metrics, logs) are often the process's."""
     return blocking(original, left_alone=socket.SOCK_DGRAM)
+
+
+def accepting(original: Callable[[Any], tuple[int, Any]]) -> Callable[[Any], tuple[int, Any]]:
+    """As `blocking`, for what gives a new descriptor: it is closed where its job has ended before it has got it."""
+
+    @wraps(original)
+    def accept(self: socket.socket) -> tuple[int, Any]:
+        accepted: list[int] = []
+
+        @wraps(original)
+        def accept_one(self: socket.socket) -> tuple[int, Any]:
+            descriptor, address = original(self)
+            accepted.append(descriptor)
+            return descriptor, address
+
+        try:
+            return cast("tuple[int, Any]", blocking(accept_one)(self))
+        except JobCancelled:
+            for descriptor in accepted:
+                socket.close(descriptor)
+            raise
+
+    return accept
 
 
 def secured(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,9 +122,11 @@ def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
         job = gated_job()
-        if job is None or _needs_no_lookup(host) or job.clock is not None:  # virtual time stands still meanwhile
+        if job is None:
             return original(host, *args, **kwargs)
         job.check()
+        if _needs_no_lookup(host) or job.clock is not None:  # virtual time stands still meanwhile
+            return original(host, *args, **kwargs)
         if not _lookups.acquire(blocking=False):
             raise socket.gaierror(socket.EAI_AGAIN, f"{_MAX_LOOKUPS} name lookups of this process are hanging")
         answer: list[outcome.Outcome[Any]] = []

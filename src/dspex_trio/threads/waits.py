@@ -1,12 +1,11 @@
-"""The seam's waits that are no socket's: locks, sleeps, selectors, processes, event loops."""
+"""The seam's waits that are no socket's: locks, sleeps, selectors."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import select
-import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,18 +13,14 @@ from functools import partial, wraps
 from time import monotonic  # the real one, also where a test makes time virtual
 from typing import Any, Final
 
-from dspex_trio.threads.gate import exempt, gated_job
+from dspex_trio.threads.gate import exempt, gated_job, left_alone
 from dspex_trio.threads.job import Job
-from dspex_trio.threads.raising import carries_programs
+from dspex_trio.threads.raising import lends
 
-# How often a wait that cannot be woken looks whether its job is to end, in seconds. Shorter waits are left alone.
+# How often a wait that cannot be woken looks whether its job is to end, in seconds.
 STEP: Final = 0.02
-# How long an event loop in a job may take to wind up its cancelled tasks, in seconds.
-_LOOP_GRACE: Final = 0.25
-# How long a process that was killed may take to be gone, in seconds; nearly always it is a millisecond.
-_BURIAL: Final = 0.5
-# For calls that take another road when they are given a timeout: ten years, in seconds.
-_FOREVER: Final = 3.2e8
+# How long after its end a job's event loops may wind up their tasks, and its code ask without waiting, in seconds.
+_GRACE: Final = 0.25
 
 
 def conditions(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +33,7 @@ def conditions(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def wait(self: Any, timeout: float | None = None) -> Any:
         job = gated_job()
-        if job is None or (timeout is not None and timeout <= 0):
+        if job is None or only_asks(job, timeout):
             return original(self, timeout)
         if not self._is_owned():
             raise RuntimeError("cannot wait on un-acquired lock")
@@ -66,14 +61,26 @@ def sleeping(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def sleep(seconds: float, /) -> None:
         job = gated_job()
+        if job is not None:
+            job.check()
         if job is None or not 0 < seconds < threading.TIMEOUT_MAX:
             original(seconds)
             return
-        job.check()
         job.park(job.waiter(), seconds)
         job.woken()
 
     return sleep
+
+
+def starting(original: Callable[..., None]) -> Callable[..., None]:
+    """`Thread.start`, which waits until the thread runs: whoever was made to stop there would lose one that does."""
+
+    @wraps(original)
+    def start(self: threading.Thread) -> None:
+        with left_alone():
+            original(self)
+
+    return start
 
 
 def joining(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,7 +89,7 @@ def joining(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def join(self: threading.Thread, timeout: float | None = None) -> None:
         job = gated_job()
-        if job is None or _is_short(job, timeout):
+        if job is None or only_asks(job, timeout):
             original(self, timeout)
         else:
             _stepwise(job, job.woken, partial(original, self), timeout, lambda _: not self.is_alive())
@@ -141,19 +148,26 @@ class _Poll:
 
 def _selected(wait: Callable[[float | None], Any], timeout: float | None) -> Any:
     job = gated_job()
-    if job is None or _is_short(job, timeout):
+    if job is None or (not exempt.loops and only_asks(job, timeout)):
         return wait(timeout)
     look = partial(_end_when_overdue, job) if exempt.loops else job.woken
     return _stepwise(job, look, wait, timeout, lambda found: any(found) if isinstance(found, tuple) else bool(found))
 
 
-def _is_short(job: Job, timeout: float | None) -> bool:
-    """Whether a wait may be left alone; in virtual time, only one that does not wait at all."""
-    return timeout is not None and timeout <= (STEP if job.clock is None else 0)
+def only_asks(job: Job, timeout: float | None) -> bool:
+    """Whether a wait is none, and to be left alone; raises JobCancelled where a job that is over asks for too long.
+
+    It is never raised in what lends connections, which asks whether one is still good while it lends it.
+    """
+    if timeout is None or timeout > 0:
+        return False
+    if job.ignoring_for() > _GRACE and not lends(sys._getframe(1)):  # noqa: SLF001 - the calling thread's own stack
+        job.check()
+    return True
 
 
 def _end_when_overdue(job: Job) -> None:
-    if job.ignoring_for() > _LOOP_GRACE:
+    if job.ignoring_for() > _GRACE:
         job.woken()
 
 
@@ -162,7 +176,7 @@ def _stepwise(
 ) -> Any:
     """Wait for what happens in this process; in virtual time, which may jump meanwhile, where there is any."""
     if (clock := job.clock) is None or exempt.processes:
-        return _in_steps(look, wait, timeout, done)
+        return in_steps(look, wait, timeout, done)
     result: Any = None
 
     def step() -> bool:
@@ -175,13 +189,13 @@ def _stepwise(
     while not step() and (left := end - clock.current_time()) > 0:
         watcher = clock.watcher(lambda: done(wait(0)), step)
         if job.cancelled:  # an event loop that winds up
-            watcher.acquire(True, min(left, _LOOP_GRACE))
+            watcher.acquire(True, min(left, _GRACE))
         else:
             job.park(watcher, None if left == math.inf else left)
     return result
 
 
-def _in_steps(
+def in_steps(
     look: Callable[[], None], wait: Callable[[float], Any], timeout: float | None, done: Callable[[Any], bool]
 ) -> Any:
     """Wait in short steps, looking in between whether the job is to end."""
@@ -191,95 +205,6 @@ def _in_steps(
         result = wait(max(min(STEP, end - monotonic()), 0))
         if done(result) or monotonic() >= end:
             return result
-
-
-def communicating(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Popen.communicate`; whoever is made to stop waiting for a process ends it, as `subprocess.run` does."""
-
-    @wraps(original)
-    def communicate(self: subprocess.Popen[Any], input: Any = None, timeout: float | None = None) -> Any:  # noqa: A002
-        job = gated_job()
-        if job is None:
-            return original(self, input, timeout)
-        exempt.processes += 1
-        try:
-            # Without a timeout it would read a lone pipe in C, where nothing reaches it.
-            return original(self, input, _FOREVER if timeout is None else timeout)
-        except BaseException:
-            if job.cancelled:
-                self.kill()
-            raise
-        finally:
-            exempt.processes -= 1
-
-    return communicate
-
-
-def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Popen.wait`, without which nothing that runs a process ends."""
-
-    @wraps(original)
-    def wait(self: subprocess.Popen[Any], timeout: float | None) -> Any:
-        job = gated_job()
-        if job is None or (timeout is not None and timeout <= STEP):
-            return original(self, timeout)
-
-        def step(seconds: float) -> Any:
-            exempt.waits += 1  # it sleeps between its looks
-            try:
-                return original(self, seconds)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                exempt.waits -= 1
-
-        def look() -> None:
-            # One that is ending anyway is taken leave of; any other is not waited for, and so has no purpose.
-            if job.cancelled and step(STEP) is None:
-                self.kill()
-                step(_BURIAL)
-                job.woken()
-
-        code = _in_steps(look, step, timeout, lambda code: code is not None)
-        if code is None and timeout is not None:
-            raise subprocess.TimeoutExpired(self.args, timeout)
-        return code
-
-    return wait
-
-
-def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`run_forever` of asyncio: its tasks are cancelled, from inside, before the loop is torn out of its selector."""
-
-    @wraps(original)
-    def run_forever(self: asyncio.BaseEventLoop) -> None:
-        job = gated_job()
-        if job is None:
-            original(self)
-            return
-        winding_up = job.cancelled  # a loop that runs once more to clean up after its cancel may do so
-        forget = None if winding_up else job.on_cancel(partial(_cancel_tasks, self))
-        exempt.loops += 1
-        try:
-            original(self)
-        finally:
-            exempt.loops -= 1
-            if forget is not None:
-                forget()
-        if not winding_up:
-            job.woken()
-
-    carries_programs(run_forever)
-    return run_forever
-
-
-def _cancel_tasks(loop: asyncio.BaseEventLoop) -> None:
-    def cancel() -> None:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-
-    with suppress(RuntimeError):  # it has closed meanwhile
-        loop.call_soon_threadsafe(cancel)
 
 
 def logging_(original: Callable[..., Any]) -> Callable[..., Any]:
