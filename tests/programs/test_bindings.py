@@ -561,3 +561,14 @@ async def test_a_base_class_that_refuses_subclasses_is_the_programs_error(trial)
     with pytest.raises(ProgramError, match="mixin cannot be applied") as caught:
         await trial(python_class="Final").ready()
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+async def test_a_pattern_that_only_the_store_can_match_does_not_keep_a_variable_from_its_parameter(trial, pipeline):
+    """An Elixir store knows look-around, and checked the value when it was written."""
+    variable = Variable("style", "string", "brief", constraints={"pattern": "^(?!plain)", "max_length": 8})
+    program = {"python_class": pipeline, "config_space": bind(style="style")}
+    t = await trial(**program, source=Source(style=variable)).ready()
+    assert t.module.style == "brief"
+    long = Variable("style", "string", "much too long", constraints=variable.constraints)
+    with pytest.raises(VariableInvalid, match="bound to parameter 'style': .*constraint max_length"):
+        await trial(**program, source=Source(style=long)).ready()

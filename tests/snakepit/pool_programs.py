@@ -9,6 +9,7 @@ import threading
 import time
 
 import dspy
+import trio
 
 import dspex_trio as dspex
 
@@ -118,3 +119,16 @@ def much() -> str:
 def size(data) -> int:
     """How many bytes it was given."""
     return len(data)
+
+
+@dspex.tool
+async def later(text: str) -> str:
+    """Answers in a moment."""
+    await trio.sleep(0)
+    return text
+
+
+@dspex.tool
+async def later_still() -> None:
+    """Does not end by itself, and keeps no thread from ending."""
+    await trio.sleep_forever()

@@ -17,6 +17,7 @@ class FakeBridge:
         self.status = None
         self.delay = 0.0
         self.registered = bridge_pb2.RegisterToolsResponse(success=True)
+        self.beat = bridge_pb2.HeartbeatResponse(session_valid=True)
 
     async def _answer(self, reply, request):
         self.asked.append((trio.current_time(), request))
@@ -35,7 +36,7 @@ class FakeBridge:
         return await self._answer(self.registered, request)
 
     async def Heartbeat(self, request):
-        return await self._answer(bridge_pb2.HeartbeatResponse(), request)
+        return await self._answer(self.beat, request)
 
     def times_of(self, kind):
         return [at for at, request in self.asked if isinstance(request, kind)]

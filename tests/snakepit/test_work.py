@@ -140,6 +140,7 @@ def test_the_workers_own_tools(worker):
 def test_an_operators_tool(worker):
     assert worker.execute("add", {"a": 1, "b": 2}) == 3
     assert worker.execute("nothing") is None
+    assert worker.execute("later", {"text": "x"}) == "x"
     assert worker.execute("size", binary={"data": b"\0\1\2"}) == 3
 
 
@@ -166,9 +167,10 @@ def test_a_tool_that_fails_is_an_answer_that_snakepit_understands(worker, tool, 
     assert isinstance(problem["traceback"], str)
 
 
-def test_a_tool_ends_at_the_deadline_of_its_call_and_its_slot_is_free(worker):
+@pytest.mark.parametrize("tool", ["waits", "later_still"])
+def test_a_tool_ends_at_the_deadline_of_its_call_and_its_slot_is_free(worker, tool):
     with pytest.raises(ToolFailed) as caught:
-        worker.execute("waits", timeout=1)
+        worker.execute(tool, timeout=1)
     assert caught.value.problem["type"] == "DeadlineExceeded"
     assert worker.execute("add", {"a": 1}) == 2
 

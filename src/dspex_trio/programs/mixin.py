@@ -13,7 +13,7 @@ from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, Variable
 from dspex_trio.programs.bindings import Parameter
 from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.programs.session import ProgramSession
-from dspex_trio.variables import check_value, show
+from dspex_trio.variables import fitting_value, show
 
 _NUMBERS = (bool, int, float)
 
@@ -90,7 +90,7 @@ def bound_value(binding: Binding, found: Mapping[str, Variable | None]) -> Bound
             f"set it, or make the binding optional or give it a default"
         )
     try:
-        value = check_value(variable.type, variable.value, variable.constraints)
+        value = fitting_value(variable)
     except ValueError as error:
         raise VariableInvalid(
             f"variable {binding.variable!r}, bound to parameter {binding.parameter!r}: {error}"
