@@ -218,6 +218,13 @@ def test_telemetry_tells_of_tool_calls_for_as_long_as_the_pool_listens(worker):
     assert told[-1].metadata["tool"] == "ping"
 
 
+def test_telemetry_ends_in_order_before_the_pools_deadline(worker):
+    """A pool gives the stream five seconds, and writes a warning about each that ends in another way."""
+    events = worker.stub.StreamTelemetry(iter([worker.pool.generated.pb2.TelemetryControl()]), timeout=1)
+    assert list(events) == []
+    assert events.code() is grpc.StatusCode.OK
+
+
 def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_id(worker):
     if worker.pool.generation is V013:
         kind, failure = trial(
