@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 [SCRIPT] = [
     code
-    for code in re.findall(r"^```bash\n(#!/bin/bash\n.*?)^```", (ROOT / "docs/snakepit.md").read_text(), re.M | re.S)
+    for code in re.findall(r"(?ms)^```bash\n(#!/bin/bash\n.*?)^```", (ROOT / "docs/snakepit.md").read_text())
     if "script_path" in code
 ]
 

@@ -570,5 +570,5 @@ async def test_a_pattern_that_only_the_store_can_match_does_not_keep_a_variable_
     t = await trial(**program, source=Source(style=variable)).ready()
     assert t.module.style == "brief"
     long = Variable("style", "string", "much too long", constraints=variable.constraints)
-    with pytest.raises(VariableInvalid, match="bound to parameter 'style': .*constraint max_length"):
+    with pytest.raises(VariableInvalid, match=r"bound to parameter 'style': .*constraint max_length"):
         await trial(**program, source=Source(style=long)).ready()

@@ -10,6 +10,7 @@ import time
 
 import dspy
 import trio
+import trio.lowlevel
 
 import dspex_trio as dspex
 
@@ -124,7 +125,7 @@ def size(data) -> int:
 @dspex.tool
 async def later(text: str) -> str:
     """Answers in a moment."""
-    await trio.sleep(0)
+    await trio.lowlevel.checkpoint()
     return text
 
 

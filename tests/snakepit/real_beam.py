@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import pool_programs
-from .pool import SCRIPT, alive, wait_until_gone
+from .pool_worker import SCRIPT
+from .waiting import alive, wait_until_gone
 
 HERE: Final = Path(__file__).parent
 PACKAGED: Final = "/usr/lib/rabbitmq/lib"

@@ -19,9 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from ..sessions.peer import generate  # noqa: TID252 - tests are no package
 from . import pool_programs
-from .pool import V013, V04, Pool, Worker, alive, outcome, wait_until_gone
+from .generations import V013, V04
+from .pool import Pool
+from .pool_worker import Worker, outcome
+from .waiting import alive, wait_until_gone
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +105,11 @@ def soak(pool: Pool, count: int, calls: int, seconds: float) -> list[str]:
     codes = [worker.stop() for worker in workers]
     say(f"SIGTERM: exit codes {codes} after {time.monotonic() - began:.1f} s")
     problems += [f"exit code {code}" for code in codes if code]
+    for worker in pool.workers:
+        if worker.telemetry_ended is not None:  # 0.4 has none
+            say(f"telemetry: {len(worker.telemetry)} events, then {worker.telemetry_ended.name}")
+            if not worker.telemetry or worker.telemetry_ended is not grpc.StatusCode.OK:
+                problems.append("the telemetry stream did not go as it should")
     problems += [f"process {worker.pid} is left" for worker in pool.workers if alive(worker.pid)]
     return problems
 

@@ -6,7 +6,9 @@ import os
 import grpc
 import pytest
 
-from .pool import V013, V04, ToolFailed, outcome, wait_until
+from .generations import V013, V04
+from .pool_worker import ToolFailed, outcome
+from .waiting import wait_until
 
 
 def trial(worker, python_class, inputs=None, **parameters):
