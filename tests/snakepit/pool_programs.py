@@ -63,6 +63,18 @@ class LeavesAProcess(dspy.Module):
         return dspy.Prediction(answer=child.pid)
 
 
+@dspex.register("UsesATool")
+class UsesATool(dspy.Module):
+    """Answers with what a tool of Elixir's makes of a text."""
+
+    def __init__(self, tool):
+        super().__init__()
+        self.tool = tool
+
+    def forward(self, text: str):
+        return dspy.Prediction(answer=self.tool(text=text))
+
+
 _WORDS = [str(number * 7919 % 100_003) for number in range(100_000)]
 _TEXT = json.dumps(_WORDS)
 BURNERS = {
@@ -114,6 +126,12 @@ def nothing() -> None:
 def much() -> str:
     """Returns more than a message can hold."""
     return "x" * 20_000_000
+
+
+@dspex.tool
+def letters(count: int) -> str:
+    """As many letters."""
+    return "x" * count
 
 
 @dspex.tool
