@@ -14,29 +14,10 @@ from dspex_trio.rpc.http2.headers import parse_timeout
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, greeting, serving
-from .raw import RawServer
+from .raw import raw_servers
 
 REPLY = HelloReply(text="raw").SerializeToString()
 CANCEL, REFUSED_STREAM = 8, 7
-
-
-@asynccontextmanager
-async def raw_servers(**settings):
-    """A stub, and a channel of the connections that it makes, each as a RawServer that has said hello."""
-    outgoing, incoming = trio.open_memory_channel(16)
-    listener, connect = rpc.memory_link()
-
-    async def accept(stream):
-        server = RawServer(stream)
-        await server.begin()
-        await outgoing.send(server)
-        await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, accept, [listener])
-        async with rpc.open_channel(connect, settings=rpc.ChannelSettings(**settings)) as channel:
-            yield GreeterStub(channel), incoming
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_deadline_of_the_enclosing_scope_travels_and_promises_no_more_than_is_left(autojump_clock):

@@ -130,6 +130,23 @@ async def test_a_store_that_has_gone_silent_is_noticed_and_left_for_a_new_connec
         assert trio.current_time() < 100
 
 
+async def test_a_store_that_went_silent_while_nobody_asked_it_is_noticed_when_the_next_trial_does(clock):
+    async with system(variables={"greeting": "hi"}) as one:
+        await one.client.execute(GREETING, QUESTION, session_id="test")
+        await trio.sleep(100)
+        one.links.store.to_client.stall()
+        async with trio.open_nursery() as nursery:
+
+            async def trial():
+                outcome = await one.client.execute(GREETING, QUESTION, session_id="test", timeout=10)
+                assert greeted(outcome) == "hi Ada"
+
+            nursery.start_soon(trial)
+            await trio.sleep(6)  # five for the ping
+            assert one.links.store.connections == 2
+            one.links.store.to_client.resume()
+
+
 async def test_a_caller_whose_connection_is_cut_ends_its_trial_and_frees_the_slot(clock):
     async with system(settings=dspex.Settings(max_trials=1)) as one:
         async with trio.open_nursery() as nursery:

@@ -18,6 +18,8 @@ STORE_CHANNEL: Final = rpc.ChannelSettings(
     # A connection that died silently is noticed while a trial still has time for another try.
     keepalive_time=10.0,
     keepalive_timeout=5.0,
+    # A tool may take its time, and a watch may have nothing to tell.
+    max_pings_without_data=3,
 )
 """How a channel to a store should behave."""
 
