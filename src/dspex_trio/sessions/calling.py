@@ -46,7 +46,8 @@ _SNAKEPIT_REFUSES: Final = (
     "constraint",
     "is below minimum",
     "is above maximum",
-    "unknown type",
+    "unknown type",  # of a variable
+    "unknown_type",  # of a value, such as None
     "doesn't match",
     "invalid tensor",
     "locked_for_optimization",
