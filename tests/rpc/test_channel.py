@@ -44,6 +44,27 @@ async def test_without_a_deadline_none_travels():
         await server.answer(1, REPLY)
 
 
+async def test_one_can_wait_for_a_connection(autojump_clock):
+    listener, connect = rpc.memory_link()
+    refused = 3
+
+    async def unsteady():
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise OSError("refused")
+        return await connect()
+
+    async with trio.open_nursery() as nursery, rpc.open_channel(unsteady) as channel:
+        nursery.start_soon(partial(rpc.serve, [Greeter()], listeners=[listener]))
+        await channel.connected()
+        assert refused == 0
+        assert channel.endpoints[0].connection.accepting
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(1):
+        await channel.connected()  # it is closed, and does not keep anybody
+
+
 async def test_a_call_under_a_cancelled_scope_is_not_made():
     async with raw_servers() as (stub, servers):
         with trio.CancelScope() as scope:

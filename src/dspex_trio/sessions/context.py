@@ -138,6 +138,10 @@ class SessionContext:
         except rpc.RpcError as error:
             raise await self._calls.meaning(error) from error
 
+    def away(self, since: float) -> str | None:
+        """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""
+        return self._calls.away(since)
+
     # ---- writing
 
     async def set(

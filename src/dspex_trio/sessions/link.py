@@ -23,6 +23,20 @@ STORE_CHANNEL: Final = rpc.ChannelSettings(
 )
 """How a channel to a store should behave."""
 
+
+class Link(Protocol):
+    """What is known of the connection to a store: a `rpc.Channel`."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is none; None while there is one, or nobody knows."""
+        ...
+
+    async def connected(self) -> None:
+        """Wait until there is one."""
+        ...
+
+
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
 UnaryCall: TypeAlias = Callable[[RequestT], Awaitable[ReplyT]]
