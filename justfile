@@ -55,7 +55,7 @@ flood-rpc *arguments: (_venv "dev")
 soak-rpc *arguments: (_venv "dev")
     @{{bin}}/python tools/soak_rpc.py "$@"
 
-# Kill a session store again and again under trials that read it: --seconds, --rate, --kills, --outage
+# Kill a session store again and again under trials that read it: --seconds, --rate, --kills, --outage, --slots
 stress-store *arguments: (_venv "dev")
     @{{bin}}/python tools/stress_store.py "$@"
 

@@ -1,9 +1,9 @@
 """Kill a session store under load, start it again on its file, and hold every trial against what was written.
 
-Run as `python tools/stress_store.py [--seconds 30] [--rate 100] [--kills 10] [--outage 0.2] [--trial-seconds 3]`. Two
-variables are written together all the while, counting up; every trial reads both. Prints what was counted as JSON and
-exits non-zero if a trial hung, saw a value older than the last one that was acknowledged before it arrived or half of a
-write, or failed otherwise than as STORE_UNAVAILABLE and retryable.
+Run as `python tools/stress_store.py [--seconds 30] [--rate 100] [--kills 10] [--outage 0.2] [--trial-seconds 3]
+[--slots N]`. Two variables are written together all the while, counting up; every trial reads both. Prints what was
+counted as JSON and exits non-zero if a trial hung, saw a value older than the last one that was acknowledged before it
+arrived or half of a write, or failed otherwise than as STORE_UNAVAILABLE and retryable.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Load:
         kills: How often the store is killed, evenly spread.
         outage: Seconds that it stays away before it is started again; its own start comes on top.
         trial_seconds: Each trial's deadline.
+        slots: Trials that run at the same time. One that waits for its store holds its slot.
     """
 
     seconds: float
@@ -85,6 +86,7 @@ class Load:
     kills: int
     outage: float
     trial_seconds: float
+    slots: int
 
 
 @dspex.register("stress.Reads")
@@ -220,9 +222,7 @@ async def running_store() -> AsyncIterator[StoreProcess]:
 async def stress(load: Load) -> Found:
     """Run trials against a store that is killed and started again."""
     async with running_store() as store:
-        # A trial that waits for its store holds its slot: there are enough for an outage.
-        slots = int(load.rate * load.trial_seconds) + 8
-        settings = dspex.Settings(store=f"127.0.0.1:{store.port}", max_trials=slots, reply_margin_ms=300)
+        settings = dspex.Settings(store=f"127.0.0.1:{store.port}", max_trials=load.slots, reply_margin_ms=300)
         async with dspex.open_runtime(settings) as runtime:
             session = runtime.session(_SESSION)
             await session.initialize()
@@ -240,8 +240,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--outage", type=float, default=0.2)
     parser.add_argument("--trial-seconds", type=float, default=3)
-    arguments = parser.parse_args()
-    load = Load(arguments.seconds, arguments.rate, arguments.kills, arguments.outage, arguments.trial_seconds)
+    parser.add_argument("--slots", type=int, help="trials at the same time; enough for any outage unless given")
+    given = parser.parse_args()
+    slots = given.slots or int(given.rate * given.trial_seconds) + 8
+    load = Load(given.seconds, given.rate, given.kills, given.outage, given.trial_seconds, slots)
     found = trio.run(stress, load)
     print(
         json.dumps(

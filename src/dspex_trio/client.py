@@ -63,7 +63,7 @@ async def open_client(
         name = where if isinstance(where, str) else "the given address"
         yield Client(
             SnakepitBridgeStub(_caller(channel, token, telemetry)),
-            Sessions(BridgeServiceStub(_caller(bridge, token, telemetry)), where=name),
+            Sessions(BridgeServiceStub(_caller(bridge, token, telemetry)), where=name, link=bridge),
         )
 
 

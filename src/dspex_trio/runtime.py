@@ -308,7 +308,8 @@ async def _open_sessions(
         async with rpc.open_channel(target, settings=STORE_CHANNEL) as channel:
             caller = channel if telemetry is None else telemetry.channel(channel)
             stub = BridgeServiceStub(rpc.Attached(caller, correlation.headers))
-            yield bounded(stub, where=target if isinstance(target, str) else "the given store"), []
+            where = target if isinstance(target, str) else "the given store"
+            yield bounded(stub, where=where, link=channel), []
 
 
 @asynccontextmanager

@@ -42,20 +42,29 @@ _MAX_SHOWN_BITS: Final = 256
 def check_variable(variable: Variable) -> Variable:
     """The variable with its value coerced to its declared type.
 
+    Raises:
+        VariableInvalid: The value does not fit the type or the constraints; the text names all of them.
+    """
+    try:
+        value = fitting_value(variable)
+    except ValueError as error:
+        raise VariableInvalid(f"variable {variable.name!r}: {error}") from None
+    return variable if value is variable.value else replace(variable, value=value)
+
+
+def fitting_value(variable: Variable) -> Any:
+    """The value of a variable that a store has, coerced to its declared type.
+
     A pattern that cannot be matched here (a store in Elixir knows more of them) is left to the store, which checked it
     when the value was written.
 
     Raises:
-        VariableInvalid: The value does not fit the type or the constraints; the text names all of them.
+        ValueError: The value does not fit the type or the constraints; the text names them.
     """
     constraints = variable.constraints
     if isinstance(pattern := constraints.get("pattern"), str) and not _is_pattern(pattern):
         constraints = {name: asked for name, asked in constraints.items() if name != "pattern"}
-    try:
-        value = check_value(variable.type, variable.value, constraints)
-    except ValueError as error:
-        raise VariableInvalid(f"variable {variable.name!r}: {error}") from None
-    return variable if value is variable.value else replace(variable, value=value)
+    return check_value(variable.type, variable.value, constraints)
 
 
 def check_value(kind: str, value: Any, constraints: Mapping[str, Any]) -> Any:

@@ -129,6 +129,41 @@ async def test_a_value_that_becomes_another_kind_of_number_is_told(trial, pipeli
     )
 
 
+async def test_a_store_without_lists_and_objects_holds_their_json_text(trial, pipeline):
+    """As snakepit 0.4 does, whose types have neither; a parameter that takes text gets the text."""
+    source = Source(
+        shots='[{"question": "1+1?", "draft": "2"}]', words=' ["b"]', table='{"a": [1.5]}', style='["text"]'
+    )
+    space = bind(draft__demos="shots", words="words", table="table", style="style")
+    t = trial(python_class=pipeline, config_space=space, source=source, model=answers(draft="d"))
+    await t.ready()
+    [example] = t.module.draft.demos
+    assert (example.draft, example.inputs().toDict()) == ("2", {"question": "1+1?"})
+    assert (t.module.words, t.module.table, t.module.style) == (["b"], {"a": [1.5]}, '["text"]')
+    assert t.prediction(question="?").warnings == tuple(
+        f"parameter {path!r} takes no text: the JSON in variable {name!r} was read"
+        for path, name in (("draft.demos", "shots"), ("words", "words"), ("table", "table"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("draft.demos", "[1]", "takes a list of objects"),
+        ("words", '{"a": 1}', "takes a list"),
+        ("words", "[1", "takes a list"),
+        ("words", "[NaN]", "takes a list"),
+        ("words", "[" * 10_000, "takes a list"),
+        ("words", "[" + "9" * 10_000 + "]", "takes a list"),
+        ("rounds", "[3]", "takes a whole number"),
+    ],
+)
+async def test_json_text_that_is_not_what_the_parameter_takes(trial, pipeline, path, value, told):
+    t = trial(python_class=pipeline, config_space=(Binding(path, "v"),), source=Source(v=value))
+    with pytest.raises(VariableInvalid, match=told):
+        await t.ready()
+
+
 async def test_sets_and_enumerations_stay_what_they_are(trial):
     class Tone(enum.StrEnum):
         DRY = "dry"
@@ -561,3 +596,14 @@ async def test_a_base_class_that_refuses_subclasses_is_the_programs_error(trial)
     with pytest.raises(ProgramError, match="mixin cannot be applied") as caught:
         await trial(python_class="Final").ready()
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+async def test_a_pattern_that_only_the_store_can_match_does_not_keep_a_variable_from_its_parameter(trial, pipeline):
+    """An Elixir store knows look-around, and checked the value when it was written."""
+    variable = Variable("style", "string", "brief", constraints={"pattern": "^(?!plain)", "max_length": 8})
+    program = {"python_class": pipeline, "config_space": bind(style="style")}
+    t = await trial(**program, source=Source(style=variable)).ready()
+    assert t.module.style == "brief"
+    long = Variable("style", "string", "much too long", constraints=variable.constraints)
+    with pytest.raises(VariableInvalid, match=r"bound to parameter 'style': .*constraint max_length"):
+        await trial(**program, source=Source(style=long)).ready()

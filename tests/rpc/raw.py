@@ -17,6 +17,10 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from dspex_trio import rpc
+
+from .generated.greeter_grpc import GreeterStub
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SAY_HELLO = "/greeting.Greeter/SayHello"
 
@@ -65,6 +69,7 @@ class RawClient:
         self.goaways = []
         self.frames = []
         self.pongs = []
+        self.pinged = []  # when
         self.closed = False
         self._buffer = b""
         self.answer_pings = True
@@ -158,7 +163,9 @@ class RawClient:
             case PingFrame():
                 if "ACK" in frame.flags:
                     self.pongs.append(frame.opaque_data)
-                elif self.answer_pings:
+                    return
+                self.pinged.append(trio.current_time())
+                if self.answer_pings:
                     answer = self.ping(frame.opaque_data)
                     answer.flags.add("ACK")
                     await self.send(answer)
@@ -221,6 +228,25 @@ class RawServer(RawClient):
         frames = [self.headers(stream_id, [(":status", "200"), ("content-type", "application/grpc")])]
         frames += [self.data(stream_id, message(body)) for body in bodies]
         await self.send(*frames, self.headers(stream_id, [("grpc-status", str(status))], end=True))
+
+
+@asynccontextmanager
+async def raw_servers(**settings):
+    """A stub, and a channel of the connections that it makes, each as a RawServer that has said hello."""
+    outgoing, incoming = trio.open_memory_channel(16)
+    listener, connect = rpc.memory_link()
+
+    async def accept(stream):
+        server = RawServer(stream)
+        await server.begin()
+        await outgoing.send(server)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, accept, [listener])
+        async with rpc.open_channel(connect, settings=rpc.ChannelSettings(**settings)) as channel:
+            yield GreeterStub(channel), incoming
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

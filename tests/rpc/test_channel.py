@@ -14,29 +14,10 @@ from dspex_trio.rpc.http2.headers import parse_timeout
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, greeting, serving
-from .raw import RawServer
+from .raw import raw_servers
 
 REPLY = HelloReply(text="raw").SerializeToString()
 CANCEL, REFUSED_STREAM = 8, 7
-
-
-@asynccontextmanager
-async def raw_servers(**settings):
-    """A stub, and a channel of the connections that it makes, each as a RawServer that has said hello."""
-    outgoing, incoming = trio.open_memory_channel(16)
-    listener, connect = rpc.memory_link()
-
-    async def accept(stream):
-        server = RawServer(stream)
-        await server.begin()
-        await outgoing.send(server)
-        await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, accept, [listener])
-        async with rpc.open_channel(connect, settings=rpc.ChannelSettings(**settings)) as channel:
-            yield GreeterStub(channel), incoming
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_deadline_of_the_enclosing_scope_travels_and_promises_no_more_than_is_left(autojump_clock):
@@ -61,6 +42,27 @@ async def test_without_a_deadline_none_travels():
         assert "grpc-timeout" not in request
         assert (request[":path"], request["te"]) == ("/greeting.Greeter/SayHello", "trailers")
         await server.answer(1, REPLY)
+
+
+async def test_one_can_wait_for_a_connection(autojump_clock):
+    listener, connect = rpc.memory_link()
+    refused = 3
+
+    async def unsteady():
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise OSError("refused")
+        return await connect()
+
+    async with trio.open_nursery() as nursery, rpc.open_channel(unsteady) as channel:
+        nursery.start_soon(partial(rpc.serve, [Greeter()], listeners=[listener]))
+        await channel.connected()
+        assert refused == 0
+        assert channel.endpoints[0].connection.accepting
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(1):
+        await channel.connected()  # it is closed, and does not keep anybody
 
 
 async def test_a_call_under_a_cancelled_scope_is_not_made():

@@ -11,7 +11,7 @@ from dspex_trio import rpc
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, serving
-from .raw import RawClient, fields, raw_client
+from .raw import RawClient, fields, raw_client, raw_servers
 
 WAIT = HelloRequest(name="wait").SerializeToString()
 
@@ -196,6 +196,47 @@ async def test_our_channel_gives_up_a_silent_server(autojump_clock):
             assert trio.current_time() - began == pytest.approx(40, abs=0.1)
         nursery.cancel_scope.cancel()
     assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+async def test_our_channel_asks_a_server_that_was_silent_for_long_when_a_call_begins(autojump_clock):
+    """Nobody has noticed that it is gone, as nobody called; the first one who does need not wait for the silence."""
+    async with raw_servers(keepalive_time=30, keepalive_timeout=10) as (stub, servers):
+        server = await answered(stub, servers)
+        await trio.sleep(100)
+        began = trio.current_time()
+        with pytest.raises(rpc.RpcError) as caught:
+            await stub.SayHello(HelloRequest())
+        assert trio.current_time() - began == pytest.approx(10)
+        assert server.pinged == []
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+async def test_our_channel_pings_seldom_a_server_that_answers_pings_alone(autojump_clock):
+    """At the fourth ping within five minutes without data, grpcio's server ends the connection and all its calls."""
+    settings = {"keepalive_time": 10, "keepalive_timeout": 5, "max_pings_without_data": 3}
+    async with raw_servers(**settings) as (stub, servers), trio.open_nursery() as nursery:
+        server = await answered(stub, servers)
+        began = trio.current_time()
+        nursery.start_soon(stub.SayHello, HelloRequest())
+        nursery.start_soon(server.until_closed)
+        await trio.sleep(1000)
+        assert [at - began for at in server.pinged] == pytest.approx([10, 20, 30, 340, 650, 960], abs=0.1)
+        server.pinged.clear()
+        await server.send(server.headers(3, [(":status", "200"), ("content-type", "application/grpc")]))
+        heard = trio.current_time()
+        await trio.sleep(35)
+        assert [at - heard for at in server.pinged] == pytest.approx([10, 20, 30], abs=0.1)
+        nursery.cancel_scope.cancel()
+
+
+async def answered(stub, servers):
+    """The server on a new connection, after its first answer."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stub.SayHello, HelloRequest())
+        server = await servers.receive()
+        await server.request(1)
+        await server.answer(1, HelloReply().SerializeToString())
+    return server
 
 
 async def test_our_channel_does_not_ping_while_nobody_calls(autojump_clock):

@@ -25,9 +25,11 @@ def stress(monkeypatch):
 async def test_trials_under_a_store_that_is_killed_read_right_or_fail_as_store_unavailable(stress):
     """The outage is longer than a trial's deadline: those that arrive early in it fail, later ones wait and succeed.
 
+    There are fewer slots than trials that wait for the store.
+
     A real process with a real SIGKILL, on its file; `tools/stress_store.py` does the same for as long as one likes.
     """
-    load = stress.Load(seconds=6, rate=10, kills=1, outage=3, trial_seconds=3)
+    load = stress.Load(seconds=6, rate=10, kills=1, outage=3, trial_seconds=3, slots=4)
     found = await stress.stress(load)
     assert found.problems() == []
     assert found.kills == 1

@@ -163,6 +163,9 @@ class Snakepit04(Snakepit):
         """The value; ValueError says that it has another type, RuntimeError that it does not meet a constraint."""
         if kind not in self.TYPES:
             raise RuntimeError(f"Unknown type: :{kind}")
+        sent = message.type_url.rpartition("snakepit.")[2]
+        if sent not in {*self.TYPES, "map", "list"}:
+            raise RuntimeError("unknown_type")
         value = self.TYPES[kind](json.loads(message.value))
         if kind in ("float", "integer"):
             if "min" in constraints and value < constraints["min"]:

@@ -105,6 +105,9 @@ async def test_variables_are_listed_and_removed(session):
         await session.register(name, "float", 1)
     assert [variable.name for variable in await session.list("temp_*")] == ["temp_a", "temp_b"]
     assert [variable.name for variable in await session.list("temp")] == []
+    # No regular expression, also where the store takes it for one, or fails on one that is wrong.
+    assert [variable.name for variable in await session.list("temp_(a|b)")] == []
+    assert [variable.name for variable in await session.list("temp_[")] == []
     await session.delete("my_temp_c")
     await session.delete("temp_a")
     assert {variable.name for variable in await session.list()} == {"temp_b", "other"}

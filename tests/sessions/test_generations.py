@@ -46,6 +46,7 @@ async def test_versions_of_0_4_begin_at_0_and_a_name_can_be_registered_again(old
         ("choice", "c", {"choices": ["a", "b"]}, "must be one of: a, b"),
         ("map", {}, {}, "Unknown type: :map"),
         ("float", "hot", {}, "Validation failed: must be a number"),
+        ("float", None, {}, "unknown_type"),
     ],
 )
 async def test_what_0_4_refuses_is_invalid_whatever_its_status(old, kind, value, constraints, text):

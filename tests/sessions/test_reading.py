@@ -246,6 +246,76 @@ async def test_a_store_that_stays_away_fails_the_read_while_there_is_time_to_say
     assert 10 < len(store.calls) < 40
 
 
+class Link:
+    """A connection that is there once it is said to be."""
+
+    def __init__(self):
+        self.failure = "connection refused"
+        self.back = trio.Event()
+
+    async def connected(self):
+        await self.back.wait()
+        self.failure = None
+
+
+async def test_a_store_that_is_away_is_not_asked_until_there_is_a_connection(autojump_clock):
+    """Hundreds of trials may wait for it, and each try costs processor time that its restart needs."""
+    link = Link()
+    store = store_of_32(GetVariables=[UNAVAILABLE] * 2)
+    ended = []
+
+    async def read(seconds):
+        with trio.fail_after(seconds):
+            await store.session(link=link).get("v1")
+        ended.append((seconds, round(trio.current_time() - 10, 3)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, 100)
+        nursery.start_soon(read, 12)
+        await trio.sleep(10)
+        assert store.calls == ["GetVariables"] * 2
+        link.back.set()
+    assert store.calls == ["GetVariables"] * 4
+    assert ended == [(12, 0.03), (100, 0.05)], "who has little time left comes first, and not all come at once"
+
+
+async def test_a_connection_that_comes_too_late_is_no_help(mock_clock):
+    """A busy loop learns of it, and of the time, later than it was."""
+    link = Link()
+    store = ScriptedStore(GetVariables=UNAVAILABLE)
+
+    async def read():
+        with trio.fail_after(3), pytest.raises(StoreUnavailable, match="connection refused"):
+            await store.session(link=link).get("v1")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        link.back.set()
+        mock_clock.jump(2.8)
+
+
+async def test_a_store_to_which_no_connection_comes_fails_the_read_in_time_too(autojump_clock):
+    store = ScriptedStore(GetVariables=UNAVAILABLE)
+    session = store.session(link=Link())
+    with trio.fail_after(3) as scope, pytest.raises(StoreUnavailable, match="connection refused"):
+        await session.get("v1")
+    assert trio.current_time() == pytest.approx(scope.deadline - 0.3)
+    assert store.calls == ["GetVariables"]
+    assert session.away(2.69) == "the session store at the test's store cannot be reached: connection refused"
+
+
+async def test_what_is_known_of_a_store_that_was_away(autojump_clock):
+    store = store_of_32(GetVariables=[UNAVAILABLE, UNAVAILABLE])
+    session = store.session()
+    assert session.away(0) is None
+    await trio.sleep(1)
+    await session.get("v1")
+    lost = trio.current_time()
+    assert session.away(1) == "the session store at the test's store could not be reached: connection refused"
+    assert session.away(lost) is None
+
+
 async def test_a_try_that_hangs_after_the_store_went_away_still_ends_as_that(autojump_clock):
     store = ScriptedStore(GetVariables=[UNAVAILABLE, NEVER])
     with trio.fail_after(3), pytest.raises(StoreUnavailable, match="connection refused"):

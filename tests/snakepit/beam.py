@@ -7,7 +7,9 @@ import threading
 from pathlib import Path
 
 from ..sessions.peer import generate  # noqa: TID252 - tests are no package
-from .pool import Pool, outcome, wait_until
+from .pool import Pool
+from .pool_worker import outcome
+from .waiting import wait_until
 
 
 def main():

@@ -1,7 +1,8 @@
 import pytest
 
 from ..sessions.peer import generate  # noqa: TID252 - tests are no package
-from .pool import V013, V04, Pool
+from .generations import V013, V04
+from .pool import Pool
 
 
 @pytest.fixture(scope="session")

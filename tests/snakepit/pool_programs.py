@@ -9,6 +9,8 @@ import threading
 import time
 
 import dspy
+import trio
+import trio.lowlevel
 
 import dspex_trio as dspex
 
@@ -59,6 +61,18 @@ class LeavesAProcess(dspy.Module):
     def forward(self, question: str):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
         return dspy.Prediction(answer=child.pid)
+
+
+@dspex.register("UsesATool")
+class UsesATool(dspy.Module):
+    """Answers with what a tool of Elixir's makes of a text."""
+
+    def __init__(self, tool):
+        super().__init__()
+        self.tool = tool
+
+    def forward(self, text: str):
+        return dspy.Prediction(answer=self.tool(text=text))
 
 
 _WORDS = [str(number * 7919 % 100_003) for number in range(100_000)]
@@ -115,6 +129,25 @@ def much() -> str:
 
 
 @dspex.tool
+def letters(count: int) -> str:
+    """As many letters."""
+    return "x" * count
+
+
+@dspex.tool
 def size(data) -> int:
     """How many bytes it was given."""
     return len(data)
+
+
+@dspex.tool
+async def later(text: str) -> str:
+    """Answers in a moment."""
+    await trio.lowlevel.checkpoint()
+    return text
+
+
+@dspex.tool
+async def later_still() -> None:
+    """Does not end by itself, and keeps no thread from ending."""
+    await trio.sleep_forever()

@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import pool_programs
-from .pool import SCRIPT, alive, wait_until_gone
+from .pool_worker import SCRIPT
+from .waiting import alive, wait_until_gone
 
 HERE: Final = Path(__file__).parent
 PACKAGED: Final = "/usr/lib/rabbitmq/lib"
+# Of each generation of snakepit, what a BEAM tells of one worker's life.
+LINES: Final = {"0.13": 8, "0.4": 6}
 
 
 def missing() -> str:
@@ -41,17 +44,18 @@ def libraries() -> str:
 
 
 @contextmanager
-def beam(mode: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def beam(mode: str, generation: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A BEAM whose standard output is lines of JSON; killed at the end if it still runs."""
     with tempfile.TemporaryDirectory() as directory:
         path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
         options |= {
+            "generation": generation,
             "command": [sys.executable, str(SCRIPT), "--load", "pool_programs", "--grace-seconds", "1"],
             "env": {"PYTHONPATH": path},
             "directory": directory,
         }
         process = subprocess.Popen(
-            [shutil.which("elixir") or "elixir", HERE / "real_beam.exs", mode, json.dumps(options)],
+            [shutil.which("elixir") or "elixir", HERE / "on_beam/main.exs", mode, json.dumps(options)],
             env={**os.environ, "BEAM_LIBS": libraries(), "LC_ALL": "C.UTF-8"},
             stdout=subprocess.PIPE,
             text=True,
@@ -67,37 +71,43 @@ def beam(mode: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 
 def problems(found: dict[str, Any]) -> list[str]:
     """What a line of a soak tells that should not be."""
+    wrong = [f"process {pid} is left" for pid in found.get("pids", ()) if alive(pid)]
     match found:
         case {"outcomes": outcomes}:
-            return [f"{count} times {what}" for what, count in outcomes.items() if what.startswith("WRONG")]
-        case {"streamed": [*stages, last]}:
-            return [] if last == "at_ms,response" and set(stages) == {"at_ms,stage"} else [f"streamed: {found}"]
-        case {"telemetry": {"events": int(events)}}:
-            return [] if events else ["no telemetry"]
-        case {"heartbeats": {"missed": "", "answered": int(answered)}}:
-            return [] if answered else ["no heartbeat was sent"]
-        case {"crash": [9, "error"]} | {"stopped": 0} | {"abandoned": True} | {"asked_of_elixir": _}:
-            return [f"process {pid} is left" for pid in found.get("pids", ()) if alive(pid)]
-    return [f"unexpected: {found}"]
+            wrong += [f"{count} times {what}" for what, count in outcomes.items() if what.startswith("WRONG")]
+        case {"streamed": [*stages, "at_ms,response"]} if set(stages) == {"at_ms,stage"}:
+            pass
+        case {"telemetry": {"events": int(number)}} | {"heartbeats": {"missed": "", "answered": int(number)}} if number:
+            pass
+        case {"large": [12_000_000, 12_000_000], "through_elixir": 2_000_000} | {"abandoned": True}:
+            pass
+        # Under 0.4 the pool sees the end of `setsid` alone, not that of its worker, and not how.
+        case {"crash": [0 | 9, "error"]} | {"closed": [int(), int(), int()]}:
+            pass
+        case {"stopped": 0, "last": "FAILURE_KIND_SHUTTING_DOWN" | "error"} | {"asked_of_elixir": _}:
+            pass
+        case _:
+            wrong.append(f"unexpected: {found}")
+    return wrong
 
 
-def soak(**options: Any) -> Iterator[dict[str, Any]]:
+def soak(generation: str, **options: Any) -> Iterator[dict[str, Any]]:
     """What a BEAM tells of a pool, a line at a time, with what is wrong in it; its end too."""
     told = 0
-    with beam("soak", **options) as process:
+    with beam("soak", generation, **options) as process:
         assert process.stdout is not None
         for line in process.stdout:
             found = json.loads(line)
             told += 1
             yield {**found, "problems": problems(found)}
-        wanted = 7 * options["workers"] + 1
+        wanted = LINES[generation] * options["workers"] + 1
         ended = process.wait()
     yield {"ended": ended, "problems": [] if told == wanted and ended == 0 else [f"{told} of {wanted} lines came"]}
 
 
-def killed() -> dict[str, Any]:
+def killed(generation: str) -> dict[str, Any]:
     """SIGKILL for a BEAM with three workers, one of them busy, and a process that a program left."""
-    with beam("hold", workers=3) as process:
+    with beam("hold", generation, workers=3) as process:
         assert process.stdout is not None
         pids = json.loads(process.stdout.readline())["pids"]
         process.kill()
@@ -109,13 +119,14 @@ def killed() -> dict[str, Any]:
     return {"killed": pids, "problems": []}
 
 
-def everything(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from soak(**options)
-    yield killed()
+def everything(generation: str, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from soak(generation, **options)
+    yield killed(generation)
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--generation", choices=sorted(LINES), default="0.13", help="of snakepit")
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--calls", type=int, default=4000, help="trials of every outcome, over all workers")
     arguments.add_argument("--seconds", type=float, default=60.0, help="time of computing trials, over all kinds")
@@ -132,7 +143,7 @@ def main() -> int:
         "burn_seconds": given.seconds / len(burners),
     }
     wrong = 0
-    for found in everything(options):
+    for found in everything(given.generation, options):
         wrong += len(found["problems"])
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()

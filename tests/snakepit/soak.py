@@ -19,9 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from ..sessions.peer import generate  # noqa: TID252 - tests are no package
 from . import pool_programs
-from .pool import V013, V04, Pool, Worker, alive, outcome, wait_until_gone
+from .generations import V013, V04
+from .pool import Pool
+from .pool_worker import Worker, outcome
+from .waiting import alive, wait_until_gone
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,9 +90,10 @@ def soak(pool: Pool, count: int, calls: int, seconds: float) -> list[str]:
             f"median {statistics.median(found) * 1e3:.1f}, p99 {p99 * 1e3:.0f}, worst {found[-1] * 1e3:.0f} ms"
         )
 
+    seen_exit = 9 if pool.generation is V013 else 0  # that of setsid
     for worker in list(workers):
         future = worker.trial("Crashes", {"question": ""})
-        if worker.wait() != 9 or future.exception() is None:
+        if worker.wait() != seen_exit or future.exception() is None:
             problems.append("a crash was not seen")
         workers[workers.index(worker)] = pool.start()
     say(f"{count} workers crashed and were replaced")
@@ -100,8 +106,19 @@ def soak(pool: Pool, count: int, calls: int, seconds: float) -> list[str]:
     codes = [worker.stop() for worker in workers]
     say(f"SIGTERM: exit codes {codes} after {time.monotonic() - began:.1f} s")
     problems += [f"exit code {code}" for code in codes if code]
+    if pool.generation is V013:
+        problems += telemetry(pool.workers)
     problems += [f"process {worker.pid} is left" for worker in pool.workers if alive(worker.pid)]
     return problems
+
+
+def telemetry(workers: list[Worker]) -> list[str]:
+    """A stream lasts for five seconds, in which another worker may just be starting."""
+    events = [len(worker.telemetry) for worker in workers]
+    ends = [worker.telemetry_ended for worker in workers]
+    say(f"telemetry: {events} events, then {[end.name for end in ends]}")
+    orderly = any(events) and set(ends) == {grpc.StatusCode.OK}
+    return [] if orderly else ["the telemetry streams did not go as they should"]
 
 
 def each(workers: list[Worker], do: Callable[[Worker], None]) -> None:

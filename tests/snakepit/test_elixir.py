@@ -17,6 +17,7 @@ class FakeBridge:
         self.status = None
         self.delay = 0.0
         self.registered = bridge_pb2.RegisterToolsResponse(success=True)
+        self.beat = bridge_pb2.HeartbeatResponse(session_valid=True)
 
     async def _answer(self, reply, request):
         self.asked.append((trio.current_time(), request))
@@ -35,7 +36,7 @@ class FakeBridge:
         return await self._answer(self.registered, request)
 
     async def Heartbeat(self, request):
-        return await self._answer(bridge_pb2.HeartbeatResponse(), request)
+        return await self._answer(self.beat, request)
 
     def times_of(self, kind):
         return [at for at, request in self.asked if isinstance(request, kind)]
@@ -80,6 +81,54 @@ async def test_a_session_and_tools_that_elixir_has_already_are_no_news(autojump_
     ours.adopt("s2")
     await wait_all_tasks_blocked()
     assert "does not take the worker's tools: not_found" in caplog.text
+    nursery.cancel_scope.cancel()
+
+
+async def test_tools_that_elixir_would_not_take_do_not_keep_the_others_from_it(autojump_clock, nursery, caplog):
+    """It takes all tools of a call or none, and names of at most 64 letters, digits, `_`, `-` and `.`."""
+    bridge = FakeBridge()
+    names = ["ping", "_private", "two words", "a" * 65, "a" * 64, "x.y-z_1", "größe", ""]
+    tools = [bridge_pb2.ToolRegistration(name=name) for name in names]
+    ours = Elixir(bridge, worker_id="w1", tools=tools, policy=NO_HEARTBEATS, lost=lambda: None)
+    nursery.start_soon(ours.run)
+    ours.adopt("s1")
+    await wait_all_tasks_blocked()
+    [registered] = [request for _, request in bridge.asked if isinstance(request, bridge_pb2.RegisterToolsRequest)]
+    assert [tool.name for tool in registered.tools] == ["ping", "a" * 64, "x.y-z_1"]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "'_private', 'two words'" in line
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_elixir_has_lost_is_made_known_again_with_the_tools(autojump_clock, nursery):
+    """A session store that was restarted over there knows nobody; snakepit's own worker makes it one with each call."""
+    bridge = FakeBridge()
+    ours = elixir(bridge, HeartbeatPolicy(interval_ms=1000))
+    ours.adopt("s1")
+    ours.adopt("s2")
+    nursery.start_soon(ours.run)
+    await trio.sleep(2.5)
+    assert len(bridge.times_of(bridge_pb2.RegisterToolsRequest)) == 2
+    bridge.beat = bridge_pb2.HeartbeatResponse(session_valid=False)
+    await trio.sleep(1)
+    bridge.beat = bridge_pb2.HeartbeatResponse(session_valid=True)
+    await trio.sleep(2)
+    again = [request.session_id for _, request in bridge.asked if isinstance(request, bridge_pb2.RegisterToolsRequest)]
+    assert again == ["s1", "s2", "s1", "s2"]
+    assert bridge.times_of(bridge_pb2.InitializeSessionRequest)[-2:] == [3.0, 3.0]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_elixir_never_takes_is_not_offered_without_end(autojump_clock, nursery):
+    """A limit on sessions over there is answered once for each heartbeat at the most."""
+    bridge = FakeBridge()
+    bridge.beat = bridge_pb2.HeartbeatResponse(session_valid=False)
+    ours = elixir(bridge, HeartbeatPolicy(interval_ms=1000))
+    ours.adopt("s1")
+    nursery.start_soon(ours.run)
+    await trio.sleep(10.5)
+    assert len(bridge.times_of(bridge_pb2.InitializeSessionRequest)) <= 12
+    assert ours.contact.missed == 0
     nursery.cancel_scope.cancel()
 
 

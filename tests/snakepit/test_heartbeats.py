@@ -2,8 +2,8 @@
 
 import pytest
 
-from .pool import outcome
 from .pool_programs import BURNERS
+from .pool_worker import outcome
 
 
 @pytest.mark.parametrize("what", sorted(BURNERS))

@@ -11,7 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from .pool import SCRIPT, V013, V04, outcome, wait_until, wait_until_gone
+from .generations import V013, V04
+from .pool_worker import SCRIPT, outcome
+from .waiting import wait_until, wait_until_gone
 
 ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
@@ -83,7 +85,7 @@ def test_sigterm_gives_a_running_trial_the_grace_and_then_a_failure(make_pool, g
     _, left = outcome(worker.trial("LeavesAProcess", {"question": ""}))
     future = worker.trial("Sleeps", {"question": ""})
     wait_until(lambda: worker.execute("worker_status")["running"])
-    worker.popen.send_signal(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)
     kind, failure = outcome(future)
     assert (kind, failure["kind"], failure["retryable"]) == ("failure", "FAILURE_KIND_SHUTTING_DOWN", True)
     assert worker.wait(generation.kill_after) == 0, worker.log
@@ -97,7 +99,7 @@ def test_a_worker_that_is_ending_takes_no_new_trials_and_ends_with_the_last(make
     worker = make_pool().start()
     last = worker.trial("Burns", {"what": "python", "seconds": 0.5})
     wait_until(lambda: worker.execute("worker_status")["running"])
-    worker.popen.send_signal(signal.SIGINT)
+    os.kill(worker.pid, signal.SIGINT)
     wait_until(lambda: "SIGINT: shutting down" in worker.log)
     kind, failure = outcome(worker.trial("Echo", {"question": ""}))
     assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_SHUTTING_DOWN")
@@ -110,9 +112,9 @@ def test_a_second_signal_ends_it_at_once(make_pool):
     worker = make_pool().start()
     running = worker.trial("Sleeps", {"question": ""})
     wait_until(lambda: worker.execute("worker_status")["running"])
-    worker.popen.send_signal(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)
     wait_until(lambda: "SIGTERM: shutting down" in worker.log)
-    worker.popen.send_signal(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(2) == 128 + signal.SIGTERM
     assert running.code() is grpc.StatusCode.UNAVAILABLE
 

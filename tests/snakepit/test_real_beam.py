@@ -7,9 +7,10 @@ from . import real_beam
 pytestmark = pytest.mark.skipif(bool(real_beam.missing()), reason=real_beam.missing() or "there is one")
 
 
-def test_a_pool_on_a_beam_gets_every_outcome_streams_telemetry_heartbeats_and_an_end():
+@pytest.mark.parametrize("generation", real_beam.LINES)
+def test_a_pool_on_a_beam_gets_every_outcome_streams_large_values_telemetry_heartbeats_and_an_end(generation):
     options = {"workers": 1, "calls": 70, "heartbeat_ms": 100, "burners": ["python"], "burn_seconds": 1}
-    told = list(real_beam.soak(**options))
+    told = list(real_beam.soak(generation, **options))
     assert [problem for found in told for problem in found["problems"]] == []
     [outcomes] = [found["outcomes"] for found in told if "outcomes" in found]
     assert outcomes == {
@@ -22,8 +23,10 @@ def test_a_pool_on_a_beam_gets_every_outcome_streams_telemetry_heartbeats_and_an
     }
     [asked] = [found["asked_of_elixir"] for found in told if "asked_of_elixir" in found]
     assert asked["GetVariables"] >= 10
+    assert asked["ExecuteElixirTool"] == 1
     assert asked["RegisterTools"] == 2  # the worker's and its replacement's
 
 
-def test_nothing_outlives_a_beam_that_is_killed():
-    assert real_beam.killed()["problems"] == []
+@pytest.mark.parametrize("generation", real_beam.LINES)
+def test_nothing_outlives_a_beam_that_is_killed(generation):
+    assert real_beam.killed(generation)["problems"] == []

@@ -67,3 +67,14 @@ async def test_listeners_end_with_the_worker():
         telemetry.end()
         assert [".".join(event.event_parts) async for event in listener.events] == [START, STOP]
     tell(telemetry)
+
+
+async def test_a_listener_that_has_not_read_its_end_yet_disturbs_nobody():
+    """Its reader may be slow; what goes on meanwhile is a trial that must be answered."""
+    telemetry = Telemetry()
+    with telemetry.listening() as listener:
+        tell(telemetry)
+        listener.end()
+        tell(telemetry)
+        telemetry.end()
+        assert [".".join(event.event_parts) async for event in listener.events] == [START, STOP]

@@ -2,11 +2,15 @@
 
 import json
 import os
+import threading
+from contextlib import suppress
 
 import grpc
 import pytest
 
-from .pool import V013, V04, ToolFailed, outcome, wait_until
+from .generations import V013, V04
+from .pool_worker import ToolFailed, outcome
+from .waiting import wait_until
 
 
 def trial(worker, python_class, inputs=None, **parameters):
@@ -140,6 +144,7 @@ def test_the_workers_own_tools(worker):
 def test_an_operators_tool(worker):
     assert worker.execute("add", {"a": 1, "b": 2}) == 3
     assert worker.execute("nothing") is None
+    assert worker.execute("later", {"text": "x"}) == "x"
     assert worker.execute("size", binary={"data": b"\0\1\2"}) == 3
 
 
@@ -166,9 +171,10 @@ def test_a_tool_that_fails_is_an_answer_that_snakepit_understands(worker, tool, 
     assert isinstance(problem["traceback"], str)
 
 
-def test_a_tool_ends_at_the_deadline_of_its_call_and_its_slot_is_free(worker):
+@pytest.mark.parametrize("tool", ["waits", "later_still"])
+def test_a_tool_ends_at_the_deadline_of_its_call_and_its_slot_is_free(worker, tool):
     with pytest.raises(ToolFailed) as caught:
-        worker.execute("waits", timeout=1)
+        worker.execute(tool, timeout=1)
     assert caught.value.problem["type"] == "DeadlineExceeded"
     assert worker.execute("add", {"a": 1}) == 2
 
@@ -201,19 +207,35 @@ def test_sessions_are_noted_here_and_made_known_in_elixir(worker):
 def test_telemetry_tells_of_tool_calls_for_as_long_as_the_pool_listens(worker):
     pb2 = worker.pool.generated.pb2
     allow = pb2.TelemetryControl(filter=pb2.TelemetryEventFilter(allow=["tool.execution.*"]))
-    events = worker.stub.StreamTelemetry(iter([allow]), timeout=5)
-    worker.execute("ping", correlation_id="c-6")
-    told = [next(events), next(events)]
+    events = worker.stub.StreamTelemetry(iter([allow]), timeout=30)
+    told = []
+    listener = threading.Thread(target=listen, args=(events, told))
+    listener.start()
+    # The first ones may be over before the stream has begun.
+    wait_until(lambda: worker.execute("ping", correlation_id="c-6") and told)
     worker.execute("ping", correlation_id="c-7")
-    told += [next(events), next(events)]
+    wait_until(lambda: (told[-1].correlation_id, told[-1].event_parts[-1]) == ("c-7", "stop"))
     events.cancel()
+    listener.join(20)
     assert {tuple(event.event_parts) for event in told} <= {
         ("tool", "execution", "start"),
         ("tool", "execution", "stop"),
         ("tool", "result_size"),  # until the control was read
     }
-    assert told[-1].correlation_id == "c-7"
     assert told[-1].metadata["tool"] == "ping"
+
+
+def listen(events, told):
+    with suppress(grpc.RpcError):
+        for event in events:
+            told.append(event)
+
+
+def test_telemetry_ends_in_order_before_the_pools_deadline(worker):
+    """A pool gives the stream five seconds, and writes a warning about each that ends in another way."""
+    events = worker.stub.StreamTelemetry(iter([worker.pool.generated.pb2.TelemetryControl()]), timeout=1)
+    assert list(events) == []
+    assert events.code() is grpc.StatusCode.OK
 
 
 def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_id(worker):

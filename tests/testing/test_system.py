@@ -112,6 +112,34 @@ async def test_a_store_that_cannot_be_reached_is_a_failure_that_may_be_retried(c
         assert greeted(outcome) == "hi Ada"
 
 
+async def test_trials_that_get_no_slot_while_others_wait_for_the_store_fail_for_that_reason(clock):
+    """A caller is told what is the matter; one whose program needs no store is told what that means for it."""
+    async with system(variables={"greeting": "hi"}, settings=dspex.Settings(max_trials=1, max_queue=1)) as one:
+        await one.client.execute(GREETING, QUESTION, session_id="test")
+        one.links.store.cut()
+        one.links.store.refuse()
+        found = []
+
+        async def trial(program, seconds):
+            outcome = await one.client.execute(program, QUESTION, session_id="test", timeout=seconds)
+            found.append((kind(outcome), round(trio.current_time() - began, 1)))
+
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            nursery.start_soon(trial, GREETING, 20)
+            await trio.sleep(1)
+            nursery.start_soon(trial, GREETING, 5)  # waits
+            await trio.sleep(1)
+            nursery.start_soon(trial, GREETING, 5)  # is turned away
+            nursery.start_soon(trial, {"python_class": "Greets"}, 5)
+        assert sorted(found) == [
+            (("OVERLOADED", "ADMISSION"), 2.0),
+            (("STORE_UNAVAILABLE", "SYNC"), 2.0),
+            (("STORE_UNAVAILABLE", "SYNC"), 6.0),
+            (("STORE_UNAVAILABLE", "SYNC"), 19.5),
+        ]
+
+
 async def test_a_store_that_has_gone_silent_is_noticed_and_left_for_a_new_connection(clock):
     """Nothing tells of a machine that was switched off but that it does not answer pings."""
     async with system(variables={"greeting": "hi"}) as one:
@@ -128,6 +156,23 @@ async def test_a_store_that_has_gone_silent_is_noticed_and_left_for_a_new_connec
             assert one.links.store.connections == 2
             one.links.store.to_client.resume()
         assert trio.current_time() < 100
+
+
+async def test_a_store_that_went_silent_while_nobody_asked_it_is_noticed_when_the_next_trial_does(clock):
+    async with system(variables={"greeting": "hi"}) as one:
+        await one.client.execute(GREETING, QUESTION, session_id="test")
+        await trio.sleep(100)
+        one.links.store.to_client.stall()
+        async with trio.open_nursery() as nursery:
+
+            async def trial():
+                outcome = await one.client.execute(GREETING, QUESTION, session_id="test", timeout=10)
+                assert greeted(outcome) == "hi Ada"
+
+            nursery.start_soon(trial)
+            await trio.sleep(6)  # five for the ping
+            assert one.links.store.connections == 2
+            one.links.store.to_client.resume()
 
 
 async def test_a_caller_whose_connection_is_cut_ends_its_trial_and_frees_the_slot(clock):

@@ -135,20 +135,32 @@ class Told:
         self.late_ends.append((request, details))
 
 
-def trials(program, *, capacity=1, max_queue=8, max_wait=math.inf, **more):
+class FakeSession:
+    def __init__(self, why_away=None):
+        self.why_away = why_away
+
+    def away(self, since):
+        return self.why_away if since <= trio.current_time() - 1 else None
+
+
+def trials(program, *, capacity=1, max_queue=8, max_wait=math.inf, why_away=None, **more):
     return Trials(
         loader=FakeLoader(program),
-        sources=lambda session_id: session_id,
+        sources=lambda _session_id: FakeSession(why_away),
         executor=FakeExecutor(),
         admission=Admission(FakeSlots(capacity), max_queue, max_wait=max_wait),
         **more,
     )
 
 
-def request(*, seconds=math.inf, trial_id="t1", **inputs):
+def request(*, seconds=math.inf, trial_id="t1", config_space=(), **inputs):
     now = trio.current_time()
     return TrialRequest(
-        program=Program(python_class="Fake"), inputs=inputs, trial_id=trial_id, arrived=now, deadline=now + seconds
+        program=Program(python_class="Fake", config_space=config_space),
+        inputs=inputs,
+        trial_id=trial_id,
+        arrived=now,
+        deadline=now + seconds,
     )
 
 

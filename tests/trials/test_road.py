@@ -13,7 +13,7 @@ from dspex_trio.errors import (
     Stage,
     StoreUnavailable,
 )
-from dspex_trio.model import Prediction, TraceEntry, TrialFailure, TrialSuccess
+from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
 from dspex_trio.trials import Described
 
 from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
@@ -77,6 +77,50 @@ async def test_the_one_deadline_covers_every_stage(autojump_clock, stage):
         outcome = await runner.run(request(seconds=1))
         assert (outcome.kind, outcome.stage.name) == (FailureKind.DEADLINE_EXCEEDED, stage)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("stage", "sync_seconds", "blamed"),
+    [("ADMISSION", 0, True), ("SYNC", 9, True), ("EXECUTE", 0.6, True), ("EXECUTE", 0.4, False)],
+)
+async def test_a_deadline_that_passes_because_the_store_was_away_is_not_the_programs(
+    autojump_clock, stage, sync_seconds, blamed
+):
+    """Whether the trial itself waited for the store, for most of its time, or for those that did."""
+
+    async def read():
+        await trio.sleep(sync_seconds)
+        return {}
+
+    program = sleeps(100)
+    program.variables = read
+    runner = trials(program, why_away="the store is away")
+    async with trio.open_nursery() as nursery:
+        if stage == "ADMISSION":
+            nursery.start_soon(runner.run, request())
+            await wait_all_tasks_blocked()
+        outcome = await runner.run(request(seconds=1, config_space=(Binding("a", "b"),)))
+        nursery.cancel_scope.cancel()
+    if not blamed:
+        assert (outcome.kind, outcome.stage.name) == (FailureKind.DEADLINE_EXCEEDED, stage)
+    else:
+        assert (outcome.kind, outcome.stage) == (FailureKind.STORE_UNAVAILABLE, Stage.SYNC)
+        assert outcome.error_message == (
+            f"the store is away, and the deadline passed in stage {stage}, 1000 ms after the trial arrived"
+        )
+        assert outcome.retryable
+
+
+async def test_a_trial_that_is_turned_away_while_its_store_is_away_is_told_so(autojump_clock):
+    for config_space, kind in [((Binding("a", "b"),), FailureKind.STORE_UNAVAILABLE), ((), FailureKind.OVERLOADED)]:
+        runner = trials(sleeps(100), max_queue=0, why_away="the store is away")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runner.run, request())
+            await wait_all_tasks_blocked()
+            outcome = await runner.run(request(config_space=config_space))
+            assert outcome.kind is kind
+            assert "all 1 slots are taken" in outcome.error_message
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_deadline_that_is_already_past_runs_nothing():

@@ -58,6 +58,9 @@ RECORDED = [
     (packed(struct_pb2.Value()), None),
     (packed(duration_pb2.Duration(seconds=-1, nanos=-500_000_000)), dt.timedelta(seconds=-1.5)),
     (packed(timestamp_pb2.Timestamp(seconds=86_400)), dt.datetime(1970, 1, 2, tzinfo=dt.UTC)),
+    # A microsecond that has not passed does not count, as in protobuf's own conversions.
+    (packed(timestamp_pb2.Timestamp(nanos=999_999_999)), dt.datetime(1970, 1, 1, 0, 0, 0, 999_999, tzinfo=dt.UTC)),
+    (packed(duration_pb2.Duration(nanos=-1_999)), dt.timedelta(microseconds=-1)),
     (any_of(GOOGLE + "Empty", b""), None),
     (Any(), None),
     (any_of("type.googleapis.com/snakepit.float", b"0.7"), 0.7),

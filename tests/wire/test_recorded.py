@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dspex_trio.errors import VariableInvalid
+from dspex_trio.errors import ValueNotDecodable, VariableInvalid
 from dspex_trio.generated import any_pb2, bridge_pb2
 from dspex_trio.wire import decode_any, decode_tool_result, decode_variable
 
@@ -34,6 +34,8 @@ def meant(value):
             return float(name)
         case {"$bytes": text}:
             return bytes.fromhex(text)
+        case list():
+            return [meant(item) for item in value]
     return value
 
 
@@ -41,7 +43,7 @@ def meant(value):
 def test_a_recorded_encoding_means_what_its_sender_meant(line):
     raw = bytes.fromhex(line["hex"])
     if "error" in line:
-        with pytest.raises(VariableInvalid, match=line["error"]):
+        with pytest.raises((ValueNotDecodable, VariableInvalid), match=line["error"]):
             decoded(line["message"], raw)
     else:
         assert same(decoded(line["message"], raw), meant(line["value"]))

@@ -37,6 +37,10 @@ class VariableSource(Protocol):
 class TrialSession(VariableSource, Protocol):
     """A trial's session, as its program reaches it. All of it raises StoreUnavailable as `get_variables` does."""
 
+    def away(self, since: float) -> str | None:
+        """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""
+        ...
+
     async def set(self, identifier: str, value: Any, *, expected_version: int = 0) -> int:
         """Give a variable its next value; returns its new version.
 

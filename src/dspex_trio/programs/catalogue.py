@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
-from dspex_trio.model import MISSING, ToolParameter, ToolSpec
-from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable
+from dspex_trio.model import MISSING, RunInLoop, ToolParameter, ToolSpec
+from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, without_program
 from dspex_trio.values import plain
 
 # No inputs: the instance, and what takes everything else.
@@ -48,9 +48,13 @@ def tool_specs() -> list[ToolSpec]:
     ]
 
 
-def tool_function(name: str) -> Callable[..., Any] | None:
-    """What calls a registered tool with keyword arguments; blocking."""
-    return TOOL_REGISTRY.get(name)
+def tool_function(name: str, run_in_loop: RunInLoop) -> Callable[..., Any] | None:
+    """What calls a registered tool with keyword arguments; None if there is none.
+
+    It blocks, and is for a thread from which `run_in_loop` works: asynchronous tools run in the loop.
+    """
+    tool = TOOL_REGISTRY.get(name)
+    return None if tool is None else without_program(tool, run_in_loop)
 
 
 def _argument(function: Callable[..., Any], name: str, schema: Any) -> ToolParameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, cast
@@ -13,9 +14,10 @@ from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, Variable
 from dspex_trio.programs.bindings import Parameter
 from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.programs.session import ProgramSession
-from dspex_trio.variables import check_value, show
+from dspex_trio.variables import fitting_value, show
 
 _NUMBERS = (bool, int, float)
+_BEGIN_JSON = ("[", "{")
 
 
 class Bindings:
@@ -60,16 +62,13 @@ class Bindings:
         values = [(parameter, bound_value(binding, found)) for binding, parameter in self._bound.values()]
         # Nothing is applied before everything is checked.
         given = [(parameter, bound) for parameter, bound in values if bound is not None]
-        checked = [_taken(parameter.check, bound.value, bound) for parameter, bound in given]
+        checked = [_checked(parameter, bound) for parameter, bound in given]
         applied = {}
-        for (parameter, bound), value in zip(given, checked, strict=True):
+        for (parameter, bound), (value, warning) in zip(given, checked, strict=True):
             _taken(parameter.apply, value, bound)
             applied[parameter.path] = bound
-            if isinstance(bound.value, _NUMBERS) and type(value) is not type(bound.value):
-                self.warnings.append(
-                    f"parameter {parameter.path!r} takes {type(value).__name__}: {show(bound.value)} of variable "
-                    f"{bound.variable!r} became {show(value)}"
-                )
+            if warning:
+                self.warnings.append(warning)
         self._known = {}
         return applied
 
@@ -90,7 +89,7 @@ def bound_value(binding: Binding, found: Mapping[str, Variable | None]) -> Bound
             f"set it, or make the binding optional or give it a default"
         )
     try:
-        value = check_value(variable.type, variable.value, variable.constraints)
+        value = fitting_value(variable)
     except ValueError as error:
         raise VariableInvalid(
             f"variable {binding.variable!r}, bound to parameter {binding.parameter!r}: {error}"
@@ -98,13 +97,49 @@ def bound_value(binding: Binding, found: Mapping[str, Variable | None]) -> Bound
     return BoundVariable(binding.parameter, binding.variable, value, variable.version)
 
 
+def _checked(parameter: Parameter, bound: BoundVariable) -> tuple[Any, str]:
+    """The value as the parameter takes it, and what became of it on the way, if that is worth a warning."""
+    try:
+        value = parameter.check(bound.value)
+    except Refused as refused:
+        if (held := _held_as_text(bound.value)) is None:
+            raise _invalid(bound, refused) from None
+        return _taken(parameter.check, held, bound), (
+            f"parameter {parameter.path!r} takes no text: the JSON in variable {bound.variable!r} was read"
+        )
+    if isinstance(bound.value, _NUMBERS) and type(value) is not type(bound.value):
+        return value, (
+            f"parameter {parameter.path!r} takes {type(value).__name__}: {show(bound.value)} of variable "
+            f"{bound.variable!r} became {show(value)}"
+        )
+    return value, ""
+
+
+def _held_as_text(value: Any) -> list[Any] | dict[str, Any] | None:
+    """The list or object whose JSON text a variable holds, as in a store that has no types for them: snakepit 0.4's."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in _BEGIN_JSON:
+        return None
+    try:
+        return cast("list[Any] | dict[str, Any]", json.loads(value, parse_constant=_no_constant))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value")
+
+
 def _taken(take: Callable[[Any], Any], value: Any, bound: BoundVariable) -> Any:
     try:
         return take(value)
     except Refused as refused:
-        raise VariableInvalid(
-            f"variable {bound.variable!r} is {show(bound.value)}, but parameter {bound.parameter!r} {refused}"
-        ) from None
+        raise _invalid(bound, refused) from None
+
+
+def _invalid(bound: BoundVariable, refused: Refused) -> VariableInvalid:
+    return VariableInvalid(
+        f"variable {bound.variable!r} is {show(bound.value)}, but parameter {bound.parameter!r} {refused}"
+    )
 
 
 class VariableAwareMixin:

@@ -6,10 +6,12 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import dspy
 
+from dspex_trio.model import RunInLoop
 from dspex_trio.programs.session import current_session
 
 Isolation: TypeAlias = Literal["thread", "process"]
@@ -22,6 +24,8 @@ MODULE_REGISTRY: Final[dict[str, type[dspy.Module]]] = {}
 TOOL_REGISTRY: Final[dict[str, dspy.Tool]] = {}
 _REUSABLE: Final[set[type]] = set()
 _ISOLATION: Final[dict[type, Isolation]] = {}
+_LOOP: Final[ContextVar[RunInLoop | None]] = ContextVar("_LOOP", default=None)
+"""What leads to the loop in a thread that calls a tool and runs no program."""
 
 
 def register(
@@ -135,11 +139,26 @@ def tool(
 
 
 def _waiting_for(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The asynchronous function as programs can call it, which run in threads."""
+    """The asynchronous function as threads can call it: a program's, and those of `without_program`."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return current_session().wait_for(functools.partial(function, *args, **kwargs))
+        awaited = functools.partial(function, *args, **kwargs)
+        run_in_loop = _LOOP.get()
+        return current_session().wait_for(awaited) if run_in_loop is None else run_in_loop(awaited)
+
+    return call
+
+
+def without_program(tool: dspy.Tool, run_in_loop: RunInLoop) -> Callable[..., Any]:
+    """The tool for callers that run no program; blocking, for a thread from which `run_in_loop` works."""
+
+    def call(**arguments: Any) -> Any:
+        token = _LOOP.set(run_in_loop)
+        try:
+            return tool(**arguments)
+        finally:
+            _LOOP.reset(token)
 
     return call
 

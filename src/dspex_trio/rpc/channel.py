@@ -96,6 +96,22 @@ class Channel:
         self._closed = True
         self._changed()
 
+    @property
+    def failure(self) -> str | None:
+        """Why no call can be made just now: the last attempt to connect to each target failed.
+
+        None while there is a connection, or nobody knows: before the first attempt, or when one was lost just now.
+        """
+        failures = [f"{one.address.name}: {one.failure}" for one in self.endpoints if one.failure is not None]
+        return "cannot connect to " + "; ".join(failures) if len(failures) == len(self.endpoints) else None
+
+    async def connected(self) -> None:
+        """Wait until there is a connection for a call, however many attempts fail; or until the channel is closed."""
+        try:
+            await self._ready_connection(wait_for_ready=True)
+        except RpcError:
+            await trio.lowlevel.checkpoint()  # it is closed: a call says so
+
     async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
         """Make a call with one request and one reply; see UnaryUnary."""
         for attempt in itertools.count(1):
@@ -150,9 +166,8 @@ class Channel:
             if ready:
                 self._turn += 1
                 return ready[self._turn % len(ready)]
-            failures = [f"{one.address.name}: {one.failure}" for one in self.endpoints if one.failure is not None]
-            if len(failures) == len(self.endpoints) and not wait_for_ready:
-                raise RpcError(StatusCode.UNAVAILABLE, "cannot connect to " + "; ".join(failures))
+            if not wait_for_ready and (failure := self.failure) is not None:
+                raise RpcError(StatusCode.UNAVAILABLE, failure)
             await self._waiting.park()
         raise RpcError(StatusCode.UNAVAILABLE, "the channel is closed")
 

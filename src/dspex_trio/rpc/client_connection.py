@@ -56,6 +56,7 @@ class ClientConnection(Connection[ClientEngine]):
         self._keepalive_time = keepalive_time
         self._calls: dict[int, ClientCall] = {}
         self._slots = trio.lowlevel.ParkingLot()  # calls that wait until the server allows one more
+        self._begun = trio.lowlevel.ParkingLot()  # keepalive, until a call begins
         self._reading = trio.CancelScope()
         self._why_lost = _LOST
 
@@ -89,10 +90,17 @@ class ClientConnection(Connection[ClientEngine]):
             self,
             self._keepalive_time,
             settings.keepalive_timeout,
-            lambda: settings.keepalive_without_calls or bool(self._calls),
+            until_needed=self._until_needed,
+            early=settings.max_pings_without_data,
         )
         self._why_lost = _SILENT
         self.abort()
+
+    async def _until_needed(self) -> None:
+        """Wait for a call, unless the server is to be pinged without one, too."""
+        while not (self._calls or self._settings.keepalive_without_calls):
+            await self._begun.park()
+        await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
         """End it now."""
@@ -132,6 +140,7 @@ class ClientConnection(Connection[ClientEngine]):
         stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")
         call = ClientCall(self, stream_id, compression, self._settings.max_request_size, deadline)
         self._calls[stream_id] = call
+        self._begun.unpark()
         if self.engine.exhausted:
             self._retire()
         return call

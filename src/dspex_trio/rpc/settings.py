@@ -108,6 +108,8 @@ class ChannelSettings:
         keepalive_time: Time without a byte from the server after which it is pinged, and
         keepalive_timeout: the time it has to answer, or else the connection is given up (gRPC A8).
         keepalive_without_calls: Whether to ping when no calls are running.
+        max_pings_without_data: How often a server that answers nothing but pings is pinged before that is done every
+            five minutes only. grpcio's servers end a connection at the fourth ping within five minutes without data.
         wait_for_ready: Whether calls wait for a connection, when all attempts fail, instead of ending with UNAVAILABLE.
         compression: What requests are compressed with, unless a call says otherwise.
         user_agent: What the channel calls itself.
@@ -130,6 +132,7 @@ class ChannelSettings:
     keepalive_time: float = math.inf
     keepalive_timeout: float = 20.0
     keepalive_without_calls: bool = False
+    max_pings_without_data: float = math.inf
     wait_for_ready: bool = False
     compression: Compression | None = None
     user_agent: str = "dspex-trio"

@@ -6,7 +6,7 @@ The rules are gRPC's A8 (client-side keepalive) and A9 (server-side connection m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -15,6 +15,7 @@ from dspex_trio.rpc.settings import ServerSettings
 
 KEEPALIVE_PING = b"are you?"
 _AGE_JITTER = 0.1
+_SELDOM = 310.0  # five minutes, by whichever clock
 
 
 class Pinged(Protocol):
@@ -35,7 +36,12 @@ class Pinged(Protocol):
 
 
 async def keep_alive(
-    connection: Pinged, silence: float, patience: float, needed: Callable[[], bool] = lambda: True
+    connection: Pinged,
+    silence: float,
+    patience: float,
+    *,
+    until_needed: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    early: float = math.inf,
 ) -> None:
     """Ping a peer that has been silent for a while; return when it stays silent.
 
@@ -43,20 +49,29 @@ async def keep_alive(
         connection: The connection.
         silence: Seconds without a byte before a ping.
         patience: Seconds for the answer.
-        needed: Whether it matters at the moment that the peer is there.
+        until_needed: Waits until it matters that the peer is there.
+        early: So many pings of a peer that answers nothing but pings are sent as `silence` says. Later ones come every
+            five minutes, which is what gRPC's servers put up with (A8).
     """
+    answered, left = -math.inf, early
     while True:
-        await trio.sleep_until(connection.heard_at + silence)
-        if trio.current_time() < connection.heard_at + silence:
-            continue
-        if not needed():
-            await trio.sleep(silence)
+        await until_needed()
+        if connection.heard_at != answered:
+            left = early
+        due = connection.heard_at + (silence if left > 0 else max(silence, _SELDOM))
+        if trio.current_time() < due:
+            if left > 0:
+                await trio.sleep_until(due)  # whether something was heard meanwhile is seen then
+            else:
+                with trio.move_on_at(due):
+                    await connection.hear()
             continue
         connection.send_ping(KEEPALIVE_PING)
         with trio.move_on_after(patience) as waiting:
             await connection.hear()
         if waiting.cancelled_caught:
             return
+        answered, left = connection.heard_at, left - 1
 
 
 class Aging(Protocol):

@@ -12,6 +12,7 @@ import trio
 
 from dspex_trio import rpc
 from dspex_trio.errors import StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
+from dspex_trio.sessions.link import Link
 
 T = TypeVar("T")
 
@@ -19,6 +20,9 @@ FIRST_DELAY: Final = 0.02
 LONGEST_DELAY: Final = 0.25
 """Seconds between tries. They cost nothing while the channel knows that it has no connection, and the store may be back
 for a moment only."""
+
+LONGEST_TURN: Final = 0.05
+"""Seconds until the last of those that waited for a connection ask."""
 
 LAST_ROOM: Final = 0.1
 MOST_ROOM: Final = 0.5
@@ -46,7 +50,8 @@ _SNAKEPIT_REFUSES: Final = (
     "constraint",
     "is below minimum",
     "is above maximum",
-    "unknown type",
+    "unknown type",  # of a variable
+    "unknown_type",  # of a value, such as None
     "doesn't match",
     "invalid tensor",
     "locked_for_optimization",
@@ -65,12 +70,36 @@ class StoreCalls:
         patience: The most seconds to go on trying a store that cannot be reached; the enclosing deadline may end it
             earlier.
         on_lost: Told when the store could not be reached: another one may come in its place.
+        link: What is known of the connection to it, if anything is.
     """
 
-    def __init__(self, where: str, patience: float, on_lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        where: str,
+        patience: float,
+        on_lost: Callable[[], None] = lambda: None,
+        link: Link | None = None,
+    ) -> None:
         self.where = where
         self._patience = patience
         self._on_lost = on_lost
+        self._link = link
+        self._lost, self._lost_at = "", -math.inf
+
+    def away(self, since: float) -> str | None:
+        """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""
+        if self._link is not None and self._link.failure is not None:
+            return self._unreachable(self._link.failure)
+        return (
+            f"the session store at {self.where} could not be reached: {self._lost}" if self._lost_at > since else None
+        )
+
+    def _lose(self, error: rpc.RpcError) -> None:
+        self._lost, self._lost_at = error.message, trio.current_time()
+        self._on_lost()
+
+    def _unreachable(self, why: str) -> str:
+        return f"the session store at {self.where} cannot be reached: {why}"
 
     async def reading(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make a call that may be repeated; a store that cannot be reached is tried again while there is time.
@@ -96,11 +125,21 @@ class StoreCalls:
                     lost = error
             if lost is None:
                 raise AssertionError("a scope without a deadline was cancelled")
-            self._on_lost()
+            self._lose(lost)
             left = give_up - trio.current_time()
             if left <= FIRST_DELAY:
                 raise await self.meaning(lost) from lost
-            await trio.sleep(min(delay, left / 2))
+            if self._link is None or self._link.failure is None:
+                await trio.sleep(min(delay, left / 2))
+                continue
+            # Hundreds may wait for the store, and each try costs processor time that its restart needs.
+            with trio.CancelScope(deadline=give_up) as waiting:
+                await self._link.connected()
+                self._lose(lost)  # until now
+                # Those with the least time left ask first.
+                await trio.sleep(min(LONGEST_TURN, max(0.0, give_up - trio.current_time()) / 50))
+            if waiting.cancelled_caught:
+                raise await self.meaning(lost) from lost
         raise AssertionError("delays are endless")
 
     async def writing(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -124,12 +163,12 @@ class StoreCalls:
         the trial ends as what it is.
         """
         if error.status in _AWAY:
-            self._on_lost()
+            self._lose(error)
         match error.status:
             case status if status is rpc.StatusCode.NOT_FOUND or (write and _is_missing(error)):
                 return VariableNotFound(f"{error.message or 'not found'} (session store at {self.where})")
             case rpc.StatusCode.UNAVAILABLE | rpc.StatusCode.CANCELLED:
-                return StoreUnavailable(f"the session store at {self.where} cannot be reached: {error.message}")
+                return StoreUnavailable(self._unreachable(error.message))
             case rpc.StatusCode.UNIMPLEMENTED:
                 return StoreUnavailable(f"the session store at {self.where} does not have the call: {error.message}")
             case rpc.StatusCode.DEADLINE_EXCEEDED:

@@ -17,7 +17,7 @@ from dspex_trio.model import ToolSpec, Variable
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
-from dspex_trio.sessions.pattern import matcher
+from dspex_trio.sessions.pattern import loosened, matcher
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
 from dspex_trio.values import plain
@@ -110,9 +110,9 @@ class SessionContext:
             VariableNotFound: The store does not have the session.
             VariableInvalid, StoreUnavailable: As `get_variables`.
         """
-        request = bridge_pb2.ListVariablesRequest(session_id=self.session_id, pattern=pattern)
+        request = bridge_pb2.ListVariablesRequest(session_id=self.session_id, pattern=loosened(pattern))
         reply = await self._calls.reading(partial(self._store.ListVariables, request))
-        matches = matcher(pattern)  # snakepit 0.4 takes it for a regular expression that may be found anywhere
+        matches = matcher(pattern)
         return [decode_variable(message) for message in reply.variables if matches(message.name)]
 
     @asynccontextmanager
@@ -137,6 +137,10 @@ class SessionContext:
                 yield _Changes(updates, self._calls)
         except rpc.RpcError as error:
             raise await self._calls.meaning(error) from error
+
+    def away(self, since: float) -> str | None:
+        """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""
+        return self._calls.away(since)
 
     # ---- writing
 

@@ -18,8 +18,24 @@ STORE_CHANNEL: Final = rpc.ChannelSettings(
     # A connection that died silently is noticed while a trial still has time for another try.
     keepalive_time=10.0,
     keepalive_timeout=5.0,
+    # A tool may take its time, and a watch may have nothing to tell.
+    max_pings_without_data=3,
 )
 """How a channel to a store should behave."""
+
+
+class Link(Protocol):
+    """What is known of the connection to a store: a `rpc.Channel`."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is none; None while there is one, or nobody knows."""
+        ...
+
+    async def connected(self) -> None:
+        """Wait until there is one."""
+        ...
+
 
 RequestT = TypeVar("RequestT")
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Final
+
+_SPECIAL: Final = re.compile(r"[^A-Za-z0-9_*]")
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
@@ -26,3 +30,11 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         return True
 
     return matches
+
+
+def loosened(pattern: str) -> str:
+    """A pattern that matches at least the same names, also where it is taken for a regular expression.
+
+    As snakepit 0.4 does, which finds it anywhere in a name, and fails on one that is wrong.
+    """
+    return _SPECIAL.sub("*", pattern)

@@ -11,7 +11,7 @@ from dspex_trio import rpc
 from dspex_trio.errors import StoreUnavailable, ValueNotDecodable, VariableNotFound
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.sessions.calling import StoreCalls
-from dspex_trio.sessions.link import Store
+from dspex_trio.sessions.link import Link, Store
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_typed
 
 # What snakepit 0.13 answers to a call of a tool in a session that it does not have, and what ours does. A tool's own
@@ -29,10 +29,20 @@ class VariableReader:
         patience: The most seconds to go on trying a store that cannot be reached.
         variables_tool: An Elixir tool that answers `{"names": [...]}` with a JSON object of values; for stores that
             have no variables.
+        link: What is known of the connection to the store, if anything is.
     """
 
-    def __init__(self, store: Store, where: str, max_reads: int, patience: float, variables_tool: str | None) -> None:
-        self.calls = StoreCalls(where, patience, self._forget)
+    def __init__(
+        self,
+        store: Store,
+        where: str,
+        max_reads: int,
+        patience: float,
+        variables_tool: str | None,
+        *,
+        link: Link | None = None,
+    ) -> None:
+        self.calls = StoreCalls(where, patience, self._forget, link)
         self._store = store
         self._max_reads = max_reads
         self._tool = variables_tool

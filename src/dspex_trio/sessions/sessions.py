@@ -10,7 +10,7 @@ import trio
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.sessions.context import SessionContext
 from dspex_trio.sessions.decoded import DecodedVariables
-from dspex_trio.sessions.link import Store
+from dspex_trio.sessions.link import Link, Store
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
 
@@ -29,6 +29,7 @@ class Sessions:
         max_reads: The most calls of one read at the same time, where the store cannot read several variables at once.
         patience: The most seconds to go on trying a store that cannot be reached; a trial's deadline ends it earlier.
         variables_tool: An Elixir tool that reads the variables, for stores that have none.
+        link: What is known of the connection to the store, so that one that is away is not asked meanwhile.
 
     Attributes:
         store: The store.
@@ -44,9 +45,10 @@ class Sessions:
         max_reads: int = 32,
         patience: float = 30.0,
         variables_tool: str | None = None,
+        link: Link | None = None,
     ) -> None:
         self.store: Final = store
-        self._reader = VariableReader(store, where, max_reads, patience, variables_tool)
+        self._reader = VariableReader(store, where, max_reads, patience, variables_tool, link=link)
         self._tools = ElixirTools(store, self._reader.calls)
         self._decoded = DecodedVariables()
         self._max_sessions = max_sessions

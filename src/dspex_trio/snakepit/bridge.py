@@ -31,6 +31,8 @@ MAX_SESSIONS: Final = 1024
 _MAP_URL: Final = "type.googleapis.com/snakepit.map"
 # An empty Any, which means None elsewhere, is no JSON.
 _NULL: Final = any_pb2.Any(type_url=JSON_URL, value=b"null")
+# How long before its deadline a telemetry stream ends, in seconds.
+_EARLIER: Final = 0.25
 _BINARY_FORMATS: Final = frozenset({"", "raw", "binary"})
 _MAX_NAME: Final = 100
 
@@ -177,12 +179,17 @@ class WorkerBridge(BridgeServiceServicer):
     async def StreamTelemetry(  # noqa: N802
         self,
         requests: AsyncIterator[bridge_pb2.TelemetryControl],
-        call: rpc.Call,  # noqa: ARG002
+        call: rpc.Call,
     ) -> AsyncIterator[bridge_pb2.TelemetryEvent]:
-        """Tell of tool calls while the pool listens, as it says what it wants to hear."""
+        """Tell of tool calls while the pool listens, as it says what it wants to hear.
+
+        It ends in order a moment before the caller's deadline: a pool gives it one of five seconds, and warns of a
+        stream that ends in another way.
+        """
         async with open_background() as nursery:
             with self.telemetry.listening() as listener:
                 nursery.start_soon(_obey, listener, requests)
+                nursery.start_soon(_end_at, listener, call.deadline - _EARLIER)
                 async for event in listener.events:
                     yield event  # noqa: ASYNC119 - the server closes what it does not read to its end
 
@@ -266,6 +273,11 @@ class _Report:
     def milliseconds(self) -> int:
         """How long it has taken, rounded."""
         return round(self.seconds * 1e3)
+
+
+async def _end_at(listener: telemetry.Listener, when: float) -> None:
+    await trio.sleep_until(when)
+    listener.end()
 
 
 async def _obey(listener: telemetry.Listener, controls: AsyncIterator[bridge_pb2.TelemetryControl]) -> None:

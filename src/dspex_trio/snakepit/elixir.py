@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ CONTACT_SECONDS: Final = 60.0
 
 AGAIN_SECONDS: Final = 0.25
 """How long to wait after a connection broke under a call; until there is a new one, the channel waits by itself."""
+
+# What Elixir takes for a tool's name. It registers all tools of a call or none of them.
+_TOOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 # Elixir is not there. Any other status is an answer.
 _AWAY: Final = frozenset({rpc.StatusCode.UNAVAILABLE, rpc.StatusCode.CANCELLED, rpc.StatusCode.DEADLINE_EXCEEDED})
@@ -81,11 +85,14 @@ class Elixir:
         self.contact = Contact()
         self._bridge = bridge
         self._worker_id = worker_id
-        self._tools = tools
+        self._tools = [tool for tool in tools if _TOOL_NAME.fullmatch(tool.name)]
+        if others := [tool.name for tool in tools if tool not in self._tools]:
+            logger.warning("Elixir would not take these names of tools, which it is not told of: %.500r", others)
         self._policy = policy
         self._lost = lost
         self._session_id = worker_id  # until there is one
-        self._known: set[str] = set()
+        self._known: dict[str, None] = {}  # in the order in which they came
+        self._waiting: set[str] = set()
         self._send, self._new = trio.open_memory_channel[str](MAX_SESSIONS)
 
     def adopt(self, session_id: str) -> None:
@@ -94,8 +101,8 @@ class Elixir:
             return
         if not self._known:
             self._session_id = session_id  # the worker's own: the pool's first call names it
-        self._known.add(session_id)
-        self._send.send_nowait(session_id)
+        self._known[session_id] = None
+        self._make_known_soon(session_id)
 
     async def run(self) -> None:
         """Wait for Elixir, then do all that; returns when Elixir is lost, else goes on until it is cancelled."""
@@ -116,8 +123,15 @@ class Elixir:
 
     # ---- sessions and tools
 
+    def _make_known_soon(self, *session_ids: str) -> None:
+        for session_id in session_ids:
+            if session_id not in self._waiting:
+                self._waiting.add(session_id)
+                self._send.send_nowait(session_id)
+
     async def _make_known(self) -> None:
         async for session_id in self._new:
+            self._waiting.discard(session_id)
             await self._introduce(session_id)
 
     async def _introduce(self, session_id: str) -> None:
@@ -174,12 +188,16 @@ class Elixir:
         self.contact.missed += 1
         with trio.move_on_after(self._policy.timeout_ms / 1e3):
             try:
-                await self._bridge.Heartbeat(request)
+                valid = (await self._bridge.Heartbeat(request)).session_valid
             except rpc.RpcError as error:
                 if error.status in _AWAY:
                     logger.warning("heartbeat to Elixir failed: %s", error)
                     return
+                valid = True  # it does not say
             self._answered()
+            if not valid and not self._waiting:
+                # Its session store was started anew. Snakepit's own worker makes the session one with each call.
+                self._make_known_soon(*self._known)
 
 
 def timestamp() -> timestamp_pb2.Timestamp:

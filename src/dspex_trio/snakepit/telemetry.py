@@ -52,8 +52,8 @@ class Listener:
         if self._enabled and self._wanted(name):
             try:
                 self._send.send_nowait(event)
-            except trio.WouldBlock:
-                return
+            except (trio.WouldBlock, trio.ClosedResourceError):
+                return  # there is no room, or nobody reads any more
 
     def end(self) -> None:
         """There will be no more."""

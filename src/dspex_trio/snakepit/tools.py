@@ -13,6 +13,7 @@ from dspex_trio.model import ToolParameter, ToolSpec
 from dspex_trio.programs import catalogue
 from dspex_trio.runtime import Runtime
 from dspex_trio.snakepit import trial_tool
+from dspex_trio.threads import run_in_loop
 
 
 class ToolNotFound(ToolError):
@@ -63,7 +64,7 @@ class Tools:
             _check(own.spec, arguments)
             made = own.run(**arguments)
             return await made if isinstance(made, Awaitable) else made
-        if (function := catalogue.tool_function(name)) is None:
+        if (function := catalogue.tool_function(name, run_in_loop)) is None:
             raise ToolNotFound(self._unknown(name))
         return await self._runtime.call_in_slot(name, partial(function, **arguments))
 

@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import trio
 
-from dspex_trio.errors import DeadlineExceeded, ProgramError, ShuttingDown, Stage, ToolError
+from dspex_trio.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    ProgramError,
+    ShuttingDown,
+    Stage,
+    StoreUnavailable,
+    ToolError,
+)
 from dspex_trio.model import (
     ProgramLoader,
     TrialFailure,
@@ -28,6 +36,8 @@ from dspex_trio.trials.joints import Executor, Isolation
 from dspex_trio.trials.lateness import LatenessWatch
 from dspex_trio.trials.observer import LATE, Nobody, Observer
 from dspex_trio.trials.work import Trial, Work
+
+_MOMENT: Final = 1.0  # seconds
 
 
 class Trials:
@@ -154,8 +164,22 @@ class Trials:
             try:
                 return await self._road(trial)
             except Exception as error:  # noqa: BLE001 - every exception of a trial is its outcome
-                return self._failure(trial, error)
-        return self._failure(trial, trial.ending or trial.deadline_exceeded())
+                return self._failure(trial, self._blamed(trial, error))
+        return self._failure(trial, trial.ending or self._blamed(trial, trial.deadline_exceeded()))
+
+    def _blamed(self, trial: Trial, error: Exception) -> Exception:
+        """That its store was away, for a trial that was turned away meanwhile or has waited for most of its time.
+
+        Others may have held the slots that wait for the store, or have waited until a moment ago.
+        """
+        request, timings = trial.request, trial.progress.timings()
+        if not isinstance(error, (Overloaded, DeadlineExceeded)) or not request.program.config_space:
+            return error
+        if trial.stage > Stage.SYNC and (trial.exceeded or timings.execute_ms * 2 > timings.total_ms):
+            return error
+        since = min(request.arrived, trio.current_time() - _MOMENT)
+        away = self._sources(request.session_id).away(since)
+        return error if away is None else StoreUnavailable(f"{away}, and {error}")
 
     async def _road(self, trial: Trial) -> TrialOutcome:
         request = trial.request

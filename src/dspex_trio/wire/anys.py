@@ -159,14 +159,15 @@ def _of(announced: str, *kinds: type) -> Callable[[bytes], Any]:
 
 def _numbers(raw: bytes) -> Any:
     """Embeddings and tensors: JSON with the special floats written as strings."""
-    return _specials_inside(decode_json(raw))
+    return special_floats(decode_json(raw))
 
 
-def _specials_inside(value: Any) -> Any:
+def special_floats(value: Any) -> Any:
+    """A number, an embedding or a tensor with NaN and infinities for their names."""
     if type(value) is list:
-        return [_specials_inside(item) for item in value]
+        return [special_floats(item) for item in value]
     if type(value) is dict and "data" in value:
-        return {**value, "data": _specials_inside(value["data"])}
+        return {**value, "data": special_floats(value["data"])}
     return special_float(value)
 
 
@@ -250,7 +251,7 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def _duration(message: Any) -> dt.timedelta:
-    return dt.timedelta(seconds=message.seconds, microseconds=message.nanos / 1000)
+    return dt.timedelta(seconds=message.seconds, microseconds=int(message.nanos / 1000))
 
 
 def _timestamp(message: Any) -> dt.datetime:

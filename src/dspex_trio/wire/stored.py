@@ -8,13 +8,15 @@ from typing import Any, Final
 from dspex_trio.errors import ValueNotDecodable, VariableInvalid
 from dspex_trio.generated import any_pb2, bridge_pb2
 from dspex_trio.model import Variable
-from dspex_trio.wire.anys import decode_any, encode_typed
+from dspex_trio.wire.anys import decode_any, encode_typed, special_floats
 from dspex_trio.wire.arrays import decode_array
 from dspex_trio.wire.jsontext import decode_json, encode_json
 
 # What a variable of these types holds is text, even if it looks like JSON; for any other, an old peer's doubled JSON is
 # unwrapped.
 _TEXT_TYPES: Final = frozenset({"string", "choice", "module"})
+# JSON has no NaN and no infinities; whoever writes it under a type that does not say so means them by their names.
+_NUMBER_TYPES: Final = frozenset({"float", "embedding", "tensor"})
 
 
 def decode_variable(message: bridge_pb2.Variable) -> Variable:
@@ -49,10 +51,11 @@ def decode_stored(value: any_pb2.Any, binary: bytes, kind: str, metadata: Mappin
     if not binary:
         if described:
             raise ValueNotDecodable(f"{value.type_url[:200]!r} announces a binary_value, and there is none")
-        return decode_any(value, unwrap=kind not in _TEXT_TYPES)
+        found = decode_any(value, unwrap=kind not in _TEXT_TYPES)
+        return special_floats(found) if kind in _NUMBER_TYPES else found
     description: dict[str, Any] = dict(metadata)
-    if described and isinstance(found := decode_json(value.value), dict):
-        description |= found
+    if described and isinstance(beside := decode_json(value.value), dict):
+        description |= beside
     if "binary_format" not in description:
         raise ValueNotDecodable("there is a binary_value, and no binary_format says what it is")
     return decode_array(binary, description)
