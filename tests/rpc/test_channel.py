@@ -151,6 +151,25 @@ async def test_a_call_that_may_have_been_processed_is_not_begun_again():
         await server.stream.aclose()
 
 
+async def test_a_response_that_came_whole_is_worth_as_much_when_the_connection_is_gone(autojump_clock):
+    """Servers hang up after the last response of a drain; whoever reads slowly was told that the connection was lost."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        texts = []
+
+        async def read_slowly():
+            async with stub.Watch(HelloRequest()) as replies:
+                async for reply in replies:
+                    texts.append(reply.text)
+                    await trio.sleep(1)
+
+        nursery.start_soon(read_slowly)
+        server = await servers.receive()
+        await server.request(1)
+        await server.answer(1, REPLY, REPLY, REPLY)
+        await server.stream.aclose()
+    assert texts == ["raw"] * 3
+
+
 async def test_after_a_goaway_running_calls_go_on_and_new_ones_go_elsewhere():
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
         texts = []

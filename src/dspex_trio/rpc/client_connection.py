@@ -112,7 +112,8 @@ class ClientConnection(Connection[ClientEngine]):
         self.retired.set()
         self._slots.unpark_all()
         for call in tuple(self._calls.values()):
-            call.ended(self._why_lost)
+            if call.status is None:  # of the others all has come, though their users may not have read it yet
+                call.ended(self._why_lost)
         self._calls.clear()
 
     async def start_call(
