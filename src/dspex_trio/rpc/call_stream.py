@@ -46,11 +46,12 @@ class CallStream:
 
     async def receive(self) -> bytes | None:
         """The next message, or None after the last; when cancelled, no message is lost."""
+        if self._inbox:
+            await self.yield_now_and_then()
         while not self._inbox:
             if self.input_ended:
                 return None
-            await self.arrival()
-        await self.yield_now_and_then()
+            await self.arrival()  # looked for after every wait, for other tasks may be reading too
         data, size = self._inbox.popleft()
         self._release(data, size)
         return data
