@@ -14,7 +14,7 @@ from dspex_trio.rpc.http2.headers import parse_timeout
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, greeting, serving
-from .raw import RawServer
+from .raw import RawServer, message
 
 REPLY = HelloReply(text="raw").SerializeToString()
 CANCEL, REFUSED_STREAM = 8, 7
@@ -522,3 +522,73 @@ async def test_a_sender_that_waits_for_a_window_learns_that_the_call_has_ended()
             await send_on()
         assert caught.value.status is rpc.StatusCode.FAILED_PRECONDITION
         assert (await call.reply()).text == "enough"
+
+
+async def test_a_call_of_which_half_a_request_was_sent_is_given_up(autojump_clock):
+    """The server would take the next request for the rest of the one that was cancelled."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Chat() as chat:
+                with trio.move_on_after(1) as scope:
+                    await chat.send(HelloRequest(body=bytes(100_000)))
+                assert scope.cancelled_caught
+                with pytest.raises(rpc.RpcError, match="given up") as caught:
+                    await chat.send(HelloRequest(name="next"))
+                assert caught.value.status is rpc.StatusCode.CANCELLED
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        assert await server.reset_of(1) == CANCEL
+        assert len(server.replies[1].data) == 65535
+
+
+async def test_a_request_that_was_cancelled_before_any_of_it_was_sent_leaves_the_call_as_it_was(autojump_clock):
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Chat() as chat:
+                nursery.start_soon(chat.send, HelloRequest(name="first", body=bytes(100_000)))
+                await wait_all_tasks_blocked()
+                with trio.move_on_after(1) as scope:
+                    await chat.send(HelloRequest(name="cancelled"))
+                assert scope.cancelled_caught
+                await chat.send(HelloRequest(name="last"))
+                chat.done()
+                await anext(chat)
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await trio.sleep(2)
+        await server.send(server.window(0, 10**6), server.window(1, 10**6))
+        await server.until(lambda: server.replies[1].ended)
+        data = server.replies[1].data
+        assert b"first" in data
+        assert data.endswith(message(HelloRequest(name="last").SerializeToString()))
+        assert b"cancelled" not in data
+        await server.answer(1, REPLY)
+
+
+async def test_done_comes_after_the_requests_that_other_tasks_are_sending():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Collect() as collect:
+                for name in ("a", "b"):
+                    nursery.start_soon(collect.send, HelloRequest(name=name, body=bytes(100_000)))
+                await wait_all_tasks_blocked()  # one waits for the server, the other for that one
+                collect.done()
+                with pytest.raises(rpc.RpcError, match="no more requests"):
+                    await collect.send(HelloRequest(name="c"))
+                await collect.reply()
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await wait_all_tasks_blocked()
+        await server.send(server.window(0, 10**6), server.window(1, 10**6))
+        await server.until(lambda: server.replies[1].ended)
+        both = [message(HelloRequest(name=name, body=bytes(100_000)).SerializeToString()) for name in ("a", "b")]
+        assert server.replies[1].data in {both[0] + both[1], both[1] + both[0]}
+        await server.answer(1, REPLY)

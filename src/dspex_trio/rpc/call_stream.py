@@ -24,6 +24,7 @@ class CallStream:
         self.connection = connection
         self.stream_id = stream_id
         self.input_ended = False
+        self.torn = False  # whether the last message that was sent is not whole, and never will be
         self._turns = 0
         self._inbox: deque[tuple[bytes, int]] = deque()
         self._arrived: trio.Event | None = None
@@ -114,7 +115,7 @@ class CallStream:
     async def send(self, framed: bytes, *, end: bool = False) -> None:
         """Send one framed message as far as the peer's windows and the connection's buffer let it; waits for the rest.
 
-        When cancelled part of the message may have been sent: the call cannot go on.
+        When cancelled, part of the message may have been sent: then the call is `torn` and cannot go on.
 
         Raises:
             trio.ClosedResourceError: The stream is over.
@@ -128,6 +129,7 @@ class CallStream:
                 if not sent:
                     await self._wait_for_window()
         finally:
+            self.torn = 0 < len(rest) < len(framed)
             self.connection.share_window()
 
     def _send_some(self, data: memoryview, *, end: bool) -> int:

@@ -133,7 +133,9 @@ class _Sender(Generic[RequestT_contra]):
     _call: ClientCall
 
     async def send(self, request: RequestT_contra, *, compress: bool = True) -> None:
-        """Send one request; waits while the server does not take more.
+        """Send one request; waits while the server does not take more, and for the requests of other tasks before it.
+
+        When cancelled in the middle of a request that is more than the server takes at once, the call is given up.
 
         Args:
             request: What to send.
