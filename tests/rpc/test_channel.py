@@ -152,7 +152,7 @@ async def test_a_call_that_may_have_been_processed_is_not_begun_again():
 
 
 async def test_a_response_that_came_whole_is_worth_as_much_when_the_connection_is_gone(autojump_clock):
-    """Servers hang up after the last response of a drain; whoever reads slowly was told that the connection was lost."""
+    """Servers hang up after the last response of a drain; slow readers were told that it was lost."""
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
         texts = []
 

@@ -31,10 +31,15 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
 
 
 def pack_details(error: RpcError) -> bytes:
-    """The serialised `google.rpc.Status` of an error, or nothing when it has no details."""
+    """The serialised `google.rpc.Status` of an error, or nothing when it has no details.
+
+    Raises:
+        EncodeError: A detail lacks a field that its type requires.
+    """
     if not error.details:
         return b""
-    status = status_pb2.Status(code=int(error.status), message=error.message)
+    text = error.message.encode(errors="replace").decode()  # half a surrogate pair has no UTF-8
+    status = status_pb2.Status(code=int(error.status), message=text)
     for detail in error.details:
         # Not Any.Pack: the message may belong to another descriptor pool.
         packed = status.details.add()
@@ -52,8 +57,8 @@ def received_error(status: Status, trailers: Metadata) -> RpcError:
             details = [_unpacked(detail.type_url, detail.value) or detail for detail in rich.details]
         except DecodeError:
             details = []
-    error = RpcError(status.code, status.message, details=details, metadata=trailers)
-    error.received = True
+    error = RpcError(status.code, status.message, details=details)
+    error.metadata, error.received = trailers, True
     return error
 
 

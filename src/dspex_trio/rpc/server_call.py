@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 import trio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from dspex_trio.rpc._purerpc import RpcFailedError
 from dspex_trio.rpc.call import Call
@@ -231,9 +231,13 @@ def unwrapped(error: Exception) -> Exception:
 def _status_after(error: Exception, call: ServerCall) -> Status:
     error = unwrapped(error)
     if isinstance(error, RpcError) and not error.received:
-        if error.metadata:
-            call.call.trailing_metadata = call.call.trailing_metadata + error.metadata
-        return Status(error.status, error.message, pack_details(error))
+        try:
+            details = pack_details(error)
+        except EncodeError as problem:
+            error = problem
+        else:
+            call.call.set_trailing_metadata(call.call.trailing_metadata + error.metadata)
+            return Status(error.status, error.message, details)
     if isinstance(error, RpcFailedError):
         return Status(StatusCode.from_wire(error.status.int_value), error.status.status_message)
     if not call.gone:
