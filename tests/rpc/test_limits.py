@@ -180,6 +180,50 @@ async def test_a_channel_waits_for_a_slot_that_the_server_allows():
     assert len(greeter.calls) == 4
 
 
+async def test_calls_that_wait_for_a_slot_have_it_in_turn():
+    """A task whose call ends took the slot for its next one: of five that shared a slot, two never made a call."""
+    order = []
+    async with (
+        greeting(settings=rpc.ServerSettings(max_concurrent_calls=1)) as stub,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def calls(name):
+            for _ in range(20):
+                await stub.SayHello(HelloRequest())
+                order.append(name)
+
+        for name in range(5):
+            nursery.start_soon(calls, name)
+    assert order == order[:5] * 20
+    assert sorted(order[:5]) == [0, 1, 2, 3, 4]
+
+
+async def test_a_slot_that_is_given_up_goes_to_the_next_in_turn(autojump_clock):
+    """Whether its call is cancelled while it runs, while it waits, or when it has the slot and not yet its turn."""
+    greeter = Greeter()
+    settings = rpc.ServerSettings(max_concurrent_calls=1)
+    scopes = {name: trio.CancelScope() for name in ("runs", "waits", "has it")}
+    async with greeting(greeter, settings=settings) as stub:
+
+        async def call(name):
+            with scopes[name]:
+                await stub.SayHello(HelloRequest(name="wait"))
+            if name == "runs":
+                scopes["has it"].cancel()
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for name in scopes:
+                    nursery.start_soon(call, name)
+                    await wait_all_tasks_blocked()
+                nursery.start_soon(stub.SayHello, HelloRequest(name="last"))
+                await wait_all_tasks_blocked()
+                scopes["waits"].cancel()
+                scopes["runs"].cancel()
+    assert all(scope.cancelled_caught for scope in scopes.values())
+
+
 async def test_one_connection_too_many_is_closed(caplog):
     settings = rpc.ServerSettings(max_connections=1)
     async with serving(Greeter(), settings=settings) as connect:

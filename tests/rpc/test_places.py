@@ -92,7 +92,7 @@ async def test_a_connector_without_a_server_is_refused():
 
 @pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError, OSError])
 async def test_a_connector_fails_with_the_errors_of_streams_too(error):
-    """One that goes through a proxy has streams of its own; their errors ended the program that had opened the channel."""
+    """One that goes through a proxy has streams of its own; their errors ended the block of the channel."""
 
     async def connect():
         raise error("the proxy hung up")
@@ -104,7 +104,19 @@ async def test_a_connector_fails_with_the_errors_of_streams_too(error):
 
 
 # The last two raised UnicodeError when they were connected to, out of the block of the channel.
-NO_ADDRESSES = ["", "localhost", "localhost:", ":1", "::1:80", "h:0", "h:65536", "h:x", "unix:", "a..b:1", "x" * 64 + ":1"]
+NO_ADDRESSES = [
+    "",
+    "localhost",
+    "localhost:",
+    ":1",
+    "::1:80",
+    "h:0",
+    "h:65536",
+    "h:x",
+    "unix:",
+    "a..b:1",
+    "x" * 64 + ":1",
+]
 
 
 @pytest.mark.parametrize("text", NO_ADDRESSES)

@@ -172,4 +172,5 @@ class ClientCall(CallStream):
         if self.status is None:
             self.ended(_CANCELLED)
             self._client.engine.reset(self.stream_id, ErrorCode.CANCEL)
+            self._client.share_slots()
             self._client.wake()

@@ -95,7 +95,7 @@ def _tcp(text: str) -> Address:
 
 
 def _is_name(host: str) -> bool:
-    """Whether a host can be asked for at all: a name with an empty part, or one that is too long, fails to be encoded."""
+    """Whether a host can be asked for at all; a name with an empty part, or a part that is too long, cannot."""
     try:
         return bool(host.encode("idna"))
     except UnicodeError:
