@@ -268,6 +268,20 @@ async def test_calls_whose_handlers_do_not_read_hold_a_bounded_number_of_bytes_a
     assert sent == [320_000] * 8
 
 
+async def test_a_client_that_does_not_know_our_window_yet_goes_by_the_default_one():
+    """Many clients begin before they have seen our settings; with a small window they lost their connection for it."""
+    settings = rpc.ServerSettings(stream_window=1024)
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        body = message(HelloRequest(name="a").SerializeToString()) * 8_000
+        chunks = [client.data(1, body[i : i + 16_000]) for i in range(0, len(body), 16_000)]
+        await client.send(client.headers(1, fields("/greeting.Greeter/Collect")), *chunks, client.data(1, end=True))
+        assert (await client.reply(1)).status == 0
+        await client.send(b"\0\0\0\4\1\0\0\0\0")  # it has taken our settings, and has to keep to them now
+        await client.send(client.headers(3, fields()), client.data(3, bytes(1025)))
+        await client.until_closed()
+    assert client.goaways[-1][1] == 3  # FLOW_CONTROL_ERROR
+
+
 async def test_a_connection_that_holds_too_many_unread_bytes_loses_the_call_that_is_too_much():
     release = trio.Event()
 

@@ -34,6 +34,8 @@ from dspex_trio.rpc.http2.header_codec import BlockDecoder, BlockEncoder, Header
 # that is one too many. h2 would end the connection.
 _UNLIMITED: Final = 2**31 - 1
 _IS_H2_4: Final = hasattr(FrameBuffer(), "_data")
+# Of a stream, for a peer that has not taken our settings yet (RFC 9113, 6.9.2).
+_DEFAULT_WINDOW: Final = 65_535
 # The first five bytes of a frame: its length in three of them, its type, its flags.
 _HEAD: Final = struct.Struct(">BHBB")
 _ACK: Final = 1
@@ -116,6 +118,8 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         self.decoder = BlockDecoder()
         self.decoder.max_header_list_size = self.max_block = max_block
         self.incoming_buffer = _FrameBuffer(server=not client, max_block=max_block)
+        # A server hears from its client that our settings were taken; a client's were, when its first response comes.
+        self._early_window = 0 if client else max(0, _DEFAULT_WINDOW - settings[SettingCodes.INITIAL_WINDOW_SIZE])
         self.clear_outbound_data_buffer()
 
     def initiate_connection(self) -> None:
@@ -156,6 +160,18 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         self._prepare_for_sending(
             [GoAwayFrame(0, last_stream_id=last_stream_id, error_code=error_code, additional_data=debug)]
         )
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: Any) -> Any:
+        """As h2's, which takes our window to be known before the peer can know it."""
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        if self._early_window:
+            stream._inbound_window_manager.window_opened(self._early_window)  # noqa: SLF001 - h2's private
+        return stream
+
+    def _local_settings_acked(self) -> Any:
+        """As h2's; from now on the peer keeps to our windows."""
+        self._early_window = 0
+        return super()._local_settings_acked()
 
     def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         """As h2's, without the count of streams, the checks of content-length and the end of all for a late trailer."""
