@@ -16,7 +16,7 @@ from dspex_trio.rpc.http2.messages import BadMessage, MessageReader, frame
 from dspex_trio.rpc.http2.responses import BadResponse, parse_response, parse_trailers
 from dspex_trio.rpc.http2.server_engine import H2ServerEngine
 from dspex_trio.rpc.metadata import Metadata, outgoing
-from dspex_trio.rpc.status import OK, Status
+from dspex_trio.rpc.status import OK, Status, StatusCode
 
 # The same examples each time, and no limit on the time that a busy machine takes for one.
 unhurried = settings(derandomize=True, deadline=None)
@@ -230,6 +230,48 @@ def test_a_goaway_ends_the_calls_above_its_last_id_as_not_processed_and_no_other
     pair.server.send_status(first, OK)
     _, heard = pair.pump()
     assert [event.status for event in heard if isinstance(event, ResponseEnded)] == [OK]
+
+
+def crossing(answer, count=1500):
+    """A client that has given up more calls at once than are remembered, and then hears what was under way for them."""
+    pair = Pair(max_concurrent_calls=count)
+    streams = [pair.client.start_call("/a/b") for _ in range(count)]
+    pair.pump()
+    for stream in streams:
+        answer(pair.server, stream)
+    late = bytes(pair.server.data_to_send())
+    for stream in streams:
+        pair.client.reset(stream, 8)
+    pair.client.data_to_send()
+    pair.client.receive(late, pair.now)
+    return pair.client
+
+
+ANSWERS = {
+    "trailers": lambda server, stream: server.send_status(stream, Status(StatusCode.UNAVAILABLE)),
+    "headers": lambda server, stream: server.send_initial(stream),
+    "data": lambda server, stream: [server.send_initial(stream), server.send_data(stream, frame(b""))],
+    "resets": lambda server, stream: server.reset(stream, 8),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_crosses_with_any_number_of_resets_ends_no_connection(answer):
+    """A thousand calls with one deadline all end at once, on both sides. The innocent ones were lost with them."""
+    client = crossing(ANSWERS[answer])
+    assert (client.failure, client.unsent) == (None, 0)
+
+
+def test_a_server_may_refuse_any_number_of_calls():
+    """It is a reset for each; a channel took a few hundred for a flood."""
+    pair = Pair(max_concurrent_calls=3000)
+    streams = [pair.client.start_call("/a/b") for _ in range(3000)]
+    pair.pump()
+    for stream in streams:
+        pair.server.refuse(stream)
+    _, heard = pair.pump()
+    assert pair.client.failure is None
+    assert [event.unprocessed for event in heard] == [True] * 3000
 
 
 def test_nothing_is_kept_of_calls_that_are_over():

@@ -84,6 +84,7 @@ class H2ClientEngine(H2Engine):
         self._h2.send_block(stream_id, self._block(fields, once))
         self._next_stream_id += 2
         self._floods.sent_headers()
+        self._floods.call_began()
         self._streams[stream_id] = StreamState(stream_id, headers_sent=True)
         return stream_id
 
@@ -106,7 +107,6 @@ class H2ClientEngine(H2Engine):
         if head.encoding != "identity" and head.encoding not in ENCODINGS:
             self._fail_stream(state, Status(StatusCode.INTERNAL, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
             return
-        self._floods.call_began()
         state.headers_received = True
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
         self._events.append(ResponseStarted(event.stream_id, head))

@@ -178,7 +178,7 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         block = self.decode(frame.data)
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         stream_id = frame.stream_id
-        if self._was_reset_here(stream_id):
+        if self._crosses(stream_id):
             return [], []
         if "PRIORITY" in frame.flags and frame.depends_on == stream_id:
             raise ProtocolError(f"stream {stream_id} depends on itself")
@@ -214,7 +214,7 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
 
     def _receive_data_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         """As h2's, but data that crosses with a reset of ours is not answered with more of them."""
-        crossing = self._was_reset_here(frame.stream_id)
+        crossing = self._crosses(frame.stream_id)
         frames, events = super()._receive_data_frame(frame)
         if crossing:
             frames = [f for f in frames if not isinstance(f, RstStreamFrame)]
@@ -251,5 +251,11 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         event.additional_data = bytes(frame.additional_data or b"")
         return [], [event]
 
-    def _was_reset_here(self, stream_id: int) -> bool:
-        return self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM
+    def _crosses(self, stream_id: int) -> bool:
+        """Whether what comes for a stream may have been sent before a reset of ours was known."""
+        if self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM:
+            return True
+        # A client may have begun it so many streams ago that nobody knows any more how it ended.
+        known = stream_id in self.streams or stream_id in self._closed_streams
+        ours = self._stream_id_is_outbound(stream_id) and stream_id <= self.highest_outbound_stream_id
+        return self.config.client_side and ours and not known
