@@ -274,6 +274,22 @@ def test_a_server_may_refuse_any_number_of_calls():
     assert [event.unprocessed for event in heard] == [True] * 3000
 
 
+def test_a_reader_may_open_its_windows_for_every_few_kilobytes():
+    """Go's do, and get large frames nevertheless; in the middle of a download it was taken for a flood."""
+    pair = Pair()
+    stream = pair.client.start_call("/a/b")
+    pair.pump()
+    pair.server.send_initial(stream)
+    for _ in range(100):
+        pair.server.send_data(stream, bytes(40_000))
+        pair.pump()
+        for _ in range(10):
+            pair.client._h2.increment_flow_control_window(4000)
+            pair.client._h2.increment_flow_control_window(4000, stream)
+        pair.pump()
+    assert pair.server.failure is None
+
+
 def test_nothing_is_kept_of_calls_that_are_over():
     pair = Pair()
     for _ in range(1200):

@@ -168,7 +168,7 @@ class H2Engine:
     def send_data(self, stream_id: int, data: bytes | memoryview, *, end: bool = False) -> None:
         """Queue data, in as many frames as it takes; it must be `sendable`."""
         self._h2.send_payload(stream_id, data, end_stream=end)
-        self._floods.sent_data()
+        self._floods.sent_data(len(data))
         if end:
             self._ended_here(self._streams[stream_id])
 
