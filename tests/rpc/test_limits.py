@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from hyperframe.frame import WindowUpdateFrame
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
@@ -266,6 +267,24 @@ async def test_calls_whose_handlers_do_not_read_hold_a_bounded_number_of_bytes_a
         assert (await stub.SayHello(HelloRequest(name="a"))).text == "hello a"
         release.set()
     assert sent == [320_000] * 8
+
+
+async def test_padding_within_a_message_is_given_back_before_its_end():
+    """A message in small pieces with much padding used up the window, and never ended."""
+    async with serving(Greeter()) as connect, raw_client(connect) as client:
+        body = message(HelloRequest(body=bytes(1100)).SerializeToString())
+
+        def allowed():
+            updates = [one for one in client.frames if isinstance(one, WindowUpdateFrame) and one.stream_id == 1]
+            return rpc.ServerSettings().stream_window + sum(update.window_increment for update in updates)
+
+        await client.send(client.headers(1, fields()))
+        for number, byte in enumerate(body, start=1):
+            with trio.fail_after(5):
+                await client.until(lambda number=number: 257 * number <= allowed())
+            await client.send(b"\0\1\1\0\x08\0\0\0\1\xff" + bytes([byte]) + bytes(255))
+        await client.send(client.data(1, end=True))
+        assert (await client.reply(1)).status == 0
 
 
 async def test_a_client_that_does_not_know_our_window_yet_goes_by_the_default_one():

@@ -234,9 +234,11 @@ class H2Engine:
         data = event.data
         if state.content_length is not None:
             state.content_length -= len(data)
+        if flow > len(data):
+            self._give_back(state, flow - len(data))  # padding: the message that it is in may be long in coming
         before = state.reader.buffered
         try:
-            messages = state.reader.feed(data, flow)
+            messages = state.reader.feed(data)
         except BadMessage as error:
             self._fail_stream(state, error.status)
             return

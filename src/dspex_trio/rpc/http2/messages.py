@@ -84,8 +84,8 @@ class MessageReader:
         flow, self._flow = self._flow, 0
         return flow
 
-    def feed(self, data: bytes, flow: int) -> list[tuple[bytes, int]]:
-        """Take bytes that cost the sender `flow` of its window; return the finished messages and what each cost.
+    def feed(self, data: bytes) -> list[tuple[bytes, int]]:
+        """Take bytes; return the finished messages and what each cost of the sender's window.
 
         Raises:
             BadMessage: With RESOURCE_EXHAUSTED for one over the limit, else INTERNAL.
@@ -95,9 +95,9 @@ class MessageReader:
             flag, length = PREFIX.unpack_from(data)
             if length + PREFIX.size == size:  # the usual case: one frame, one message
                 self._check(flag, length)
-                return [(self._decode(flag, data[PREFIX.size :]), flow)]
+                return [(self._decode(flag, data[PREFIX.size :]), size)]
         self._buffer += data
-        self._flow += flow
+        self._flow += size
         return self._finished()
 
     def _finished(self) -> list[tuple[bytes, int]]:
@@ -110,8 +110,7 @@ class MessageReader:
                 break
             body = bytes(memoryview(self._buffer)[start + PREFIX.size : start + PREFIX.size + length])
             start += PREFIX.size + length
-            # Padding is charged to the last message of the frame that carried it.
-            cost = self._flow if start == end else min(self._flow, PREFIX.size + length)
+            cost = min(self._flow, PREFIX.size + length)
             self._flow -= cost
             done.append((self._decode(flag, body), cost))
         if start:
