@@ -122,3 +122,9 @@ def test_a_truncated_message_is_refused():
     packed = gzip.compress(LONG)[:-10]
     with pytest.raises(BadMessage, match="not complete"):
         MessageReader("gzip", 10_000).feed(message(packed, flag=1))
+
+
+@pytest.mark.parametrize("more", [gzip.compress(b"more"), b"x"], ids=["a member", "a byte"])
+def test_what_comes_after_the_end_of_a_compressed_message_is_not_dropped_in_silence(more):
+    with pytest.raises(BadMessage, match="goes on after the end of its gzip"):
+        MessageReader("gzip", 10_000).feed(message(gzip.compress(b"a") + more, flag=1))

@@ -140,6 +140,8 @@ class MessageReader:
             raise BadMessage(_too_large(None, self._max_size))
         if not work.eof:
             raise BadMessage(Status(StatusCode.INTERNAL, f"a message is not complete {self._encoding}"))
+        if work.unused_data:  # as gRPC's core has it; a second member of gzip's would be lost without a word
+            raise BadMessage(Status(StatusCode.INTERNAL, f"a message goes on after the end of its {self._encoding}"))
         return out
 
 
