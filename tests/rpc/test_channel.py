@@ -439,6 +439,23 @@ async def test_a_reset_is_translated_as_grpc_has_it(code, status):
         await server.send(server.reset(1, code))
 
 
+async def test_data_before_the_headers_is_an_error_and_no_reply_that_is_lost():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Watch(HelloRequest()) as replies:
+                with pytest.raises(rpc.RpcError, match="before the headers") as caught:
+                    await anext(replies)
+                assert caught.value.status is rpc.StatusCode.INTERNAL
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await server.send(server.data(1, message(REPLY)))
+        await server.answer(1, REPLY)
+        assert await server.reset_of(1) == CANCEL
+
+
 async def test_initial_metadata_of_more_than_we_take_ends_its_call_alone():
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
 

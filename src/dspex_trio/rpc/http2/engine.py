@@ -229,7 +229,10 @@ class H2Engine:
             self._h2.increment_flow_control_window(self._connection_owed)
             self._connection_owed = 0
         state = self._streams.get(stream_id)
-        if state is None or state.reader is None:
+        if state is None:
+            return
+        if state.reader is None:  # as it is for a client that awaits a response's headers
+            self._fail_stream(state, Status(StatusCode.INTERNAL, "data came before the headers"))
             return
         data = event.data
         if state.content_length is not None:
