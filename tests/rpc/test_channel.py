@@ -389,6 +389,8 @@ ENDINGS = {
     "no status": ([("x", "y")], rpc.StatusCode.UNKNOWN),
     "a bad status": ([("grpc-status", "x")], rpc.StatusCode.UNKNOWN),
     "bad base64": ([("grpc-status", "0"), ("x-bin", "!")], rpc.StatusCode.INTERNAL),
+    "a pseudo-header": ([(":status", "200"), ("grpc-status", "0")], rpc.StatusCode.INTERNAL),
+    "two lines": ([("grpc-status", "0"), ("x", "1\r\ny: 2")], rpc.StatusCode.INTERNAL),
     "more than we take": ([("grpc-status", "0"), ("x", "y" * 20_000)], rpc.StatusCode.RESOURCE_EXHAUSTED),
 }
 
@@ -437,6 +439,38 @@ async def test_a_reset_is_translated_as_grpc_has_it(code, status):
         server = await servers.receive()
         await server.request(1)
         await server.send(server.reset(1, code))
+
+
+MALFORMED = {
+    "no :status": [("content-type", "application/grpc")],
+    "a pseudo-header of requests": [(":status", "200"), (":path", "/"), ("content-type", "application/grpc")],
+    "a second :status": [(":status", "200"), (":status", "200"), ("content-type", "application/grpc")],
+    ":status after a field": [("content-type", "application/grpc"), (":status", "200")],
+    "an upper-case name": [(":status", "200"), ("content-type", "application/grpc"), ("X-Upper", "1")],
+    "two lines": [(":status", "200"), ("content-type", "application/grpc"), ("x", "1\r\ny: 2")],
+    "a field of a connection": [(":status", "200"), ("content-type", "application/grpc"), ("connection", "close")],
+}
+
+
+@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_malformed_headers_of_a_response_fail_its_call_alone(case, only):
+    """What HTTP/2 forbids reached the caller as metadata (RFC 9113, 8.2 and 8.3.2)."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(rpc.RpcError, match="malformed response") as caught:
+                await stub.SayHello(HelloRequest())
+            assert caught.value.status is rpc.StatusCode.INTERNAL
+            assert (await stub.SayHello(HelloRequest())).text == "raw"
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        status = [("grpc-status", "0")] if only else []
+        await server.send(server.headers(1, [*MALFORMED[case], *status], end=only))
+        await server.request(3)
+        await server.answer(3, REPLY)
 
 
 async def test_data_before_the_headers_is_an_error_and_no_reply_that_is_lost():

@@ -119,11 +119,12 @@ class H2ClientEngine(H2Engine):
         return block.parsed
 
     def _end(self, block: HeaderBlock, *, only: bool) -> tuple[Status, Metadata]:
-        """Likewise of trailers; `only` matters where they mean nothing."""
-        if not isinstance(block.parsed, tuple):
+        """Likewise of trailers, and of those that are all of a response."""
+        if not isinstance(block.parsed, tuple) or block.parsed[0] is not only:
             self._check_size(block)
-            block.parsed = parse_trailers(block, only=only)
-        return block.parsed
+            block.parsed = (only, *parse_trailers(block, only=only))
+        _, status, trailers = block.parsed
+        return status, trailers
 
     def _check_size(self, headers: RawHeaders) -> None:
         limit = self._limits.max_header_list_size
