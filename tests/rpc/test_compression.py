@@ -50,6 +50,15 @@ async def test_replies_are_not_compressed_for_those_who_cannot_read_them():
     assert [flag for flag, _ in decoded(reply)] == [0]
 
 
+async def test_what_a_caller_accepts_may_come_in_several_lines():
+    settings = rpc.ServerSettings(compression="gzip")
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        accepted = [("grpc-accept-encoding", "gzip"), ("grpc-accept-encoding", "deflate")]
+        body = message(HelloRequest(name="a", body=LONG).SerializeToString())
+        await client.send(client.headers(1, fields(add=accepted)), client.data(1, body, end=True))
+        assert (await client.reply(1)).trailers["grpc-encoding"] == "gzip"
+
+
 async def test_a_handler_may_choose_for_every_reply():
     class Choosing(Greeter):
         async def Watch(self, request, call):

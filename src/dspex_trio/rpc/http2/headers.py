@@ -119,7 +119,7 @@ def parse_request(headers: RawHeaders) -> RequestHead:
         if name in _PROTOCOL or name.startswith("grpc-"):
             if name in own and name in {"grpc-timeout", "grpc-encoding", "content-type"}:
                 raise RefusedRequest(Status(StatusCode.INTERNAL, f"{name} was sent more than once"))
-            own[name] = value
+            own[name] = f"{own[name]},{value}" if name in own else value  # a list, in several lines (RFC 9110, 5.3)
         else:
             pairs += _metadata_pairs(name, value)
     content_type = own.get("content-type", "")
