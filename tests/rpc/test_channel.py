@@ -308,6 +308,26 @@ async def test_calls_that_do_not_wait_fail_at_once_while_the_channel_backs_off(a
         assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
 
 
+async def test_a_call_that_fails_at_once_lets_the_others_have_their_turn(autojump_clock):
+    """A loop that makes a call until one is served kept the channel from ever connecting."""
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with rpc.open_channel(Failing(1000, None)) as channel, trio.open_nursery() as nursery:
+        for number in range(10):
+            with pytest.raises(rpc.RpcError, match="not yet"):
+                await GreeterStub(channel).SayHello(HelloRequest())
+            if number == 0:
+                nursery.start_soon(other)
+        assert turns >= 5
+        nursery.cancel_scope.cancel()
+
+
 async def test_calls_that_wait_are_bounded_by_their_own_deadline(autojump_clock):
     async with rpc.open_channel(Failing(1000, None), settings=rpc.ChannelSettings(wait_for_ready=True)) as channel:
         began = trio.current_time()

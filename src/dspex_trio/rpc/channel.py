@@ -152,8 +152,10 @@ class Channel:
                 return ready[self._turn % len(ready)]
             failures = [f"{one.address.name}: {one.failure}" for one in self.endpoints if one.failure is not None]
             if len(failures) == len(self.endpoints) and not wait_for_ready:
+                await trio.lowlevel.checkpoint()  # who tries again at once must not keep us from connecting
                 raise RpcError(StatusCode.UNAVAILABLE, "cannot connect to " + "; ".join(failures))
             await self._waiting.park()
+        await trio.lowlevel.checkpoint()
         raise RpcError(StatusCode.UNAVAILABLE, "the channel is closed")
 
 
