@@ -107,7 +107,6 @@ class H2ClientEngine(H2Engine):
         if head.encoding != "identity" and head.encoding not in ENCODINGS:
             self._fail_stream(state, Status(StatusCode.INTERNAL, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
             return
-        state.headers_received = True
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
         self._events.append(ResponseStarted(event.stream_id, head))
 

@@ -46,7 +46,6 @@ class StreamState:
     local_ended: bool = False
     remote_ended: bool = False
     headers_sent: bool = False
-    headers_received: bool = False
     content_length: int | None = None
     held: int = 0  # bytes of messages that no reader has taken
     owed: int = 0  # bytes released but not yet given back to the peer's window

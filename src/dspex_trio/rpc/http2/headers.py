@@ -57,7 +57,6 @@ class RequestHead:
     encoding: str = "identity"
     accept_encoding: tuple[str, ...] = ()
     authority: str = ""
-    scheme: str = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,6 @@ class ResponseHead:
 
     metadata: Metadata
     encoding: str = "identity"
-    accept_encoding: tuple[str, ...] = ()
 
 
 def split_request(headers: RawHeaders) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
@@ -135,7 +133,6 @@ def parse_request(headers: RawHeaders) -> RequestHead:
         encoding=own.get("grpc-encoding", "identity"),
         accept_encoding=_names(own.get("grpc-accept-encoding", "")),
         authority=_text(":authority", pseudo.get(b":authority", b"")),
-        scheme=_text(":scheme", pseudo[b":scheme"]),
     )
 
 

@@ -68,8 +68,7 @@ def parse_response(headers: RawHeaders) -> ResponseHead:
     """Understand response headers that do not end the stream; raises BadResponse."""
     own, metadata = split_response(headers, pseudo=True)
     _check_http(own)
-    accept = tuple(name.strip() for name in own.get("grpc-accept-encoding", "").split(",") if name.strip())
-    return ResponseHead(metadata, own.get("grpc-encoding", "identity"), accept)
+    return ResponseHead(metadata, own.get("grpc-encoding", "identity"))
 
 
 def parse_trailers(headers: RawHeaders, *, only: bool) -> tuple[Status, Metadata]:
