@@ -289,6 +289,17 @@ def test_a_reader_may_open_its_windows_for_every_few_kilobytes():
     assert pair.server.failure is None
 
 
+@pytest.mark.parametrize("bad", [b"\2\0\0\0\0" + bytes(50_000), b"\0\x7f\0\0\0" + bytes(50_000)])
+def test_bad_messages_do_not_make_room_for_more_unread_bytes_than_allowed(bad):
+    """Each took more off the count than it had added; a few of them, and a connection might hold anything."""
+    pair = Pair()
+    for _ in range(3):
+        stream = pair.client.start_call("/a/b")
+        pair.client.send_data(stream, bad)
+        pair.pump()
+        assert pair.server._buffered == 0
+
+
 def test_nothing_is_kept_of_calls_that_are_over():
     pair = Pair()
     for _ in range(1200):

@@ -238,17 +238,18 @@ class H2Engine:
             state.content_length -= len(data)
         if flow > len(data):
             self._give_back(state, flow - len(data))  # padding: the message that it is in may be long in coming
-        before = state.reader.buffered
+        self._buffered -= state.reader.buffered
         try:
             messages = state.reader.feed(data)
         except BadMessage as error:
+            self._buffered += state.reader.buffered  # which is taken off again as the stream is forgotten
             self._fail_stream(state, error.status)
             return
+        self._buffered += state.reader.buffered
         for message, size in messages:
             state.held += len(message) + _MESSAGE_OVERHEAD
             self._buffered += len(message) + _MESSAGE_OVERHEAD
             self._events.append(MessageReceived(stream_id, message, size))
-        self._buffered += state.reader.buffered - before
         if self._buffered > self._limits.max_buffered:
             self._fail_stream(state, Status(StatusCode.RESOURCE_EXHAUSTED, "too many unread bytes on this connection"))
         elif state.reader.needed * 2 > self._limits.stream_window:
