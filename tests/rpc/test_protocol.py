@@ -1,6 +1,5 @@
 """The parts without I/O: messages, timeouts, statuses, metadata, limits of rates."""
 
-import gzip
 import itertools
 
 import pytest
@@ -79,11 +78,6 @@ def test_bad_messages_are_refused_as_soon_as_that_is_known(data, code):
     with pytest.raises(BadMessage) as caught:
         MessageReader("identity", 1024).feed(data)
     assert caught.value.status.code is code
-
-
-def test_only_what_was_announced_is_decompressed():
-    with pytest.raises(BadMessage, match="not valid deflate"):
-        MessageReader("deflate", 100).feed(b"\1\0\0\0\x16" + gzip.compress(b"ab", mtime=0))
 
 
 @unhurried
@@ -279,7 +273,7 @@ def test_a_reader_may_open_its_windows_for_every_few_kilobytes():
     stream = pair.client.start_call("/a/b")
     pair.pump()
     pair.server.send_initial(stream)
-    for _ in range(100):
+    for _ in range(40):
         pair.server.send_data(stream, bytes(40_000))
         pair.pump()
         for _ in range(10):

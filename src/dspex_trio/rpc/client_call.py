@@ -10,7 +10,7 @@ import trio
 from dspex_trio.rpc.call_stream import CallStream
 from dspex_trio.rpc.details import received_error
 from dspex_trio.rpc.http2.interface import ErrorCode
-from dspex_trio.rpc.http2.messages import compressor, frame
+from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.settings import Compression
 from dspex_trio.rpc.status import RpcError, Status, StatusCode
@@ -146,9 +146,13 @@ class ClientCall(CallStream):
         Raises:
             RpcError: The call failed.
         """
-        data = await self.receive()
-        if data is None and (error := self.error()) is not None:
-            raise error
+        try:
+            data = await self.receive()
+        except BadMessage as error:
+            self._give_up(error.status)
+            raise received_error(error.status, self.trailing_metadata) from None
+        if data is None and (failure := self.error()) is not None:
+            raise failure
         return data
 
     async def only_reply(self) -> bytes:
@@ -168,9 +172,9 @@ class ClientCall(CallStream):
         self.again = None  # which knows this call: without a cycle it is gone at once
         self._client.forget(self)
 
-    def _give_up(self) -> None:
+    def _give_up(self, status: Status = _CANCELLED) -> None:
         if self.status is None:
-            self.ended(_CANCELLED)
+            self.ended(status)
             self._client.engine.reset(self.stream_id, ErrorCode.CANCEL)
             self._client.share_slots()
             self._client.wake()

@@ -17,7 +17,7 @@ from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.call_stream import CallStream
 from dspex_trio.rpc.details import pack_details
 from dspex_trio.rpc.http2.interface import ServerEngine
-from dspex_trio.rpc.http2.messages import compressor, frame
+from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.interceptors import Interceptor, chain
 from dspex_trio.rpc.service import Route
 from dspex_trio.rpc.status import OK, RpcError, Status, StatusCode
@@ -147,11 +147,15 @@ class ServerCall(CallStream):
 
     async def only_request(self, parse: Callable[[bytes], Any]) -> Any:
         """The request of a method that takes exactly one."""
-        data = self.take_only()
-        if data is not None:
-            return _parsed(parse, data)
-        data = await self.receive()
-        if data is None or await self.receive() is not None:
+        try:
+            data = self.take_only()
+            if data is not None:
+                return _parsed(parse, data)
+            data = await self.receive()
+            more = data is not None and await self.receive() is not None
+        except BadMessage as error:
+            raise _unreadable(error) from None
+        if data is None or more:
             if self.gone:
                 await trio.sleep_forever()
             # As gRPC's list of status codes has it for a violated cardinality.
@@ -170,12 +174,19 @@ class Requests:
         return self
 
     async def __anext__(self) -> Any:
-        data = await self._call.receive()
+        try:
+            data = await self._call.receive()
+        except BadMessage as error:
+            raise _unreadable(error) from None
         if data is None:
             if self._call.gone:
                 await trio.sleep_forever()  # until the cancellation, which is under way, arrives
             raise StopAsyncIteration
         return _parsed(self._parse, data)
+
+
+def _unreadable(error: BadMessage) -> RpcError:
+    return RpcError(error.status.code, error.status.message)
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
