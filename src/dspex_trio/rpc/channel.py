@@ -13,6 +13,7 @@ import trio
 
 from dspex_trio.rpc.client_call import ClientCall
 from dspex_trio.rpc.client_connection import ClientConnection
+from dspex_trio.rpc.details import failed_call
 from dspex_trio.rpc.endpoint import Endpoint
 from dspex_trio.rpc.settings import ChannelSettings
 from dspex_trio.rpc.status import RpcError, StatusCode
@@ -153,10 +154,10 @@ class Channel:
             failures = [f"{one.address.name}: {one.failure}" for one in self.endpoints if one.failure is not None]
             if len(failures) == len(self.endpoints) and not wait_for_ready:
                 await trio.lowlevel.checkpoint()  # who tries again at once must not keep us from connecting
-                raise RpcError(StatusCode.UNAVAILABLE, "cannot connect to " + "; ".join(failures))
+                raise failed_call(StatusCode.UNAVAILABLE, "cannot connect to " + "; ".join(failures))
             await self._waiting.park()
         await trio.lowlevel.checkpoint()
-        raise RpcError(StatusCode.UNAVAILABLE, "the channel is closed")
+        raise failed_call(StatusCode.UNAVAILABLE, "the channel is closed")
 
 
 class _Attempts:

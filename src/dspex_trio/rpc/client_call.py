@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from dspex_trio.rpc.call_stream import CallStream
-from dspex_trio.rpc.details import received_error
+from dspex_trio.rpc.details import failed_call, received_error
 from dspex_trio.rpc.http2.interface import ErrorCode
 from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
@@ -107,9 +107,9 @@ class ClientCall(CallStream):
         """
         if len(data) > self._max_request_size:
             text = f"the request has {len(data)} bytes, more than the limit of {self._max_request_size}"
-            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, text)
+            raise failed_call(StatusCode.RESOURCE_EXHAUSTED, text)
         if self._no_more:
-            raise self.error() or RpcError(StatusCode.FAILED_PRECONDITION, "no more requests were to be sent")
+            raise self.error() or failed_call(StatusCode.FAILED_PRECONDITION, "no more requests were to be sent")
         framed = frame(data, self._compress if compress else None)
         if not self._sending.locked() and self.send_now(framed, end=end):
             if end and self._client.engine.streams == 1:
@@ -124,7 +124,7 @@ class ClientCall(CallStream):
             async with self._sending:
                 await self.send(framed, end=end)
         except trio.ClosedResourceError:
-            raise self.error() or RpcError(StatusCode.FAILED_PRECONDITION, "the call is over") from None
+            raise self.error() or failed_call(StatusCode.FAILED_PRECONDITION, "the call is over") from None
         except trio.Cancelled:
             if self.torn:  # the server would take what comes next for the rest of it
                 self._give_up()
@@ -163,7 +163,7 @@ class ClientCall(CallStream):
         """
         data = await self.next_reply()
         if data is None or await self.next_reply() is not None:
-            raise RpcError(StatusCode.INTERNAL, "the server did not send exactly one reply")
+            raise failed_call(StatusCode.INTERNAL, "the server did not send exactly one reply")
         return data
 
     def close(self) -> None:

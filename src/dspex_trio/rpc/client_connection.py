@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.details import failed_call
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
@@ -20,7 +21,7 @@ from dspex_trio.rpc.http2.events import (
 from dspex_trio.rpc.http2.interface import ClientEngine
 from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.settings import ChannelSettings, Compression
-from dspex_trio.rpc.status import RpcError, Status, StatusCode
+from dspex_trio.rpc.status import Status, StatusCode
 from dspex_trio.rpc.transport import Connection
 from dspex_trio.rpc.upkeep import keep_alive
 
@@ -125,7 +126,7 @@ class ClientConnection(Connection[ClientEngine]):
         Its headers leave with its first message: `send_headers` sends them before that.
         """
         if metadata and not self.engine.takes_metadata(metadata):
-            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, "the metadata is larger than the server takes")
+            raise failed_call(StatusCode.RESOURCE_EXHAUSTED, "the metadata is larger than the server takes")
         if not self.retired.is_set() and (self._waiting or self._free_slots() <= 0):
             await self._waiting.park()
             self._let_in -= 1

@@ -8,8 +8,8 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from dspex_trio.rpc.generated import error_details_pb2, status_pb2
-from dspex_trio.rpc.metadata import Metadata
-from dspex_trio.rpc.status import RpcError, Status
+from dspex_trio.rpc.metadata import NO_METADATA, Metadata
+from dspex_trio.rpc.status import RpcError, Status, StatusCode
 
 _PREFIX: Final = "type.googleapis.com/"
 # The standard payloads; messages of other types stay packed.
@@ -60,6 +60,11 @@ def received_error(status: Status, trailers: Metadata) -> RpcError:
     error = RpcError(status.code, status.message, details=details)
     error.metadata, error.received = trailers, True
     return error
+
+
+def failed_call(code: StatusCode, message: str) -> RpcError:
+    """The error of a call that was made here and whose end no server has told."""
+    return received_error(Status(code, message), NO_METADATA)
 
 
 def _unpacked(type_url: str, value: bytes) -> Message | None:

@@ -71,7 +71,7 @@ class RpcError(Exception):
 
     Attributes:
         status: The code.
-        received: Whether it came from a server rather than from a handler here.
+        received: Whether it is what a call that was made has ended with, rather than a handler's own.
 
     Raises:
         TypeError: The message is no text, or a detail no protobuf message.

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import trio
 
 from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.details import failed_call
 from dspex_trio.rpc.status import RpcError, StatusCode
 
 RequestT = TypeVar("RequestT")
@@ -84,7 +85,7 @@ def _answer(call: ClientCall) -> bytes | RpcError:
     if (error := call.error()) is not None:
         return error
     data = call.take_only()
-    return RpcError(StatusCode.INTERNAL, "the server did not send exactly one reply") if data is None else data
+    return failed_call(StatusCode.INTERNAL, "the server did not send exactly one reply") if data is None else data
 
 
 async def each_in_a_task(
