@@ -57,6 +57,7 @@ class ServerCall(CallStream):
         self.call = call
         self.scope = trio.CancelScope()
         self.gone = False
+        self.replied = False
         self._max_response_size = max_response_size
         self._streaming = streaming
         self._reset_late = reset_late
@@ -131,6 +132,7 @@ class ServerCall(CallStream):
             self.expire()  # the handler has kept the whole process from noticing
         if self.gone:
             await trio.sleep_forever()  # until the cancellation, which is under way, arrives
+        self.replied = True
         if not self._headers_sent:
             self._start()
         framed = frame(data, self._compress if self.call.compress else None)
@@ -205,6 +207,9 @@ async def respond(call: ServerCall, route: Route, interceptors: Sequence[Interce
             await _handle(call, route)
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; its caller is told nothing of it
         return _status_after(error, call)
+    if not call.replied and not route.stream_out:  # an interceptor has kept the handler, or what it raised, to itself
+        log.error("%s ended without a reply and without an error", call.call.method)
+        return _FAILED
     return OK
 
 
