@@ -122,6 +122,23 @@ async def test_a_call_that_no_server_looked_at_is_begun_again(how, shape):
     assert texts == ["raw"]
 
 
+async def test_a_call_with_many_requests_that_no_server_looked_at_is_unavailable():
+    """They are not kept, so that it could be begun again; whoever made them may."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Collect() as collect:
+                await collect.send(HelloRequest(name="a"))
+                with pytest.raises(rpc.RpcError) as caught:
+                    await collect.reply()
+                assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await server.send(server.reset(1, REFUSED_STREAM))
+
+
 async def test_a_call_that_is_always_refused_is_unavailable_in_the_end():
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
 
