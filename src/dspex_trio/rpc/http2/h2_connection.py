@@ -114,6 +114,7 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         )
         self.local_settings = Settings(client=client, initial_values=dict(settings))
         self.max_inbound_frame_size = settings[SettingCodes.MAX_FRAME_SIZE]
+        self._client = client  # h2's own flag is a descriptor, and asked for with every frame
         self.encoder = BlockEncoder()
         self.decoder = BlockDecoder()
         self.decoder.max_header_list_size = self.max_block = max_block
@@ -213,12 +214,26 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         return self._get_or_create_stream(stream_id, AllowedStreamIDs.ODD)
 
     def _receive_data_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        """As h2's, but data that crosses with a reset of ours is not answered with more of them."""
+        """As h2's, but data that crosses with a reset of ours is not answered with more of them.
+
+        Data before a response's headers is an event as well: h2 3 thinks nothing of it, h2 4 ends the connection.
+        """
+        stream = self.streams.get(frame.stream_id)
+        if stream is not None and not stream.closed and self.awaits_headers(stream):
+            self._inbound_flow_control_window_manager.window_consumed(frame.flow_controlled_length)
+            event = h2.events.DataReceived.__new__(h2.events.DataReceived)
+            event.stream_id, event.data = frame.stream_id, frame.data
+            event.flow_controlled_length, event.stream_ended = frame.flow_controlled_length, None
+            return [], [event]
         crossing = self._crosses(frame.stream_id)
         frames, events = super()._receive_data_frame(frame)
         if crossing:
             frames = [f for f in frames if not isinstance(f, RstStreamFrame)]
         return frames, events
+
+    def awaits_headers(self, stream: Any) -> bool:
+        """Whether it is a client's stream whose response has not begun."""
+        return self._client and not stream.state_machine.headers_received
 
     def _receive_naked_continuation(self, _: Any) -> Any:
         """Whatever the stream's state, the connection's header compression is out of step now (RFC 9113, 6.10)."""
@@ -258,4 +273,4 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         # A client may have begun it so many streams ago that nobody knows any more how it ended.
         known = stream_id in self.streams or stream_id in self._closed_streams
         ours = self._stream_id_is_outbound(stream_id) and stream_id <= self.highest_outbound_stream_id
-        return self.config.client_side and ours and not known
+        return self._client and ours and not known
