@@ -1,5 +1,7 @@
 """Limits, and that they are where they were set."""
 
+from dataclasses import fields as fields_of
+
 import pytest
 import trio
 from hyperframe.frame import WindowUpdateFrame
@@ -355,6 +357,12 @@ async def test_metadata_that_cannot_be_sent_is_refused(metadata, complaint):
     async with greeting() as stub:
         with pytest.raises(ValueError, match=complaint):
             await stub.SayHello(HelloRequest(), metadata=metadata)
+
+
+@pytest.mark.parametrize("settings", [rpc.ServerSettings, rpc.ChannelSettings])
+def test_every_setting_is_documented(settings):
+    missing = [one.name for one in fields_of(settings) if f"\n        {one.name}:" not in settings.__doc__]
+    assert missing == []
 
 
 async def test_a_stub_needs_nothing_but_a_channel():
