@@ -510,6 +510,28 @@ async def test_malformed_headers_of_a_response_fail_its_call_alone(case, only):
         await server.answer(3, REPLY)
 
 
+async def test_the_same_block_may_be_a_whole_response_and_no_trailers():
+    """What a block means is remembered; whether it has a `:status` to have is another matter."""
+    whole = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "5")]
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        codes = []
+
+        async def calls():
+            for _ in range(4):
+                with pytest.raises(rpc.RpcError) as caught:
+                    await stub.SayHello(HelloRequest())
+                codes.append(caught.value.status.name)
+
+        nursery.start_soon(calls)
+        server = await servers.receive()
+        for stream_id in (1, 3, 5):
+            await server.request(stream_id)
+            await server.send(server.headers(stream_id, whole, end=True))
+        await server.request(7)
+        await server.send(server.headers(7, whole[:2]), server.headers(7, whole, end=True))
+    assert codes == ["NOT_FOUND"] * 3 + ["INTERNAL"]
+
+
 async def test_data_before_the_headers_is_an_error_and_no_reply_that_is_lost():
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
 
