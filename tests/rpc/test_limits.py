@@ -331,11 +331,21 @@ async def test_a_connection_that_holds_too_many_unread_bytes_loses_the_call_that
         ({"max_frame_size": 100}, "max_frame_size must be between"),
         ({"stream_window": 2**31}, "stream_window must be between"),
         ({"compression": "snappy"}, "compression must be"),
+        ({"output_buffer": 0}, "output_buffer must not be 0"),
+        ({"keepalive_time": 0}, "keepalive_time must not be 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        rpc.ServerSettings(**options)
+    for settings in (rpc.ServerSettings, rpc.ChannelSettings):
+        if options.keys() <= {one.name for one in fields_of(settings)}:
+            with pytest.raises(ValueError, match=complaint):
+                settings(**options)
+
+
+@pytest.mark.parametrize("name", ["user_agent", "authority"])
+def test_what_a_channel_calls_itself_must_fit_into_a_header(name):
+    with pytest.raises(ValueError, match=f"{name} must be printable ASCII"):
+        rpc.ChannelSettings(**{name: "me\r\nx: y"})
 
 
 @pytest.mark.parametrize(
