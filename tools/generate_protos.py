@@ -2,6 +2,7 @@
 
     python tools/generate_protos.py            write them
     python tools/generate_protos.py --check    exit 1 and name the stale files
+    python tools/generate_protos.py --root protos --out src/app/generated app.proto    write those of another project
 
 Why not protoc's own Python output: its modules register in protobuf's process-wide descriptor pool, where our
 `snakepit.bridge.*` would collide with snakepit's own `snakepit_bridge_pb2`; they insist on a top-level package
@@ -70,27 +71,28 @@ from google.protobuf.internal import enum_type_wrapper
 POOL = descriptor_pool.DescriptorPool()
 
 
-def load(namespace: dict, serialized: bytes) -> None:
-    """Add one serialised file to the pool and its top-level messages and enums to `namespace`."""
+def load(namespace: dict[str, object], serialized: bytes) -> None:
+    """Add one serialised file to the pool and its top-level messages, enums and extensions to `namespace`."""
     POOL.AddSerializedFile(serialized)
     file = POOL.FindFileByName(descriptor_pb2.FileDescriptorProto.FromString(serialized).name)
     namespace["DESCRIPTOR"] = file
-    for name, descriptor in file.message_types_by_name.items():
-        namespace[name] = message_factory.GetMessageClass(descriptor)
-    for name, descriptor in file.enum_types_by_name.items():
-        namespace[name] = enum_type_wrapper.EnumTypeWrapper(descriptor)
-        for value in descriptor.values:
-            namespace[value.name] = value.number
+    for name, message in file.message_types_by_name.items():
+        namespace[name] = message_factory.GetMessageClass(message)
+    for name, enum in file.enum_types_by_name.items():
+        namespace[name] = enum_type_wrapper.EnumTypeWrapper(enum)
+        namespace.update((value.name, value.number) for value in enum.values)
+    namespace.update(file.extensions_by_name)
 '''
 
 
 def module_names(protos: list[str]) -> dict[str, str]:
     """A flat module for each file: its stem, or with its folder where two files have the same."""
     stems = Counter(Path(proto).stem for proto in protos)
-    return {
+    names = {
         proto: Path(proto).stem + (f"_{Path(proto).parent.name}" if stems[Path(proto).stem] > 1 else "")
         for proto in protos
     }
+    return {proto: name.replace("-", "_") for proto, name in names.items()}
 
 
 def run_protoc(root: Path, *arguments: str) -> None:
@@ -122,11 +124,17 @@ def type_stubs(root: Path, names: dict[str, str]) -> dict[str, str]:
     """Protoc's own `.pyi` files, with their imports made relative to the flat package."""
     with tempfile.TemporaryDirectory() as scratch:
         run_protoc(root, f"--pyi_out={scratch}", *names)
-        stubs = {proto: (Path(scratch) / proto.replace(".proto", "_pb2.pyi")).read_text() for proto in names}
+        stubs = {
+            proto: (Path(scratch) / proto.replace("-", "_").replace(".proto", "_pb2.pyi")).read_text()
+            for proto in names
+        }
     for proto, name in names.items():
-        path = Path(proto)
-        pattern = re.compile(rf"^from {'.'.join(path.parent.parts)} import {path.stem}_pb2 as", re.MULTILINE)
-        stubs = {key: pattern.sub(f"from . import {name}_pb2 as", text) for key, text in stubs.items()}
+        path = Path(proto.replace("-", "_"))
+        folder = re.escape(".".join(path.parent.parts))
+        module = re.compile(rf"^(from {folder} )?import {path.stem}_pb2 as", re.MULTILINE)
+        public = re.compile(rf"^from {folder}{'.' if folder else ''}{path.stem}_pb2 import", re.MULTILINE)
+        for key, text in stubs.items():
+            stubs[key] = public.sub(f"from .{name}_pb2 import", module.sub(f"from . import {name}_pb2 as", text))
     return stubs
 
 
@@ -149,32 +157,41 @@ def generate(package: Package) -> dict[Path, str]:
 
 
 def stale_files(wanted: dict[Path, str]) -> list[Path]:
-    """Files that are missing, differ, or are no longer generated."""
-    changed = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    present = {path for package in PACKAGES for path in package.path.glob("*.py*")}
-    return sorted([*changed, *(present - wanted.keys())])
+    """Files that are missing or differ."""
+    return sorted(path for path, text in wanted.items() if not path.exists() or path.read_text() != text)
+
+
+def left_over(wanted: dict[Path, str]) -> list[Path]:
+    """Files of this project's packages that are no longer generated."""
+    return sorted({path for package in PACKAGES for path in package.path.glob("*.py*")} - wanted.keys())
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file is stale")
-    check_only: bool = parser.parse_args().check
+    parser.add_argument("--root", type=Path, help="the folder that the proto files' imports start from")
+    parser.add_argument("--out", type=Path, help="the folder of the package to write")
+    parser.add_argument("protos", nargs="*", help="proto files, as imports name them; none for this project's own")
+    options = parser.parse_args()
+    if options.protos and not (options.root and options.out):
+        parser.error("--root and --out are needed, too")
+    packages = (Package(options.out, tuple(options.protos), options.root),) if options.protos else PACKAGES
     wanted: dict[Path, str] = {}
-    for package in PACKAGES:
+    for package in packages:
         wanted |= generate(package)
     stale = stale_files(wanted)
-    if check_only:
-        if stale:
-            names = "\n".join(f"  {path.relative_to(ROOT)}" for path in stale)
+    unwanted = [] if options.protos else left_over(wanted)
+    if options.check:
+        if stale or unwanted:
+            names = "\n".join(f"  {path}" for path in [*stale, *unwanted])
             sys.exit(f"generated code is stale; run `just protos`:\n{names}")
         return
     for path in stale:
-        if path in wanted:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(wanted[path])
-        else:
-            path.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path])
+    for path in unwanted:
+        path.unlink()
 
 
 if __name__ == "__main__":

@@ -67,8 +67,9 @@ def _nested(messages: object, prefix: str, path: str) -> Iterator[tuple[str, str
 
 
 def _python_name(method: descriptor_pb2.MethodDescriptorProto) -> str:
+    """The method's name, unless Python or a servicer has another use for it."""
     name: str = method.name
-    return name + "_" if keyword.iskeyword(name) else name
+    return name + "_" if keyword.iskeyword(name) or name == "service" or name.startswith("__") else name
 
 
 def _cardinality(method: descriptor_pb2.MethodDescriptorProto) -> str:
@@ -105,6 +106,8 @@ def _stub(service: descriptor_pb2.ServiceDescriptorProto, full_name: str, types:
     yield f'    """The client\'s side of `{full_name}`."""'
     yield ""
     yield "    def __init__(self, channel: Caller) -> None:"
+    if not service.method:
+        yield "        pass"
     for method in service.method:
         kind = "".join(word.title() for word in _cardinality(method).split("_"))
         request, reply = types[method.input_type], types[method.output_type]

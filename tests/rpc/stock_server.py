@@ -1,10 +1,11 @@
 """The same servicer on purerpc's own server, in a process of its own: what the tests must be able to tell from ours.
 
-Prints its port. Started by test_rows.py.
+Prints its port. Given a file with a certificate and its key, it serves TLS. Started by test_rows.py and its sibling.
 """
 
 import logging
 import socket
+import ssl
 import sys
 
 import purerpc
@@ -31,7 +32,11 @@ def without_call(method):
 def main():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    server = purerpc.Server(port)
+    tls = None
+    if sys.argv[1:]:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(sys.argv[1])
+    server = purerpc.Server(port, tls)
     server.add_service(adapt(Greeter()))
 
     async def run():

@@ -38,6 +38,41 @@ async def test_requests_and_replies_alternate():
         assert [reply async for reply in call] == []
 
 
+async def test_several_tasks_may_read_from_one_call():
+    """Each reply goes to one of them; a task that had seen one, and then let the others have their turn, found none."""
+    texts = []
+    async with greeting() as stub, stub.Watch(HelloRequest(name="n", times=200)) as replies:
+
+        async def read():
+            texts.extend([reply.text async for reply in replies])
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(read)
+    assert sorted(texts) == sorted(f"n {number}" for number in range(200))
+
+
+async def test_several_tasks_may_send_on_one_call():
+    """A request larger than the windows goes out in parts; those of another task came in between."""
+    replies = []
+    async with greeting() as stub, stub.Chat() as call, trio.open_nursery() as nursery:
+        left = {"a", "b", "c"}
+
+        async def send(name):
+            for size in (400_000, 10, 400_000):
+                await call.send(HelloRequest(name=name, body=name.encode() * size))
+            left.remove(name)
+            if not left:
+                call.done()
+
+        for name in tuple(left):
+            nursery.start_soon(send, name)
+        async for reply in call:
+            assert reply.body == reply.text[-1:].encode() * len(reply.body)
+            replies.append((reply.text, len(reply.body)))
+    assert sorted(replies) == sorted((f"hello {name}", size) for name in "abc" for size in (400_000, 10, 400_000))
+
+
 async def test_nested_types_optional_fields_and_python_keywords_are_generated_for():
     greeter = Greeter()
     async with greeting(greeter) as stub:

@@ -14,7 +14,7 @@ from dspex_trio.rpc.http2.headers import parse_timeout
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, greeting, serving
-from .raw import raw_servers
+from .raw import message, raw_servers
 
 REPLY = HelloReply(text="raw").SerializeToString()
 CANCEL, REFUSED_STREAM = 8, 7
@@ -124,6 +124,23 @@ async def test_a_call_that_no_server_looked_at_is_begun_again(how, shape):
     assert texts == ["raw"]
 
 
+async def test_a_call_with_many_requests_that_no_server_looked_at_is_unavailable():
+    """They are not kept, so that it could be begun again; whoever made them may."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Collect() as collect:
+                await collect.send(HelloRequest(name="a"))
+                with pytest.raises(rpc.RpcError) as caught:
+                    await collect.reply()
+                assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await server.send(server.reset(1, REFUSED_STREAM))
+
+
 async def test_a_call_that_is_always_refused_is_unavailable_in_the_end():
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
 
@@ -151,6 +168,25 @@ async def test_a_call_that_may_have_been_processed_is_not_begun_again():
         server = await servers.receive()
         await server.request(1)
         await server.stream.aclose()
+
+
+async def test_a_response_that_came_whole_is_worth_as_much_when_the_connection_is_gone(autojump_clock):
+    """Servers hang up after the last response of a drain; slow readers were told that it was lost."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        texts = []
+
+        async def read_slowly():
+            async with stub.Watch(HelloRequest()) as replies:
+                async for reply in replies:
+                    texts.append(reply.text)
+                    await trio.sleep(1)
+
+        nursery.start_soon(read_slowly)
+        server = await servers.receive()
+        await server.request(1)
+        await server.answer(1, REPLY, REPLY, REPLY)
+        await server.stream.aclose()
+    assert texts == ["raw"] * 3
 
 
 async def test_after_a_goaway_running_calls_go_on_and_new_ones_go_elsewhere():
@@ -291,6 +327,26 @@ async def test_calls_that_do_not_wait_fail_at_once_while_the_channel_backs_off(a
         assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
 
 
+async def test_a_call_that_fails_at_once_lets_the_others_have_their_turn(autojump_clock):
+    """A loop that makes a call until one is served kept the channel from ever connecting."""
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with rpc.open_channel(Failing(1000, None)) as channel, trio.open_nursery() as nursery:
+        for number in range(10):
+            with pytest.raises(rpc.RpcError, match="not yet"):
+                await GreeterStub(channel).SayHello(HelloRequest())
+            if number == 0:
+                nursery.start_soon(other)
+        assert turns >= 5
+        nursery.cancel_scope.cancel()
+
+
 async def test_calls_that_wait_are_bounded_by_their_own_deadline(autojump_clock):
     async with rpc.open_channel(Failing(1000, None), settings=rpc.ChannelSettings(wait_for_ready=True)) as channel:
         began = trio.current_time()
@@ -372,6 +428,8 @@ ENDINGS = {
     "no status": ([("x", "y")], rpc.StatusCode.UNKNOWN),
     "a bad status": ([("grpc-status", "x")], rpc.StatusCode.UNKNOWN),
     "bad base64": ([("grpc-status", "0"), ("x-bin", "!")], rpc.StatusCode.INTERNAL),
+    "a pseudo-header": ([(":status", "200"), ("grpc-status", "0")], rpc.StatusCode.INTERNAL),
+    "two lines": ([("grpc-status", "0"), ("x", "1\r\ny: 2")], rpc.StatusCode.INTERNAL),
     "more than we take": ([("grpc-status", "0"), ("x", "y" * 20_000)], rpc.StatusCode.RESOURCE_EXHAUSTED),
 }
 
@@ -420,6 +478,77 @@ async def test_a_reset_is_translated_as_grpc_has_it(code, status):
         server = await servers.receive()
         await server.request(1)
         await server.send(server.reset(1, code))
+
+
+MALFORMED = {
+    "no :status": [("content-type", "application/grpc")],
+    "a pseudo-header of requests": [(":status", "200"), (":path", "/"), ("content-type", "application/grpc")],
+    "a second :status": [(":status", "200"), (":status", "200"), ("content-type", "application/grpc")],
+    ":status after a field": [("content-type", "application/grpc"), (":status", "200")],
+    "an upper-case name": [(":status", "200"), ("content-type", "application/grpc"), ("X-Upper", "1")],
+    "two lines": [(":status", "200"), ("content-type", "application/grpc"), ("x", "1\r\ny: 2")],
+    "a field of a connection": [(":status", "200"), ("content-type", "application/grpc"), ("connection", "close")],
+}
+
+
+@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_malformed_headers_of_a_response_fail_its_call_alone(case, only):
+    """What HTTP/2 forbids reached the caller as metadata (RFC 9113, 8.2 and 8.3.2)."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            with pytest.raises(rpc.RpcError, match="malformed response") as caught:
+                await stub.SayHello(HelloRequest())
+            assert caught.value.status is rpc.StatusCode.INTERNAL
+            assert (await stub.SayHello(HelloRequest())).text == "raw"
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        status = [("grpc-status", "0")] if only else []
+        await server.send(server.headers(1, [*MALFORMED[case], *status], end=only))
+        await server.request(3)
+        await server.answer(3, REPLY)
+
+
+async def test_the_same_block_may_be_a_whole_response_and_no_trailers():
+    """What a block means is remembered; whether it has a `:status` to have is another matter."""
+    whole = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "5")]
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        codes = []
+
+        async def calls():
+            for _ in range(4):
+                with pytest.raises(rpc.RpcError) as caught:
+                    await stub.SayHello(HelloRequest())
+                codes.append(caught.value.status.name)
+
+        nursery.start_soon(calls)
+        server = await servers.receive()
+        for stream_id in (1, 3, 5):
+            await server.request(stream_id)
+            await server.send(server.headers(stream_id, whole, end=True))
+        await server.request(7)
+        await server.send(server.headers(7, whole[:2]), server.headers(7, whole, end=True))
+    assert codes == ["NOT_FOUND"] * 3 + ["INTERNAL"]
+
+
+async def test_data_before_the_headers_is_an_error_and_no_reply_that_is_lost():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Watch(HelloRequest()) as replies:
+                with pytest.raises(rpc.RpcError, match="before the headers") as caught:
+                    await anext(replies)
+                assert caught.value.status is rpc.StatusCode.INTERNAL
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await server.send(server.data(1, message(REPLY)))
+        await server.answer(1, REPLY)
+        assert await server.reset_of(1) == CANCEL
 
 
 async def test_initial_metadata_of_more_than_we_take_ends_its_call_alone():
@@ -505,3 +634,73 @@ async def test_a_sender_that_waits_for_a_window_learns_that_the_call_has_ended()
             await send_on()
         assert caught.value.status is rpc.StatusCode.FAILED_PRECONDITION
         assert (await call.reply()).text == "enough"
+
+
+async def test_a_call_of_which_half_a_request_was_sent_is_given_up(autojump_clock):
+    """The server would take the next request for the rest of the one that was cancelled."""
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Chat() as chat:
+                with trio.move_on_after(1) as scope:
+                    await chat.send(HelloRequest(body=bytes(100_000)))
+                assert scope.cancelled_caught
+                with pytest.raises(rpc.RpcError, match="given up") as caught:
+                    await chat.send(HelloRequest(name="next"))
+                assert caught.value.status is rpc.StatusCode.CANCELLED
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        assert await server.reset_of(1) == CANCEL
+        assert len(server.replies[1].data) == 65535
+
+
+async def test_a_request_that_was_cancelled_before_any_of_it_was_sent_leaves_the_call_as_it_was(autojump_clock):
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Chat() as chat:
+                nursery.start_soon(chat.send, HelloRequest(name="first", body=bytes(100_000)))
+                await wait_all_tasks_blocked()
+                with trio.move_on_after(1) as scope:
+                    await chat.send(HelloRequest(name="cancelled"))
+                assert scope.cancelled_caught
+                await chat.send(HelloRequest(name="last"))
+                chat.done()
+                await anext(chat)
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await trio.sleep(2)
+        await server.send(server.window(0, 10**6), server.window(1, 10**6))
+        await server.until(lambda: server.replies[1].ended)
+        data = server.replies[1].data
+        assert b"first" in data
+        assert data.endswith(message(HelloRequest(name="last").SerializeToString()))
+        assert b"cancelled" not in data
+        await server.answer(1, REPLY)
+
+
+async def test_done_comes_after_the_requests_that_other_tasks_are_sending():
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+
+        async def call():
+            async with stub.Collect() as collect:
+                for name in ("a", "b"):
+                    nursery.start_soon(collect.send, HelloRequest(name=name, body=bytes(100_000)))
+                await wait_all_tasks_blocked()  # one waits for the server, the other for that one
+                collect.done()
+                with pytest.raises(rpc.RpcError, match="no more requests"):
+                    await collect.send(HelloRequest(name="c"))
+                await collect.reply()
+
+        nursery.start_soon(call)
+        server = await servers.receive()
+        await server.request(1)
+        await wait_all_tasks_blocked()
+        await server.send(server.window(0, 10**6), server.window(1, 10**6))
+        await server.until(lambda: server.replies[1].ended)
+        both = [message(HelloRequest(name=name, body=bytes(100_000)).SerializeToString()) for name in ("a", "b")]
+        assert server.replies[1].data in {both[0] + both[1], both[1] + both[0]}
+        await server.answer(1, REPLY)

@@ -105,6 +105,18 @@ async def test_a_client_that_pings_now_and_then_is_not(autojump_clock):
         assert await client.works(1)
 
 
+async def test_a_client_that_pings_when_replies_come_is_not_either(autojump_clock):
+    """GRPC's clients measure the connection that way; three calls in a row cost them it."""
+    settings = rpc.ServerSettings(min_ping_interval=300)
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        for stream_id in range(1, 21, 2):
+            assert await client.works(stream_id)
+            await client.send(client.ping())
+            await trio.sleep(1)
+        assert await client.works(21)
+    assert not client.goaways
+
+
 async def test_the_status_of_a_missed_deadline_is_written_before_it_and_nothing_after(autojump_clock):
     """The margin is a tenth of the time, at most five milliseconds."""
     async with serving(Greeter()) as connect, raw_client(connect) as client:

@@ -1,6 +1,7 @@
 """Rich status: messages that explain a failure."""
 
 import pytest
+import trio
 from google.protobuf import descriptor_pb2
 
 from dspex_trio import rpc
@@ -19,9 +20,7 @@ BAD_FIELD = error_details_pb2.BadRequest(
 class Explaining(Greeter):
     async def SayHello(self, request, call):
         details = [BAD_FIELD, HelloReply(text="a message of ours")]
-        raise rpc.RpcError(
-            rpc.StatusCode.INVALID_ARGUMENT, "bad name", details=details, metadata=rpc.Metadata([("hint", "shorter")])
-        )
+        raise rpc.RpcError(rpc.StatusCode.INVALID_ARGUMENT, "bad name", details=details, metadata={"hint": "shorter"})
 
 
 async def test_details_arrive_with_the_error():
@@ -86,6 +85,59 @@ async def test_any_text_can_be_a_status_message(text):
     assert caught.value.message == text
 
 
-def test_ok_is_not_an_error():
+@pytest.mark.parametrize("code", [rpc.StatusCode.OK, 0])
+def test_ok_is_not_an_error(code):
     with pytest.raises(ValueError, match="OK is not an error"):
-        rpc.RpcError(rpc.StatusCode.OK)
+        rpc.RpcError(code)
+
+
+WRONG = {
+    "no message": lambda: rpc.RpcError(rpc.StatusCode.ABORTED, details=["too late"]),
+    "no text": lambda: rpc.RpcError(rpc.StatusCode.ABORTED, ZeroDivisionError("a secret")),
+    "bytes": lambda: rpc.RpcError(rpc.StatusCode.ABORTED, b"too late"),
+    "no key": lambda: rpc.RpcError(rpc.StatusCode.ABORTED, metadata={"Not A Key": "1"}),
+    "metadata of the protocol's": lambda: rpc.RpcError(rpc.StatusCode.ABORTED, metadata={"grpc-status": "0"}),
+    "two lines": lambda: rpc.RpcError(rpc.StatusCode.ABORTED, metadata=rpc.Metadata([("key", "1\r\nkey2: 2")])),
+    "a code that is none": lambda: rpc.RpcError(99),
+    "a message that is not complete": lambda: rpc.RpcError(
+        # Proto2, whose `name_part` is required.
+        rpc.StatusCode.ABORTED,
+        details=[descriptor_pb2.UninterpretedOption.NamePart()],
+    ),
+}
+
+
+class Mistaken(Greeter):
+    async def SayHello(self, request, call):
+        if request.name in WRONG:
+            make = WRONG[request.name]
+            raise make()
+        return await super().SayHello(request, call)
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+async def test_an_error_that_cannot_be_sent_is_unknown_and_costs_its_call_alone(mistake, caplog):
+    """Found out when the status was to be sent, it ended the connection and every call on it."""
+    greeter = Mistaken()
+    async with greeting(greeter) as stub, trio.open_nursery() as nursery:
+        nursery.start_soon(stub.SayHello, HelloRequest(name="wait"))
+        await greeter.entered.wait()
+        with pytest.raises(rpc.RpcError, match="the handler failed") as caught:
+            await stub.SayHello(HelloRequest(name=mistake))
+        assert caught.value.status is rpc.StatusCode.UNKNOWN
+        greeter.release.set()
+    assert greeter.ended == ["released"]
+    assert "the handler of /greeting.Greeter/SayHello failed" in caplog.text
+
+
+async def test_text_that_has_no_utf_8_is_sent_as_well_as_it_can_be():
+    """A file's name may have none; with details, it is to be sent twice."""
+
+    class Saying(Greeter):
+        async def SayHello(self, request, call):
+            raise rpc.RpcError(rpc.StatusCode.NOT_FOUND, "no file \udcff", details=[BAD_FIELD])
+
+    async with greeting(Saying()) as stub:
+        with pytest.raises(rpc.RpcError, match="no file ") as caught:
+            await stub.SayHello(HelloRequest())
+    assert caught.value.details == (BAD_FIELD,)

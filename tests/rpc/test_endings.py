@@ -112,6 +112,20 @@ async def test_the_status_of_a_server_behind_us_is_not_passed_on_as_ours():
     assert caught.value.status is rpc.StatusCode.UNKNOWN
 
 
+async def test_a_server_behind_us_that_is_not_there_is_our_trouble_and_stays_here():
+    """Its address, and that there is such a server, is nothing for callers."""
+    async with rpc.open_channel("127.0.0.1:1") as channel:
+
+        class Front(Greeter):
+            async def SayHello(self, request, call):
+                return await GreeterStub(channel).SayHello(HelloRequest())
+
+        async with greeting(Front()) as stub:
+            with pytest.raises(rpc.RpcError, match="the handler failed") as caught:
+                await stub.SayHello(HelloRequest())
+    assert caught.value.status is rpc.StatusCode.UNKNOWN
+
+
 async def test_a_disconnect_cancels_every_handler_of_the_connection():
     greeter = Greeter()
     async with serving(greeter) as target:

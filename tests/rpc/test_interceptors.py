@@ -1,5 +1,7 @@
 """Functions around calls."""
 
+from contextlib import suppress
+
 import pytest
 
 from dspex_trio import rpc
@@ -94,3 +96,19 @@ async def test_an_interceptor_may_add_metadata():
         await call.reply()
         assert (await call.initial_metadata()).get("served-by") == "me"
         assert call.trailing_metadata.get("took") == "a while"
+
+
+async def test_an_interceptor_that_keeps_an_error_to_itself_makes_no_success_of_it(caplog):
+    """OK without the one reply that there has to be is an answer that no client understands."""
+
+    async def swallow(call, proceed):
+        with suppress(rpc.RpcError):
+            await proceed()
+
+    async with greeting(interceptors=[swallow]) as stub:
+        with pytest.raises(rpc.RpcError, match="the handler failed") as caught:
+            await stub.SayHello(HelloRequest(name="fail"))
+        async with stub.Watch(HelloRequest(name="fail", times=2)) as replies:
+            assert len([reply async for reply in replies]) == 2
+    assert caught.value.status is rpc.StatusCode.UNKNOWN
+    assert "ended without a reply" in caplog.text

@@ -1,7 +1,10 @@
 """Limits, and that they are where they were set."""
 
+from dataclasses import fields as fields_of
+
 import pytest
 import trio
+from hyperframe.frame import WindowUpdateFrame
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
@@ -180,6 +183,50 @@ async def test_a_channel_waits_for_a_slot_that_the_server_allows():
     assert len(greeter.calls) == 4
 
 
+async def test_calls_that_wait_for_a_slot_have_it_in_turn():
+    """A task whose call ends took the slot for its next one: of five that shared a slot, two never made a call."""
+    order = []
+    async with (
+        greeting(settings=rpc.ServerSettings(max_concurrent_calls=1)) as stub,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def calls(name):
+            for _ in range(20):
+                await stub.SayHello(HelloRequest())
+                order.append(name)
+
+        for name in range(5):
+            nursery.start_soon(calls, name)
+    assert order == order[:5] * 20
+    assert sorted(order[:5]) == [0, 1, 2, 3, 4]
+
+
+async def test_a_slot_that_is_given_up_goes_to_the_next_in_turn(autojump_clock):
+    """Whether its call is cancelled while it runs, while it waits, or when it has the slot and not yet its turn."""
+    greeter = Greeter()
+    settings = rpc.ServerSettings(max_concurrent_calls=1)
+    scopes = {name: trio.CancelScope() for name in ("runs", "waits", "has it")}
+    async with greeting(greeter, settings=settings) as stub:
+
+        async def call(name):
+            with scopes[name]:
+                await stub.SayHello(HelloRequest(name="wait"))
+            if name == "runs":
+                scopes["has it"].cancel()
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                for name in scopes:
+                    nursery.start_soon(call, name)
+                    await wait_all_tasks_blocked()
+                nursery.start_soon(stub.SayHello, HelloRequest(name="last"))
+                await wait_all_tasks_blocked()
+                scopes["waits"].cancel()
+                scopes["runs"].cancel()
+    assert all(scope.cancelled_caught for scope in scopes.values())
+
+
 async def test_one_connection_too_many_is_closed(caplog):
     settings = rpc.ServerSettings(max_connections=1)
     async with serving(Greeter(), settings=settings) as connect:
@@ -224,6 +271,38 @@ async def test_calls_whose_handlers_do_not_read_hold_a_bounded_number_of_bytes_a
     assert sent == [320_000] * 8
 
 
+async def test_padding_within_a_message_is_given_back_before_its_end():
+    """A message in small pieces with much padding used up the window, and never ended."""
+    async with serving(Greeter()) as connect, raw_client(connect) as client:
+        body = message(HelloRequest(body=bytes(1100)).SerializeToString())
+
+        def allowed():
+            updates = [one for one in client.frames if isinstance(one, WindowUpdateFrame) and one.stream_id == 1]
+            return rpc.ServerSettings().stream_window + sum(update.window_increment for update in updates)
+
+        await client.send(client.headers(1, fields()))
+        for number, byte in enumerate(body, start=1):
+            with trio.fail_after(5):
+                await client.until(lambda number=number: 257 * number <= allowed())
+            await client.send(b"\0\1\1\0\x08\0\0\0\1\xff" + bytes([byte]) + bytes(255))
+        await client.send(client.data(1, end=True))
+        assert (await client.reply(1)).status == 0
+
+
+async def test_a_client_that_does_not_know_our_window_yet_goes_by_the_default_one():
+    """Many clients begin before they have seen our settings; with a small window they lost their connection for it."""
+    settings = rpc.ServerSettings(stream_window=1024)
+    async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
+        body = message(HelloRequest(name="a").SerializeToString()) * 8_000
+        chunks = [client.data(1, body[i : i + 16_000]) for i in range(0, len(body), 16_000)]
+        await client.send(client.headers(1, fields("/greeting.Greeter/Collect")), *chunks, client.data(1, end=True))
+        assert (await client.reply(1)).status == 0
+        await client.send(b"\0\0\0\4\1\0\0\0\0")  # it has taken our settings, and has to keep to them now
+        await client.send(client.headers(3, fields()), client.data(3, bytes(1025)))
+        await client.until_closed()
+    assert client.goaways[-1][1] == 3  # FLOW_CONTROL_ERROR
+
+
 async def test_a_connection_that_holds_too_many_unread_bytes_loses_the_call_that_is_too_much():
     release = trio.Event()
 
@@ -252,11 +331,21 @@ async def test_a_connection_that_holds_too_many_unread_bytes_loses_the_call_that
         ({"max_frame_size": 100}, "max_frame_size must be between"),
         ({"stream_window": 2**31}, "stream_window must be between"),
         ({"compression": "snappy"}, "compression must be"),
+        ({"output_buffer": 0}, "output_buffer must not be 0"),
+        ({"keepalive_time": 0}, "keepalive_time must not be 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(options, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        rpc.ServerSettings(**options)
+    for settings in (rpc.ServerSettings, rpc.ChannelSettings):
+        if options.keys() <= {one.name for one in fields_of(settings)}:
+            with pytest.raises(ValueError, match=complaint):
+                settings(**options)
+
+
+@pytest.mark.parametrize("name", ["user_agent", "authority"])
+def test_what_a_channel_calls_itself_must_fit_into_a_header(name):
+    with pytest.raises(ValueError, match=f"{name} must be printable ASCII"):
+        rpc.ChannelSettings(**{name: "me\r\nx: y"})
 
 
 @pytest.mark.parametrize(
@@ -278,6 +367,12 @@ async def test_metadata_that_cannot_be_sent_is_refused(metadata, complaint):
     async with greeting() as stub:
         with pytest.raises(ValueError, match=complaint):
             await stub.SayHello(HelloRequest(), metadata=metadata)
+
+
+@pytest.mark.parametrize("settings", [rpc.ServerSettings, rpc.ChannelSettings])
+def test_every_setting_is_documented(settings):
+    missing = [one.name for one in fields_of(settings) if f"\n        {one.name}:" not in settings.__doc__]
+    assert missing == []
 
 
 async def test_a_stub_needs_nothing_but_a_channel():

@@ -90,7 +90,36 @@ async def test_a_connector_without_a_server_is_refused():
             await GreeterStub(channel).SayHello(HelloRequest())
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "localhost:", ":1", "::1:80", "h:0", "h:65536", "h:x", "unix:"])
+@pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError, OSError])
+async def test_a_connector_fails_with_the_errors_of_streams_too(error):
+    """One that goes through a proxy has streams of its own; their errors ended the block of the channel."""
+
+    async def connect():
+        raise error("the proxy hung up")
+
+    async with rpc.open_channel(connect) as channel:
+        with pytest.raises(rpc.RpcError, match="the proxy hung up") as caught:
+            await GreeterStub(channel).SayHello(HelloRequest())
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+
+
+# The last two raised UnicodeError when they were connected to, out of the block of the channel.
+NO_ADDRESSES = [
+    "",
+    "localhost",
+    "localhost:",
+    ":1",
+    "::1:80",
+    "h:0",
+    "h:65536",
+    "h:x",
+    "unix:",
+    "a..b:1",
+    "x" * 64 + ":1",
+]
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES)
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ValueError, match=r"address|path"):
         addresses(text)

@@ -1,9 +1,9 @@
 """What purerpc's own server does not survive, row by row; each of these fails on it.
 
 To see that, set DSPEX_TRIO_TEST_STOCK=1: the same tests then also run against purerpc's classes, and must fail there.
-What purerpc's server does not have at all is tested elsewhere: shutdown (test_endings), drains (test_drain), TLS
-(test_secure), UNIX sockets and streams in memory (test_places, greeter), metadata (test_calls), time limits, keepalive,
-age and idle time (test_clock); its client's want of deadlines, resets and reconnection in test_channel.
+What purerpc's classes do not have at all is in test_rows_missing, and tested in depth elsewhere: shutdown in
+test_endings, drains in test_drain, TLS in test_secure, UNIX sockets and streams in memory in test_places and greeter,
+metadata in test_calls, time limits, keepalive, age and idle time in test_clock, the client in test_channel.
 """
 
 import gzip
@@ -30,19 +30,24 @@ if os.environ.get("DSPEX_TRIO_TEST_STOCK"):
 
 
 @asynccontextmanager
-async def stock_server():
-    """The server of purerpc in a process of its own; it cannot be trusted to end."""
+async def stock(module, *arguments):
+    """A process that runs purerpc's own classes, which cannot be trusted to end, and its standard output."""
     root = Path(__file__).parent.parent.parent
-    code = (
-        "import runpy, sys; sys.path[:0] = ['src', 'tests']; runpy.run_module('rpc.stock_server', run_name='__main__')"
-    )
-    command = [sys.executable, "-c", code]
+    code = f"import runpy, sys; sys.path[:0] = ['src', 'tests']; runpy.run_module('rpc.{module}', run_name='__main__')"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     async with trio.open_nursery() as nursery:
         process = await nursery.start(partial(trio.run_process, command, cwd=root, stdout=subprocess.PIPE, check=False))
         try:
-            yield int(await process.stdout.receive_some(20))
+            yield process
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def stock_server(*arguments):
+    """The port of purerpc's own server."""
+    async with stock("stock_server", *arguments) as process:
+        yield int(await process.stdout.receive_some(20))
 
 
 @pytest.fixture(params=SERVERS)

@@ -42,6 +42,13 @@ async def test_calls_go_over_tls(pki):
             assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
 
 
+def test_nobody_renegotiates(pki):
+    """HTTP/2 forbids it (RFC 9113, 9.2.1), and it is a cheap way to keep a server busy."""
+    for context in (server_context(pki), rpc.client_tls(ca=pki / "ca.pem")):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+        assert context.options & ssl.OP_NO_COMPRESSION
+
+
 async def test_grpcio_accepts_our_tls(pki):
     """It refuses servers that do not negotiate HTTP/2 by ALPN, as purerpc's own does not."""
     async with serving_tcp(Greeter(), tls=server_context(pki)) as port:

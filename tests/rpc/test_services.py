@@ -131,12 +131,23 @@ async def test_reflection_lists_services(ask):
 async def test_reflection_finds_files_by_name_and_by_symbol_with_what_they_import(ask):
     expected = ["greeting/greeter.proto", "google/protobuf/empty.proto"]
     assert files(await ask(file_by_filename="greeting/greeter.proto")) == expected
-    for symbol in ("greeting.Greeter", "greeting.Greeter.SayHello", "greeting.Outer.Inner"):
+    for symbol in (
+        "greeting.Greeter",
+        "greeting.Greeter.SayHello",
+        "greeting.Outer.Inner",
+        "greeting.HelloRequest.name",
+    ):
         assert files(await ask(file_containing_symbol=symbol)) == expected
 
 
 async def test_reflection_says_what_it_does_not_know(ask):
-    for question in ({"file_by_filename": "none.proto"}, {"file_containing_symbol": "none"}):
+    questions = [
+        {"file_by_filename": "none.proto"},
+        {"file_containing_symbol": "none"},
+        {"file_containing_symbol": "greeting.Greeter.SayNothing"},
+        {"file_containing_symbol": "greeting.HelloRequest.nothing"},
+    ]
+    for question in questions:
         assert (await ask(**question)).error_response.error_code == int(rpc.StatusCode.NOT_FOUND)
     assert (await ask()).error_response.error_code == int(rpc.StatusCode.INVALID_ARGUMENT)
 

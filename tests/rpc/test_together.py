@@ -9,6 +9,7 @@ from dspex_trio.rpc import Attached
 
 from .generated.greeter_pb2 import HelloRequest
 from .greeter import Greeter, greeting
+from .raw import message
 from .test_channel import CANCEL, REFUSED_STREAM, REPLY, raw_servers
 
 
@@ -133,6 +134,22 @@ async def test_a_reply_that_cannot_be_parsed_is_an_error_of_that_call():
         await server.request(1)
         await server.answer(1, b"\xff")
     assert heard == [(0, "INTERNAL")]
+
+
+async def test_a_reply_that_cannot_be_unpacked_is_an_error_of_that_call():
+    heard = Heard()
+    async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
+        nursery.start_soon(stub.SayHello.each, named("a", "b"), heard)
+        server = await servers.receive()
+        await server.request(3)
+        head = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]
+        await server.send(
+            server.headers(1, head),
+            server.data(1, message(b"no gzip", flag=1)),
+            server.headers(1, [("grpc-status", "0")], end=True),
+        )
+        await server.answer(3, REPLY)
+    assert sorted(heard) == [(0, "INTERNAL"), (1, "raw")]
 
 
 async def test_a_request_that_is_too_large_gives_up_those_before_it():

@@ -58,8 +58,7 @@ class Call:
         self.deadline = deadline
         self.peer_certificate = peer_certificate
         self.compress = True
-        self.initial_metadata = NO_METADATA
-        self.trailing_metadata = NO_METADATA
+        self._initial_metadata = self._trailing_metadata = NO_METADATA
         self._accepts = accepts
         self._compression: Compression | None = None
         self._responder: Responder | None = None
@@ -84,13 +83,23 @@ class Call:
     def compression(self, value: Compression | None) -> None:
         self._compression = value if value in self._accepts else None
 
+    @property
+    def initial_metadata(self) -> Metadata:
+        """The metadata that goes out with the first reply."""
+        return self._initial_metadata
+
     def set_initial_metadata(self, metadata: MetadataLike) -> None:
         """Choose the metadata that goes out with the first reply; raises ValueError if it cannot be sent."""
-        self.initial_metadata = outgoing(metadata)
+        self._initial_metadata = outgoing(metadata)
+
+    @property
+    def trailing_metadata(self) -> Metadata:
+        """The metadata that goes out with the status."""
+        return self._trailing_metadata
 
     def set_trailing_metadata(self, metadata: MetadataLike) -> None:
         """Choose the metadata that goes out with the status; raises ValueError if it cannot be sent."""
-        self.trailing_metadata = outgoing(metadata)
+        self._trailing_metadata = outgoing(metadata)
 
     async def send_initial_metadata(self, metadata: MetadataLike = NO_METADATA) -> None:
         """Send the response's headers now instead of with the first reply.

@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from dspex_trio.rpc.http2.messages import Packed
 from dspex_trio.rpc.transport import Connection, EngineT
 
 _MESSAGES_PER_TURN: Final = 16
@@ -24,12 +25,13 @@ class CallStream:
         self.connection = connection
         self.stream_id = stream_id
         self.input_ended = False
+        self.torn = False  # whether the last message that was sent is not whole, and never will be
         self._turns = 0
-        self._inbox: deque[tuple[bytes, int]] = deque()
+        self._inbox: deque[tuple[bytes | Packed, int]] = deque()
         self._arrived: trio.Event | None = None
         self._window: trio.Event | None = None
 
-    def deliver(self, data: bytes, size: int) -> None:
+    def deliver(self, data: bytes | Packed, size: int) -> None:
         """A message came that cost the sender `size` of its window."""
         self._inbox.append((data, size))
         self._notify()
@@ -45,15 +47,26 @@ class CallStream:
             self._arrived = None
 
     async def receive(self) -> bytes | None:
-        """The next message, or None after the last; when cancelled, no message is lost."""
+        """The next message, or None after the last; when cancelled, no message is lost.
+
+        Raises:
+            BadMessage: It cannot be unpacked.
+        """
+        if self._inbox:
+            await self.yield_now_and_then()
         while not self._inbox:
             if self.input_ended:
                 return None
-            await self.arrival()
-        await self.yield_now_and_then()
+            await self.arrival()  # looked for after every wait, for other tasks may be reading too
+        return self._take()
+
+    def _take(self) -> bytes:
         data, size = self._inbox.popleft()
         self._release(data, size)
-        return data
+        if not isinstance(data, Packed):
+            return data
+        self._turns = -1  # it may be a thousand times as large as it was: the others come before the next one
+        return data.unpack()
 
     async def yield_now_and_then(self) -> None:
         """Let a cancellation arrive; and, every few messages, let the others have their turn.
@@ -68,14 +81,14 @@ class CallStream:
             await trio.lowlevel.checkpoint()
 
     def take_only(self) -> bytes | None:
-        """The message, if exactly one has come and no more will; else None, and nothing was taken."""
-        if not self.input_ended or len(self._inbox) != 1:
-            return None
-        data, size = self._inbox.popleft()
-        self._release(data, size)
-        return data
+        """The message, if exactly one has come and no more will; else None, and nothing was taken.
 
-    def _release(self, data: bytes, size: int) -> None:
+        Raises:
+            BadMessage: It cannot be unpacked.
+        """
+        return self._take() if self.input_ended and len(self._inbox) == 1 else None
+
+    def _release(self, data: bytes | Packed, size: int) -> None:
         engine = self.connection.engine
         engine.release(self.stream_id, len(data), size)
         if engine.unsent:
@@ -113,7 +126,7 @@ class CallStream:
     async def send(self, framed: bytes, *, end: bool = False) -> None:
         """Send one framed message as far as the peer's windows and the connection's buffer let it; waits for the rest.
 
-        When cancelled part of the message may have been sent: the call cannot go on.
+        When cancelled, part of the message may have been sent: then the call is `torn` and cannot go on.
 
         Raises:
             trio.ClosedResourceError: The stream is over.
@@ -127,6 +140,7 @@ class CallStream:
                 if not sent:
                     await self._wait_for_window()
         finally:
+            self.torn = 0 < len(rest) < len(framed)
             self.connection.share_window()
 
     def _send_some(self, data: memoryview, *, end: bool) -> int:

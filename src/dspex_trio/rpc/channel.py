@@ -13,6 +13,7 @@ import trio
 
 from dspex_trio.rpc.client_call import ClientCall
 from dspex_trio.rpc.client_connection import ClientConnection
+from dspex_trio.rpc.details import failed_call
 from dspex_trio.rpc.endpoint import Endpoint
 from dspex_trio.rpc.settings import ChannelSettings
 from dspex_trio.rpc.status import RpcError, StatusCode
@@ -167,9 +168,11 @@ class Channel:
                 self._turn += 1
                 return ready[self._turn % len(ready)]
             if not wait_for_ready and (failure := self.failure) is not None:
-                raise RpcError(StatusCode.UNAVAILABLE, failure)
+                await trio.lowlevel.checkpoint()  # who tries again at once must not keep us from connecting
+                raise failed_call(StatusCode.UNAVAILABLE, failure)
             await self._waiting.park()
-        raise RpcError(StatusCode.UNAVAILABLE, "the channel is closed")
+        await trio.lowlevel.checkpoint()
+        raise failed_call(StatusCode.UNAVAILABLE, "the channel is closed")
 
 
 class _Attempts:

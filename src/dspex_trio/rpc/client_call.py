@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from dspex_trio.rpc.call_stream import CallStream
-from dspex_trio.rpc.details import received_error
+from dspex_trio.rpc.details import failed_call, received_error
 from dspex_trio.rpc.http2.interface import ErrorCode
-from dspex_trio.rpc.http2.messages import compressor, frame
+from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.settings import Compression
 from dspex_trio.rpc.status import RpcError, Status, StatusCode
@@ -58,6 +58,8 @@ class ClientCall(CallStream):
         self._compress = compressor(compression) if compression else None
         self._max_request_size = max_request_size
         self._deadline = deadline
+        self._sending = trio.Lock()  # held while a message goes out in parts, between which no other's may come
+        self._no_more = False
 
     def started(self, metadata: Metadata) -> None:
         """The response's headers came."""
@@ -105,22 +107,36 @@ class ClientCall(CallStream):
         """
         if len(data) > self._max_request_size:
             text = f"the request has {len(data)} bytes, more than the limit of {self._max_request_size}"
-            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, text)
+            raise failed_call(StatusCode.RESOURCE_EXHAUSTED, text)
+        if self._no_more:
+            raise self.error() or failed_call(StatusCode.FAILED_PRECONDITION, "no more requests were to be sent")
         framed = frame(data, self._compress if compress else None)
-        if self.send_now(framed, end=end):
+        if not self._sending.locked() and self.send_now(framed, end=end):
             if end and self._client.engine.streams == 1:
                 self._client.push()
             else:
                 self._client.wake()
             return
+        await self._send_in_turn(framed, end=end)
+
+    async def _send_in_turn(self, framed: bytes, *, end: bool) -> None:
         try:
-            await self.send(framed, end=end)
+            async with self._sending:
+                await self.send(framed, end=end)
         except trio.ClosedResourceError:
-            raise self.error() or RpcError(StatusCode.FAILED_PRECONDITION, "the call is over") from None
+            raise self.error() or failed_call(StatusCode.FAILED_PRECONDITION, "the call is over") from None
+        except trio.Cancelled:
+            if self.torn:  # the server would take what comes next for the rest of it
+                self._give_up()
+            raise
+        finally:
+            if self._no_more and not self._sending.locked():
+                self.end_requests()
 
     def end_requests(self) -> None:
-        """No more requests will be sent; nothing happens if the call is over."""
-        if self._client.engine.is_open(self.stream_id):
+        """No more requests will be sent but those that wait to be; nothing happens if the call is over."""
+        self._no_more = True
+        if not self._sending.locked() and self._client.engine.is_open(self.stream_id):
             self._client.engine.end_call(self.stream_id)
             self._client.wake()
 
@@ -130,9 +146,13 @@ class ClientCall(CallStream):
         Raises:
             RpcError: The call failed.
         """
-        data = await self.receive()
-        if data is None and (error := self.error()) is not None:
-            raise error
+        try:
+            data = await self.receive()
+        except BadMessage as error:
+            self._give_up(error.status)
+            raise received_error(error.status, self.trailing_metadata) from None
+        if data is None and (failure := self.error()) is not None:
+            raise failure
         return data
 
     async def only_reply(self) -> bytes:
@@ -143,14 +163,18 @@ class ClientCall(CallStream):
         """
         data = await self.next_reply()
         if data is None or await self.next_reply() is not None:
-            raise RpcError(StatusCode.INTERNAL, "the server did not send exactly one reply")
+            raise failed_call(StatusCode.INTERNAL, "the server did not send exactly one reply")
         return data
 
     def close(self) -> None:
         """Give the call up, if it is not over: the server is told by RST_STREAM(CANCEL)."""
-        if self.status is None:
-            self.ended(_CANCELLED)
-            self._client.engine.reset(self.stream_id, ErrorCode.CANCEL)
-            self._client.wake()
+        self._give_up()
         self.again = None  # which knows this call: without a cycle it is gone at once
         self._client.forget(self)
+
+    def _give_up(self, status: Status = _CANCELLED) -> None:
+        if self.status is None:
+            self.ended(status)
+            self._client.engine.reset(self.stream_id, ErrorCode.CANCEL)
+            self._client.share_slots()
+            self._client.wake()

@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.details import failed_call
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
@@ -20,7 +21,7 @@ from dspex_trio.rpc.http2.events import (
 from dspex_trio.rpc.http2.interface import ClientEngine
 from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.settings import ChannelSettings, Compression
-from dspex_trio.rpc.status import RpcError, Status, StatusCode
+from dspex_trio.rpc.status import Status, StatusCode
 from dspex_trio.rpc.transport import Connection
 from dspex_trio.rpc.upkeep import keep_alive
 
@@ -55,7 +56,8 @@ class ClientConnection(Connection[ClientEngine]):
         self._settings = settings
         self._keepalive_time = keepalive_time
         self._calls: dict[int, ClientCall] = {}
-        self._slots = trio.lowlevel.ParkingLot()  # calls that wait until the server allows one more
+        self._waiting = trio.lowlevel.ParkingLot()  # calls that wait until the server allows one more, in turn
+        self._let_in = 0  # those of them that have a slot and did not have their turn to use it yet
         self._begun = trio.lowlevel.ParkingLot()  # keepalive, until a call begins
         self._reading = trio.CancelScope()
         self._why_lost = _LOST
@@ -112,15 +114,16 @@ class ClientConnection(Connection[ClientEngine]):
 
     def _retire(self) -> None:
         self.retired.set()
-        self._slots.unpark_all()
+        self.share_slots()
         if not self._calls:
             self._reading.cancel()
 
     def _end_calls(self) -> None:
         self.retired.set()
-        self._slots.unpark_all()
+        self.share_slots()
         for call in tuple(self._calls.values()):
-            call.ended(self._why_lost)
+            if call.status is None:  # of the others all has come, though their users may not have read it yet
+                call.ended(self._why_lost)
         self._calls.clear()
 
     async def start_call(
@@ -130,12 +133,13 @@ class ClientConnection(Connection[ClientEngine]):
 
         Its headers leave with its first message: `send_headers` sends them before that.
         """
-        while self.engine.streams >= self.engine.max_streams and not self.retired.is_set():
-            await self._slots.park()
+        if metadata and not self.engine.takes_metadata(metadata):
+            raise failed_call(StatusCode.RESOURCE_EXHAUSTED, "the metadata is larger than the server takes")
+        if not self.retired.is_set() and (self._waiting or self._free_slots() <= 0):
+            await self._waiting.park()
+            self._let_in -= 1
         if self.retired.is_set():
             return None
-        if metadata and not self.engine.takes_metadata(metadata):
-            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, "the metadata is larger than the server takes")
         timeout = None if deadline == math.inf else deadline - trio.current_time()
         stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")
         call = ClientCall(self, stream_id, compression, self._settings.max_request_size, deadline)
@@ -145,10 +149,20 @@ class ClientConnection(Connection[ClientEngine]):
             self._retire()
         return call
 
+    def _free_slots(self) -> int:
+        return self.engine.max_streams - self.engine.streams - self._let_in
+
+    def share_slots(self) -> None:
+        """Let in calls that wait for a slot, as far as there are any: all, when there is nothing left to wait for.
+
+        Each has its slot from then on. Left to whoever comes first it went to the task whose call had just ended.
+        """
+        count = len(self._waiting) if self.retired.is_set() else max(self._free_slots(), 0)
+        self._let_in += len(self._waiting.unpark(count=count))
+
     def forget(self, call: ClientCall) -> None:
         """A call is over and its user has left it."""
         self._calls.pop(call.stream_id, None)
-        self._slots.unpark()
         if self.retired.is_set() and not self._calls:
             self._reading.cancel()
 
@@ -157,7 +171,7 @@ class ClientConnection(Connection[ClientEngine]):
         match event:
             case SettingsChanged():
                 self.ready.set()
-                self._slots.unpark_all()
+                self.share_slots()
                 self.window_grew()
             case WindowOpened(0):
                 self.window_grew()
@@ -165,7 +179,7 @@ class ClientConnection(Connection[ClientEngine]):
                 self.pinged_too_often = debug == _TOO_MANY_PINGS
                 self._retire()
             case ResponseEnded():
-                self._slots.unpark()
+                self.share_slots()
                 self._tell(event)
             case MessageReceived() | ResponseStarted() | WindowOpened():
                 self._tell(event)

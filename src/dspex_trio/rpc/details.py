@@ -8,8 +8,8 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from dspex_trio.rpc.generated import error_details_pb2, status_pb2
-from dspex_trio.rpc.metadata import Metadata
-from dspex_trio.rpc.status import RpcError, Status
+from dspex_trio.rpc.metadata import NO_METADATA, Metadata
+from dspex_trio.rpc.status import RpcError, Status, StatusCode
 
 _PREFIX: Final = "type.googleapis.com/"
 # The standard payloads; messages of other types stay packed.
@@ -31,10 +31,15 @@ _KNOWN: Final[Mapping[str, type[Message]]] = {
 
 
 def pack_details(error: RpcError) -> bytes:
-    """The serialised `google.rpc.Status` of an error, or nothing when it has no details."""
+    """The serialised `google.rpc.Status` of an error, or nothing when it has no details.
+
+    Raises:
+        EncodeError: A detail lacks a field that its type requires.
+    """
     if not error.details:
         return b""
-    status = status_pb2.Status(code=int(error.status), message=error.message)
+    text = error.message.encode(errors="replace").decode()  # half a surrogate pair has no UTF-8
+    status = status_pb2.Status(code=int(error.status), message=text)
     for detail in error.details:
         # Not Any.Pack: the message may belong to another descriptor pool.
         packed = status.details.add()
@@ -52,9 +57,14 @@ def received_error(status: Status, trailers: Metadata) -> RpcError:
             details = [_unpacked(detail.type_url, detail.value) or detail for detail in rich.details]
         except DecodeError:
             details = []
-    error = RpcError(status.code, status.message, details=details, metadata=trailers)
-    error.received = True
+    error = RpcError(status.code, status.message, details=details)
+    error.metadata, error.received = trailers, True
     return error
+
+
+def failed_call(code: StatusCode, message: str) -> RpcError:
+    """The error of a call that was made here and whose end no server has told."""
+    return received_error(Status(code, message), NO_METADATA)
 
 
 def _unpacked(type_url: str, value: bytes) -> Message | None:

@@ -77,7 +77,7 @@ class Endpoint:
         with trio.move_on_after(self._settings.connect_timeout):
             try:
                 stream = await self._open()
-            except OSError as error:
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 why = str(error) or type(error).__name__
             else:
                 connection = self._new_connection(stream)

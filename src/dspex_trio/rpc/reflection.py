@@ -57,8 +57,19 @@ class _Index:
             return self.find(lambda pool: pool.FindFileContainingSymbol(symbol))
         except KeyError:
             # Not every protobuf runtime finds methods and fields; what they are in, all of them find.
-            parent = symbol.rpartition(".")[0]
-            return self.find(lambda pool: pool.FindFileContainingSymbol(parent))
+            parent, _, name = symbol.rpartition(".")
+            return self.find(lambda pool: _file_of_member(pool, parent, name))
+
+
+def _file_of_member(pool: DescriptorPool, parent: str, name: str) -> Any:
+    """The file that declares a method or a field; raises KeyError."""
+    try:
+        descriptor = pool.FindServiceByName(parent)
+        descriptor.methods_by_name[name]
+    except KeyError:
+        descriptor = pool.FindMessageTypeByName(parent)
+        descriptor.fields_by_name[name]
+    return descriptor.file
 
 
 class _ReflectionV1(reflection_v1_grpc.ServerReflectionServicer):

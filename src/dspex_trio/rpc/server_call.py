@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any, Final
 
 import trio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from dspex_trio.rpc._purerpc import RpcFailedError
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.call_stream import CallStream
 from dspex_trio.rpc.details import pack_details
 from dspex_trio.rpc.http2.interface import ServerEngine
-from dspex_trio.rpc.http2.messages import compressor, frame
+from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.interceptors import Interceptor, chain
 from dspex_trio.rpc.service import Route
 from dspex_trio.rpc.status import OK, RpcError, Status, StatusCode
@@ -57,6 +57,7 @@ class ServerCall(CallStream):
         self.call = call
         self.scope = trio.CancelScope()
         self.gone = False
+        self.replied = False
         self._max_response_size = max_response_size
         self._streaming = streaming
         self._reset_late = reset_late
@@ -131,6 +132,7 @@ class ServerCall(CallStream):
             self.expire()  # the handler has kept the whole process from noticing
         if self.gone:
             await trio.sleep_forever()  # until the cancellation, which is under way, arrives
+        self.replied = True
         if not self._headers_sent:
             self._start()
         framed = frame(data, self._compress if self.call.compress else None)
@@ -147,11 +149,15 @@ class ServerCall(CallStream):
 
     async def only_request(self, parse: Callable[[bytes], Any]) -> Any:
         """The request of a method that takes exactly one."""
-        data = self.take_only()
-        if data is not None:
-            return _parsed(parse, data)
-        data = await self.receive()
-        if data is None or await self.receive() is not None:
+        try:
+            data = self.take_only()
+            if data is not None:
+                return _parsed(parse, data)
+            data = await self.receive()
+            more = data is not None and await self.receive() is not None
+        except BadMessage as error:
+            raise _unreadable(error) from None
+        if data is None or more:
             if self.gone:
                 await trio.sleep_forever()
             # As gRPC's list of status codes has it for a violated cardinality.
@@ -170,12 +176,19 @@ class Requests:
         return self
 
     async def __anext__(self) -> Any:
-        data = await self._call.receive()
+        try:
+            data = await self._call.receive()
+        except BadMessage as error:
+            raise _unreadable(error) from None
         if data is None:
             if self._call.gone:
                 await trio.sleep_forever()  # until the cancellation, which is under way, arrives
             raise StopAsyncIteration
         return _parsed(self._parse, data)
+
+
+def _unreadable(error: BadMessage) -> RpcError:
+    return RpcError(error.status.code, error.status.message)
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
@@ -194,6 +207,9 @@ async def respond(call: ServerCall, route: Route, interceptors: Sequence[Interce
             await _handle(call, route)
     except Exception as error:  # noqa: BLE001 - a handler may raise anything; its caller is told nothing of it
         return _status_after(error, call)
+    if not call.replied and not route.stream_out:  # an interceptor has kept the handler, or what it raised, to itself
+        log.error("%s ended without a reply and without an error", call.call.method)
+        return _FAILED
     return OK
 
 
@@ -231,9 +247,13 @@ def unwrapped(error: Exception) -> Exception:
 def _status_after(error: Exception, call: ServerCall) -> Status:
     error = unwrapped(error)
     if isinstance(error, RpcError) and not error.received:
-        if error.metadata:
-            call.call.trailing_metadata = call.call.trailing_metadata + error.metadata
-        return Status(error.status, error.message, pack_details(error))
+        try:
+            details = pack_details(error)
+        except EncodeError as problem:
+            error = problem
+        else:
+            call.call.set_trailing_metadata(call.call.trailing_metadata + error.metadata)
+            return Status(error.status, error.message, details)
     if isinstance(error, RpcFailedError):
         return Status(StatusCode.from_wire(error.status.int_value), error.status.status_message)
     if not call.gone:

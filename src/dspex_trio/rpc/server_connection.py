@@ -251,6 +251,7 @@ class ServerConnection(Connection[ServerEngine]):
     def _forget(self, call: ServerCall) -> None:
         del self._live[call.stream_id]
         call.call.respond_with(None)  # or the two would wait for the garbage collector
+        self._last_ping, self._ping_strikes = -math.inf, 0  # clients measure the round trip when a reply has come
         if not self._live:
             self._idle_or_busy.unpark_all()
 

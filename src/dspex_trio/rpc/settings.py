@@ -140,6 +140,10 @@ class ChannelSettings:
 
     def __post_init__(self) -> None:
         _check(self)
+        for name in ("user_agent", "authority"):
+            value = getattr(self, name)
+            if value is not None and not (value.isascii() and value.isprintable()):
+                raise ValueError(f"{name} must be printable ASCII, not {value!r}")
 
     def limits(self) -> Limits:
         """What the engine needs of them."""
@@ -160,6 +164,9 @@ def _check(settings: ServerSettings | ChannelSettings) -> None:
         value = getattr(settings, field.name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not value >= 0:
             raise ValueError(f"{field.name} must not be negative, not {value}")
+    for name in ("output_buffer", "keepalive_time"):  # nothing would ever be sent, or pings without a pause
+        if not getattr(settings, name):
+            raise ValueError(f"{name} must not be 0")
     if not _FRAME_SIZES[0] <= settings.max_frame_size <= _FRAME_SIZES[1]:
         raise ValueError(f"max_frame_size must be between {_FRAME_SIZES[0]} and {_FRAME_SIZES[1]}")
     for name in ("stream_window", "connection_window"):

@@ -9,7 +9,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from dspex_trio.rpc.metadata import NO_METADATA, Metadata
+from dspex_trio.rpc.metadata import NO_METADATA, MetadataLike, outgoing
 
 
 class StatusCode(enum.IntEnum):
@@ -71,7 +71,11 @@ class RpcError(Exception):
 
     Attributes:
         status: The code.
-        received: Whether it came from a server rather than from a handler here.
+        received: Whether it is what a call that was made has ended with, rather than a handler's own.
+
+    Raises:
+        TypeError: The message is no text, or a detail no protobuf message.
+        ValueError: The code is OK or none of gRPC's, or the metadata cannot be sent.
     """
 
     def __init__(
@@ -80,15 +84,20 @@ class RpcError(Exception):
         message: str = "",
         *,
         details: Sequence[Message] = (),
-        metadata: Metadata = NO_METADATA,
+        metadata: MetadataLike = NO_METADATA,
     ) -> None:
-        if code is StatusCode.OK:
-            raise ValueError("OK is not an error")
         super().__init__(code, message)
         self.status = StatusCode(code)
         self.message = message
         self.details = tuple(details)
-        self.metadata = metadata
+        self.metadata = outgoing(metadata)
+        # Here, where it can be told who is wrong: found out when the status is sent, it would be nobody's error.
+        if self.status is StatusCode.OK:
+            raise ValueError("OK is not an error")
+        if not isinstance(message, str):
+            raise TypeError(f"the message must be text, not {message!r}")
+        if wrong := [detail for detail in self.details if not isinstance(detail, Message)]:
+            raise TypeError(f"details must be protobuf messages, not {wrong[0]!r}")
         self.received = False
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.details import failed_call
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata, MetadataLike, outgoing
 from dspex_trio.rpc.settings import Compression
 from dspex_trio.rpc.status import RpcError, StatusCode
@@ -67,6 +68,13 @@ class Caller(Protocol):
         ...
 
 
+def _parsed(parse: Callable[[bytes], ReplyT], data: bytes) -> ReplyT:
+    try:
+        return parse(data)
+    except DecodeError:
+        raise failed_call(StatusCode.INTERNAL, "the server's reply cannot be parsed") from None
+
+
 class OpenCall(Generic[ReplyT]):
     """A call that is under way."""
 
@@ -97,12 +105,6 @@ class OpenCall(Generic[ReplyT]):
                     raise
             self._call = await self._call.again()
 
-    def _parsed(self, data: bytes) -> ReplyT:
-        try:
-            return self._parse(data)
-        except DecodeError:
-            raise RpcError(StatusCode.INTERNAL, "the server's reply cannot be parsed") from None
-
 
 class SingleReply(OpenCall[ReplyT]):
     """A call with one reply."""
@@ -113,7 +115,7 @@ class SingleReply(OpenCall[ReplyT]):
         Raises:
             RpcError: The call failed.
         """
-        return self._parsed(await self._or_again(ClientCall.only_reply))
+        return _parsed(self._parse, await self._or_again(ClientCall.only_reply))
 
 
 class ReplyStream(OpenCall[ReplyT]):
@@ -126,14 +128,16 @@ class ReplyStream(OpenCall[ReplyT]):
         data = await self._or_again(ClientCall.next_reply)
         if data is None:
             raise StopAsyncIteration
-        return self._parsed(data)
+        return _parsed(self._parse, data)
 
 
 class _Sender(Generic[RequestT_contra]):
     _call: ClientCall
 
     async def send(self, request: RequestT_contra, *, compress: bool = True) -> None:
-        """Send one request; waits while the server does not take more.
+        """Send one request; waits while the server does not take more, and for the requests of other tasks before it.
+
+        When cancelled in the middle of a request that is more than the server takes at once, the call is given up.
 
         Args:
             request: What to send.
@@ -192,10 +196,8 @@ class UnaryUnary(_Method[RequestT, ReplyT]):
             ValueError: The metadata cannot be sent.
         """
         options = _options(metadata, wait_for_ready, compression)
-        answer = self._parsed(await self._channel.call(self._path, request.SerializeToString(), options))
-        if isinstance(answer, RpcError):
-            raise answer
-        return answer
+        data = await self._channel.call(self._path, request.SerializeToString(), options)
+        return _parsed(self._parse, data)
 
     async def each(
         self,
@@ -222,14 +224,14 @@ class UnaryUnary(_Method[RequestT, ReplyT]):
             self._path,
             [request.SerializeToString() for request in requests],
             _options(metadata, None, None),
-            lambda number, data: answered(number, data if isinstance(data, RpcError) else self._parsed(data)),
+            lambda number, data: answered(number, data if isinstance(data, RpcError) else self._answer(data)),
         )
 
-    def _parsed(self, data: bytes) -> ReplyT | RpcError:
+    def _answer(self, data: bytes) -> ReplyT | RpcError:
         try:
-            return self._parse(data)
-        except DecodeError:
-            return RpcError(StatusCode.INTERNAL, "the server's reply cannot be parsed")
+            return _parsed(self._parse, data)
+        except RpcError as error:
+            return error
 
     @asynccontextmanager
     async def open(

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import trio
 
-# Opens a new stream to the server; raises OSError when it cannot be reached.
+# Opens a new stream to the server; when it cannot be reached raises OSError, or what a Trio stream on the way raises.
 Connector: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 Target: TypeAlias = "str | Connector | Iterable[str | Connector]"
 
@@ -80,7 +80,7 @@ def _tcp(text: str) -> Address:
     bare = host.removeprefix("[").removesuffix("]")
     if (
         not separator
-        or not bare
+        or not _is_name(bare)
         or not port_text.isdigit()
         or not 0 < int(port_text) < 2**16
         or (":" in bare and bare == host)
@@ -92,6 +92,14 @@ def _tcp(text: str) -> Address:
         return await trio.open_tcp_stream(bare, port)
 
     return Address(text, text, bare, connect)
+
+
+def _is_name(host: str) -> bool:
+    """Whether a host can be asked for at all; a name with an empty part, or a part that is too long, cannot."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 async def secure(stream: trio.abc.Stream, context: ssl.SSLContext, host: str) -> trio.abc.Stream:

@@ -54,6 +54,7 @@ def client_tls(*, ca: Path | None = None, certificate: Path | None = None, key: 
 def for_http2(context: ssl.SSLContext) -> ssl.SSLContext:
     """Make a context of one's own offer HTTP/2 and nothing older than TLS 1.2; returns the same one."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION  # RFC 9113, 9.2.1; OpenSSL 1.1 allows clients to
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["h2"])
     return context

@@ -8,6 +8,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import trio
 
 from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.details import failed_call
+from dspex_trio.rpc.http2.messages import BadMessage
 from dspex_trio.rpc.status import RpcError, StatusCode
 
 RequestT = TypeVar("RequestT")
@@ -83,8 +85,11 @@ async def _arrival(calls: Iterable[ClientCall]) -> None:
 def _answer(call: ClientCall) -> bytes | RpcError:
     if (error := call.error()) is not None:
         return error
-    data = call.take_only()
-    return RpcError(StatusCode.INTERNAL, "the server did not send exactly one reply") if data is None else data
+    try:
+        data = call.take_only()
+    except BadMessage as bad:
+        return failed_call(bad.status.code, bad.status.message)
+    return failed_call(StatusCode.INTERNAL, "the server did not send exactly one reply") if data is None else data
 
 
 async def each_in_a_task(

@@ -6,14 +6,14 @@ from google.protobuf.internal import enum_type_wrapper
 POOL = descriptor_pool.DescriptorPool()
 
 
-def load(namespace: dict, serialized: bytes) -> None:
-    """Add one serialised file to the pool and its top-level messages and enums to `namespace`."""
+def load(namespace: dict[str, object], serialized: bytes) -> None:
+    """Add one serialised file to the pool and its top-level messages, enums and extensions to `namespace`."""
     POOL.AddSerializedFile(serialized)
     file = POOL.FindFileByName(descriptor_pb2.FileDescriptorProto.FromString(serialized).name)
     namespace["DESCRIPTOR"] = file
-    for name, descriptor in file.message_types_by_name.items():
-        namespace[name] = message_factory.GetMessageClass(descriptor)
-    for name, descriptor in file.enum_types_by_name.items():
-        namespace[name] = enum_type_wrapper.EnumTypeWrapper(descriptor)
-        for value in descriptor.values:
-            namespace[value.name] = value.number
+    for name, message in file.message_types_by_name.items():
+        namespace[name] = message_factory.GetMessageClass(message)
+    for name, enum in file.enum_types_by_name.items():
+        namespace[name] = enum_type_wrapper.EnumTypeWrapper(enum)
+        namespace.update((value.name, value.number) for value in enum.values)
+    namespace.update(file.extensions_by_name)

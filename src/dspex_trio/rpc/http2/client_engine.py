@@ -84,6 +84,7 @@ class H2ClientEngine(H2Engine):
         self._h2.send_block(stream_id, self._block(fields, once))
         self._next_stream_id += 2
         self._floods.sent_headers()
+        self._floods.call_began()
         self._streams[stream_id] = StreamState(stream_id, headers_sent=True)
         return stream_id
 
@@ -106,8 +107,6 @@ class H2ClientEngine(H2Engine):
         if head.encoding != "identity" and head.encoding not in ENCODINGS:
             self._fail_stream(state, Status(StatusCode.INTERNAL, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
             return
-        self._floods.call_began()
-        state.headers_received = True
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
         self._events.append(ResponseStarted(event.stream_id, head))
 
@@ -119,11 +118,12 @@ class H2ClientEngine(H2Engine):
         return block.parsed
 
     def _end(self, block: HeaderBlock, *, only: bool) -> tuple[Status, Metadata]:
-        """Likewise of trailers; `only` matters where they mean nothing."""
-        if not isinstance(block.parsed, tuple):
+        """Likewise of trailers, and of those that are all of a response."""
+        if not isinstance(block.parsed, tuple) or block.parsed[0] is not only:
             self._check_size(block)
-            block.parsed = parse_trailers(block, only=only)
-        return block.parsed
+            block.parsed = (only, *parse_trailers(block, only=only))
+        _, status, trailers = block.parsed
+        return status, trailers
 
     def _check_size(self, headers: RawHeaders) -> None:
         limit = self._limits.max_header_list_size

@@ -46,7 +46,6 @@ class StreamState:
     local_ended: bool = False
     remote_ended: bool = False
     headers_sent: bool = False
-    headers_received: bool = False
     content_length: int | None = None
     held: int = 0  # bytes of messages that no reader has taken
     owed: int = 0  # bytes released but not yet given back to the peer's window
@@ -168,7 +167,7 @@ class H2Engine:
     def send_data(self, stream_id: int, data: bytes | memoryview, *, end: bool = False) -> None:
         """Queue data, in as many frames as it takes; it must be `sendable`."""
         self._h2.send_payload(stream_id, data, end_stream=end)
-        self._floods.sent_data()
+        self._floods.sent_data(len(data))
         if end:
             self._ended_here(self._streams[stream_id])
 
@@ -229,22 +228,28 @@ class H2Engine:
             self._h2.increment_flow_control_window(self._connection_owed)
             self._connection_owed = 0
         state = self._streams.get(stream_id)
-        if state is None or state.reader is None:
+        if state is None:
+            return
+        if state.reader is None:  # as it is for a client that awaits a response's headers
+            self._fail_stream(state, Status(StatusCode.INTERNAL, "data came before the headers"))
             return
         data = event.data
         if state.content_length is not None:
             state.content_length -= len(data)
-        before = state.reader.buffered
+        if flow > len(data):
+            self._give_back(state, flow - len(data))  # padding: the message that it is in may be long in coming
+        self._buffered -= state.reader.buffered
         try:
-            messages = state.reader.feed(data, flow)
+            messages = state.reader.feed(data)
         except BadMessage as error:
+            self._buffered += state.reader.buffered  # which is taken off again as the stream is forgotten
             self._fail_stream(state, error.status)
             return
+        self._buffered += state.reader.buffered
         for message, size in messages:
             state.held += len(message) + _MESSAGE_OVERHEAD
             self._buffered += len(message) + _MESSAGE_OVERHEAD
             self._events.append(MessageReceived(stream_id, message, size))
-        self._buffered += state.reader.buffered - before
         if self._buffered > self._limits.max_buffered:
             self._fail_stream(state, Status(StatusCode.RESOURCE_EXHAUSTED, "too many unread bytes on this connection"))
         elif state.reader.needed * 2 > self._limits.stream_window:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dspex_trio.rpc.http2.headers import RequestHead, ResponseHead
+from dspex_trio.rpc.http2.messages import Packed
 from dspex_trio.rpc.metadata import Metadata
 from dspex_trio.rpc.status import Status
 
@@ -28,14 +29,14 @@ class ResponseStarted:
 
 @dataclass(slots=True)
 class MessageReceived:
-    """One whole message, decompressed.
+    """One whole message; one that came compressed is still packed.
 
     `size` is what the sender's flow-control window is given back when the reader has taken the message: less than its
     length if it had to be let in piece by piece.
     """
 
     stream_id: int
-    data: bytes
+    data: bytes | Packed
     size: int
 
 

@@ -25,9 +25,10 @@ from dspex_trio.rpc.http2.h2_control import (
 )
 from dspex_trio.rpc.http2.limits import Limits
 
-# What a peer may send for free per frame of ours that carries data: it has to open both windows now and then, and
-# gRPC's clients measure the round trip with a ping when data arrives.
+# What a peer may send for free when data comes, and per so many bytes of it: it has to open both windows now and then,
+# and some (Go's) do so for every few kilobytes that are read. GRPC's clients measure the round trip with a ping, too.
 _UPDATES_PER_DATA: Final = 4
+_BYTES_PER_UPDATE: Final = 1024
 _MAX_CREDIT: Final = 4000
 # What one SETTINGS counts for: it may change the window of every call. gRPC's clients do that as data arrives, too.
 _SETTINGS_COST: Final = 10
@@ -52,9 +53,9 @@ class FloodControl:
         """Headers of ours explain a ping."""
         self._free_ping = True
 
-    def sent_data(self) -> None:
+    def sent_data(self, size: int) -> None:
         """Data of ours explains window updates too."""
-        self._free_updates = min(self._free_updates + _UPDATES_PER_DATA, _MAX_CREDIT)
+        self._free_updates = min(self._free_updates + _UPDATES_PER_DATA + size // _BYTES_PER_UPDATE, _MAX_CREDIT)
         self._free_ping = True
 
     def sent_ping(self) -> None:

@@ -34,6 +34,8 @@ from dspex_trio.rpc.http2.header_codec import BlockDecoder, BlockEncoder, Header
 # that is one too many. h2 would end the connection.
 _UNLIMITED: Final = 2**31 - 1
 _IS_H2_4: Final = hasattr(FrameBuffer(), "_data")
+# Of a stream, for a peer that has not taken our settings yet (RFC 9113, 6.9.2).
+_DEFAULT_WINDOW: Final = 65_535
 # The first five bytes of a frame: its length in three of them, its type, its flags.
 _HEAD: Final = struct.Struct(">BHBB")
 _ACK: Final = 1
@@ -112,10 +114,13 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         )
         self.local_settings = Settings(client=client, initial_values=dict(settings))
         self.max_inbound_frame_size = settings[SettingCodes.MAX_FRAME_SIZE]
+        self._client = client  # h2's own flag is a descriptor, and asked for with every frame
         self.encoder = BlockEncoder()
         self.decoder = BlockDecoder()
         self.decoder.max_header_list_size = self.max_block = max_block
         self.incoming_buffer = _FrameBuffer(server=not client, max_block=max_block)
+        # A server hears from its client that our settings were taken; a client's were, when its first response comes.
+        self._early_window = 0 if client else max(0, _DEFAULT_WINDOW - settings[SettingCodes.INITIAL_WINDOW_SIZE])
         self.clear_outbound_data_buffer()
 
     def initiate_connection(self) -> None:
@@ -157,12 +162,24 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
             [GoAwayFrame(0, last_stream_id=last_stream_id, error_code=error_code, additional_data=debug)]
         )
 
+    def _begin_new_stream(self, stream_id: int, allowed_ids: Any) -> Any:
+        """As h2's, which takes our window to be known before the peer can know it."""
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        if self._early_window:
+            stream._inbound_window_manager.window_opened(self._early_window)  # noqa: SLF001 - h2's private
+        return stream
+
+    def _local_settings_acked(self) -> Any:
+        """As h2's; from now on the peer keeps to our windows."""
+        self._early_window = 0
+        return super()._local_settings_acked()
+
     def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
         """As h2's, without the count of streams, the checks of content-length and the end of all for a late trailer."""
         block = self.decode(frame.data)
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         stream_id = frame.stream_id
-        if self._was_reset_here(stream_id):
+        if self._crosses(stream_id):
             return [], []
         if "PRIORITY" in frame.flags and frame.depends_on == stream_id:
             raise ProtocolError(f"stream {stream_id} depends on itself")
@@ -197,12 +214,26 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         return self._get_or_create_stream(stream_id, AllowedStreamIDs.ODD)
 
     def _receive_data_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
-        """As h2's, but data that crosses with a reset of ours is not answered with more of them."""
-        crossing = self._was_reset_here(frame.stream_id)
+        """As h2's, but data that crosses with a reset of ours is not answered with more of them.
+
+        Data before a response's headers is an event as well: h2 3 thinks nothing of it, h2 4 ends the connection.
+        """
+        stream = self.streams.get(frame.stream_id)
+        if stream is not None and not stream.closed and self.awaits_headers(stream):
+            self._inbound_flow_control_window_manager.window_consumed(frame.flow_controlled_length)
+            event = h2.events.DataReceived.__new__(h2.events.DataReceived)
+            event.stream_id, event.data = frame.stream_id, frame.data
+            event.flow_controlled_length, event.stream_ended = frame.flow_controlled_length, None
+            return [], [event]
+        crossing = self._crosses(frame.stream_id)
         frames, events = super()._receive_data_frame(frame)
         if crossing:
             frames = [f for f in frames if not isinstance(f, RstStreamFrame)]
         return frames, events
+
+    def awaits_headers(self, stream: Any) -> bool:
+        """Whether it is a client's stream whose response has not begun."""
+        return self._client and not stream.state_machine.headers_received
 
     def _receive_naked_continuation(self, _: Any) -> Any:
         """Whatever the stream's state, the connection's header compression is out of step now (RFC 9113, 6.10)."""
@@ -235,5 +266,11 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         event.additional_data = bytes(frame.additional_data or b"")
         return [], [event]
 
-    def _was_reset_here(self, stream_id: int) -> bool:
-        return self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM
+    def _crosses(self, stream_id: int) -> bool:
+        """Whether what comes for a stream may have been sent before a reset of ours was known."""
+        if self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM:
+            return True
+        # A client may have begun it so many streams ago that nobody knows any more how it ended.
+        known = stream_id in self.streams or stream_id in self._closed_streams
+        ours = self._stream_id_is_outbound(stream_id) and stream_id <= self.highest_outbound_stream_id
+        return self._client and ours and not known

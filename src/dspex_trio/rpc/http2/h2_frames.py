@@ -63,7 +63,6 @@ class FramedH2Connection(ControlH2Connection):
     ) -> None:
         super().__init__(client=client, settings=settings, max_block=max_block)
         self.failure: Exception | None = None
-        self._client = client  # h2's own flag is a descriptor, and asked for with every frame
         self._begun = ConnectionState.CLIENT_OPEN if client else ConnectionState.SERVER_OPEN
         self._on_frame = on_frame
         self._on_event = on_event
@@ -190,21 +189,19 @@ class FramedH2Connection(ControlH2Connection):
             return False  # anything but a continuation is an error, which is h2's to tell
         stream = self.streams.get(stream_id)
         receiving = stream is not None and stream.state_machine.state in _RECEIVING
-        if kind == DATA and payload and receiving and not flags & PADDED:
+        if kind == DATA and payload and receiving and not flags & PADDED and not self.awaits_headers(stream):
             self._take_data(stream, payload, ended=bool(flags & END_STREAM))
             return True
         if kind == HEADERS:
             begins = not self._client and stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
             # Trailers end their stream; those that do not are h2's to tell.
-            answers = (
-                self._client and receiving and (bool(flags & END_STREAM) or not stream.state_machine.headers_received)
-            )
+            answers = self._client and receiving and (bool(flags & END_STREAM) or self.awaits_headers(stream))
             if flags & (PADDED | _PRIORITY) or not flags & _END_HEADERS or not (begins or answers):
                 return False
             self._take_headers(stream_id, stream, payload, ended=bool(flags & END_STREAM))
             return True
         self._on_frame(kind, flags, payload)
-        if kind == DATA and receiving and not payload:
+        if kind == DATA and receiving and not payload and not self.awaits_headers(stream):
             self._take_data(stream, payload, ended=bool(flags & END_STREAM))
             return True
         events = self.take_control(kind, flags, stream_id, payload)

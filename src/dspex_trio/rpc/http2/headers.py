@@ -57,7 +57,6 @@ class RequestHead:
     encoding: str = "identity"
     accept_encoding: tuple[str, ...] = ()
     authority: str = ""
-    scheme: str = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,6 @@ class ResponseHead:
 
     metadata: Metadata
     encoding: str = "identity"
-    accept_encoding: tuple[str, ...] = ()
 
 
 def split_request(headers: RawHeaders) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
@@ -119,7 +117,7 @@ def parse_request(headers: RawHeaders) -> RequestHead:
         if name in _PROTOCOL or name.startswith("grpc-"):
             if name in own and name in {"grpc-timeout", "grpc-encoding", "content-type"}:
                 raise RefusedRequest(Status(StatusCode.INTERNAL, f"{name} was sent more than once"))
-            own[name] = value
+            own[name] = f"{own[name]},{value}" if name in own else value  # a list, in several lines (RFC 9110, 5.3)
         else:
             pairs += _metadata_pairs(name, value)
     content_type = own.get("content-type", "")
@@ -135,7 +133,6 @@ def parse_request(headers: RawHeaders) -> RequestHead:
         encoding=own.get("grpc-encoding", "identity"),
         accept_encoding=_names(own.get("grpc-accept-encoding", "")),
         authority=_text(":authority", pseudo.get(b":authority", b"")),
-        scheme=_text(":scheme", pseudo[b":scheme"]),
     )
 
 

@@ -52,6 +52,45 @@ def frame(data: bytes, compress: Callable[[bytes], bytes] | None = None) -> byte
     return PREFIX.pack(0, len(data)) + data
 
 
+class Packed:
+    """A compressed message as it came, to be unpacked by whoever reads it: until then it costs what it cost to send.
+
+    Args:
+        data: The compressed bytes.
+        encoding: What they are compressed with.
+        max_size: The largest message that may come of it.
+    """
+
+    __slots__ = ("_data", "_encoding", "_max_size")
+
+    def __init__(self, data: bytes, encoding: str, max_size: int) -> None:
+        self._data = data
+        self._encoding = encoding
+        self._max_size = max_size
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def unpack(self) -> bytes:
+        """The message.
+
+        Raises:
+            BadMessage: With RESOURCE_EXHAUSTED if it is over the limit, else INTERNAL.
+        """
+        work = zlib.decompressobj(_WINDOWS[self._encoding])
+        try:
+            out = work.decompress(self._data, self._max_size + 1)
+        except zlib.error:
+            raise BadMessage(Status(StatusCode.INTERNAL, f"a message is not valid {self._encoding}")) from None
+        if len(out) > self._max_size:
+            raise BadMessage(_too_large(None, self._max_size))
+        if not work.eof:
+            raise BadMessage(Status(StatusCode.INTERNAL, f"a message is not complete {self._encoding}"))
+        if work.unused_data:  # as gRPC's core has it; a second member of gzip's would be lost without a word
+            raise BadMessage(Status(StatusCode.INTERNAL, f"a message goes on after the end of its {self._encoding}"))
+        return out
+
+
 class MessageReader:
     """Cuts the bytes of one direction of a call into messages.
 
@@ -84,8 +123,8 @@ class MessageReader:
         flow, self._flow = self._flow, 0
         return flow
 
-    def feed(self, data: bytes, flow: int) -> list[tuple[bytes, int]]:
-        """Take bytes that cost the sender `flow` of its window; return the finished messages and what each cost.
+    def feed(self, data: bytes) -> list[tuple[bytes | Packed, int]]:
+        """Take bytes; return the finished messages, packed if they came so, and what each cost of the sender's window.
 
         Raises:
             BadMessage: With RESOURCE_EXHAUSTED for one over the limit, else INTERNAL.
@@ -95,13 +134,13 @@ class MessageReader:
             flag, length = PREFIX.unpack_from(data)
             if length + PREFIX.size == size:  # the usual case: one frame, one message
                 self._check(flag, length)
-                return [(self._decode(flag, data[PREFIX.size :]), flow)]
+                return [(self._message(flag, data[PREFIX.size :]), size)]
         self._buffer += data
-        self._flow += flow
+        self._flow += size
         return self._finished()
 
-    def _finished(self) -> list[tuple[bytes, int]]:
-        done: list[tuple[bytes, int]] = []
+    def _finished(self) -> list[tuple[bytes | Packed, int]]:
+        done: list[tuple[bytes | Packed, int]] = []
         start, end = 0, len(self._buffer)
         while end - start >= PREFIX.size:
             flag, length = PREFIX.unpack_from(self._buffer, start)
@@ -110,10 +149,9 @@ class MessageReader:
                 break
             body = bytes(memoryview(self._buffer)[start + PREFIX.size : start + PREFIX.size + length])
             start += PREFIX.size + length
-            # Padding is charged to the last message of the frame that carried it.
-            cost = self._flow if start == end else min(self._flow, PREFIX.size + length)
+            cost = min(self._flow, PREFIX.size + length)
             self._flow -= cost
-            done.append((self._decode(flag, body), cost))
+            done.append((self._message(flag, body), cost))
         if start:
             del self._buffer[:start]
         self._needed = PREFIX.size
@@ -129,19 +167,8 @@ class MessageReader:
         if length > self._max_size:
             raise BadMessage(_too_large(length, self._max_size))
 
-    def _decode(self, flag: int, body: bytes) -> bytes:
-        if not flag:
-            return body
-        work = zlib.decompressobj(_WINDOWS[self._encoding])
-        try:
-            out = work.decompress(body, self._max_size + 1)
-        except zlib.error:
-            raise BadMessage(Status(StatusCode.INTERNAL, f"a message is not valid {self._encoding}")) from None
-        if len(out) > self._max_size:
-            raise BadMessage(_too_large(None, self._max_size))
-        if not work.eof:
-            raise BadMessage(Status(StatusCode.INTERNAL, f"a message is not complete {self._encoding}"))
-        return out
+    def _message(self, flag: int, body: bytes) -> bytes | Packed:
+        return Packed(body, self._encoding, self._max_size) if flag else body
 
 
 def _too_large(length: int | None, limit: int) -> Status:

@@ -7,7 +7,14 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Final
 
-from dspex_trio.rpc.http2.headers import RawHeaders, ResponseHead, decode_binary, is_grpc
+from dspex_trio.rpc.http2.headers import (
+    MalformedHeaders,
+    RawHeaders,
+    ResponseHead,
+    check_fields,
+    decode_binary,
+    is_grpc,
+)
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata, MetadataValue
 from dspex_trio.rpc.status import OK, Status, StatusCode
 
@@ -32,8 +39,14 @@ class BadResponse(Exception):
         self.status = status
 
 
-def split_response(headers: RawHeaders) -> tuple[dict[str, str], Metadata]:
-    """The protocol's own fields (and `:status`), and the metadata; raises BadResponse."""
+def split_response(headers: RawHeaders, *, pseudo: bool) -> tuple[dict[str, str], Metadata]:
+    """The protocol's own fields (and `:status`, if there is to be one), and the metadata; raises BadResponse."""
+    if pseudo and not (headers and headers[0][0] == b":status"):
+        raise BadResponse(Status(StatusCode.INTERNAL, "malformed response: it does not begin with :status"))
+    try:
+        check_fields(headers[1:] if pseudo else headers)
+    except MalformedHeaders as error:
+        raise BadResponse(Status(StatusCode.INTERNAL, f"malformed response: {error}")) from None
     own: dict[str, str] = {}
     pairs: list[tuple[str, MetadataValue]] = []
     for raw_name, raw_value in headers:
@@ -53,15 +66,14 @@ def split_response(headers: RawHeaders) -> tuple[dict[str, str], Metadata]:
 
 def parse_response(headers: RawHeaders) -> ResponseHead:
     """Understand response headers that do not end the stream; raises BadResponse."""
-    own, metadata = split_response(headers)
+    own, metadata = split_response(headers, pseudo=True)
     _check_http(own)
-    accept = tuple(name.strip() for name in own.get("grpc-accept-encoding", "").split(",") if name.strip())
-    return ResponseHead(metadata, own.get("grpc-encoding", "identity"), accept)
+    return ResponseHead(metadata, own.get("grpc-encoding", "identity"))
 
 
 def parse_trailers(headers: RawHeaders, *, only: bool) -> tuple[Status, Metadata]:
     """Status and trailing metadata; `only` when the response had no other headers. Raises BadResponse."""
-    own, metadata = split_response(headers)
+    own, metadata = split_response(headers, pseudo=only)
     if only and "grpc-status" not in own:
         _check_http(own)
     number = own.get("grpc-status", "")
