@@ -21,6 +21,7 @@ try:
     import dspy.clients
     from dspy._vendor.lm15.result import StreamAccumulator
     from dspy._vendor.lm15.serde import response_to_dict
+    from dspy._vendor.lm15.transports import AsyncTransportResponse, ReadError, TransportResponse
     from dspy.adapters.types import tool as tool_module
     from dspy.clients import base_lm, capabilities, costs, execution, model_metadata
     from dspy.clients.backend_selection import select_backend
@@ -44,12 +45,15 @@ lm_module = sys.modules[dspy.LM.__module__]
 
 __all__ = [
     "IS_TYPE_UNDEFINED",
+    "AsyncTransportResponse",
     "Cache",
     "LM15Error",
     "ListenerBridge",
     "LiteLLMEngine",
+    "ReadError",
     "Response",
     "StreamAccumulator",
+    "TransportResponse",
     "UnsupportedDspy",
     "UsageTracker",
     "base_lm",

@@ -8,26 +8,45 @@ if TYPE_CHECKING:
     from dspex_trio.testing.environment import TrialEnvironment
     from dspex_trio.testing.leaks import Leaked, no_leaks
     from dspex_trio.testing.links import Carried, Direction, Link
+    from dspex_trio.testing.lm import ScriptedLM
+    from dspex_trio.testing.provider import ListeningClock, ScriptedProvider, open_provider
+    from dspex_trio.testing.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
+    from dspex_trio.testing.script import Asked, NoReply, Script
     from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
     from dspex_trio.testing.system import Links, System, system
     from dspex_trio.testing.timeline import Happening, Timeline
     from dspex_trio.testing.watching import record_outcome, watching
 
 __all__ = [
+    "Answer",
+    "Asked",
     "Carried",
     "Direction",
+    "Drip",
     "Endless",
+    "Hang",
+    "HangUp",
     "Happening",
     "Leaked",
     "Link",
     "Links",
+    "ListeningClock",
+    "Malformed",
+    "NoReply",
     "NotReplayable",
+    "Refusal",
     "Schedule",
+    "Script",
+    "ScriptedLM",
+    "ScriptedProvider",
     "System",
     "Timeline",
+    "Token",
+    "ToolCall",
     "TrialEnvironment",
     "VirtualClock",
     "no_leaks",
+    "open_provider",
     "record_outcome",
     "run_schedule",
     "schedules",
@@ -37,14 +56,27 @@ __all__ = [
 
 _HOMES = {
     "VirtualClock": "clock",
-    "Happening": "timeline",
-    "Timeline": "timeline",
     "TrialEnvironment": "environment",
     "Leaked": "leaks",
     "no_leaks": "leaks",
     "Carried": "links",
     "Direction": "links",
     "Link": "links",
+    "ScriptedLM": "lm",
+    "ListeningClock": "provider",
+    "ScriptedProvider": "provider",
+    "open_provider": "provider",
+    "Answer": "replies",
+    "Drip": "replies",
+    "Hang": "replies",
+    "HangUp": "replies",
+    "Malformed": "replies",
+    "Refusal": "replies",
+    "Token": "replies",
+    "ToolCall": "replies",
+    "Asked": "script",
+    "NoReply": "script",
+    "Script": "script",
     "Endless": "seeds",
     "NotReplayable": "seeds",
     "Schedule": "seeds",
@@ -52,8 +84,10 @@ _HOMES = {
     "schedules": "seeds",
     "Links": "system",
     "System": "system",
-    "record_outcome": "watching",
     "system": "system",
+    "Happening": "timeline",
+    "Timeline": "timeline",
+    "record_outcome": "watching",
     "watching": "watching",
 }
 
