@@ -1,16 +1,14 @@
 """A script over HTTP: whoever asks is a stock `dspy.LM`, and what becomes of its connections is seen."""
 
-from contextlib import contextmanager
-
 import pytest
 import trio
 
 import dspex_trio as dspex
 from dspex_trio.testing import (
+    Answer,
     Drip,
     Hang,
     HangUp,
-    ListeningClock,
     Script,
     Timeline,
     TrialEnvironment,
@@ -100,22 +98,28 @@ async def test_prompts_keep_calls_apart_that_come_at_once():
     assert found == {"the first": "yes", "the second": "no"}
 
 
-def test_a_clock_that_wants_to_know_is_told_where_it_listens():
-    """Else a thread that waits for a reply would be taken for one that computes."""
-    told = []
+@pytest.fixture
+def clock():
+    return VirtualClock()
 
-    class Clock(VirtualClock):
-        @contextmanager
-        def listens(self, address):
-            told.append(("begins", address))
-            yield
-            told.append(("ends", address))
 
-    async def main():
-        async with open_provider() as provider:
-            return provider.port
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_deadline_closes_the_connection_of_a_reply_that_takes_too_long(clock, streaming):
+    timeline = Timeline()
+    answers = Answer(fields=YES, delay=3), Answer(fields=YES, delay=1, pause=30)
+    async with open_provider(*answers, timeline=timeline) as provider:
+        environment = TrialEnvironment(lm=provider.lm(), timeout=5, timeline=timeline if streaming else None)
+        assert (await environment.run(PREDICT, **ASKED)).prediction == YES
+        outcome = await environment.run(PREDICT, **ASKED)
+        assert (outcome.kind.name, outcome.details["rung"]) == ("DEADLINE_EXCEEDED", "wake")
+        await provider.wait_until(lambda seen: seen.owed == 0)
+    timeline.expect("provider_request@0.0", "provider_replied@3.0", "provider_request@3.0", "provider_closed@8.0")
 
-    clock = Clock()
-    assert isinstance(clock, ListeningClock)
-    port = trio.run(main, clock=clock, instruments=[clock])
-    assert told == [("begins", ("127.0.0.1", port)), ("ends", ("127.0.0.1", port))]
+
+async def test_a_drip_keeps_no_deadline_from_coming(clock):
+    timeline = Timeline()
+    async with open_provider(Drip(), timeline=timeline) as provider:
+        outcome = await TrialEnvironment(lm=provider.lm(), timeout=60).run(PREDICT, **ASKED)
+        assert outcome.kind.name == "DEADLINE_EXCEEDED"
+        await provider.wait_until(lambda seen: seen.owed == 0)
+    timeline.expect("provider_closed@60.0")

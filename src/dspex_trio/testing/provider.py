@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
-
-import trio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from dspex_trio.provider import CallerGone, Exchange, Request, Server
 from dspex_trio.provider.chat import PATH, ApiError, ChatRequest, read_request
@@ -21,15 +19,6 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 _KEY: Final = "scripted"
-
-
-@runtime_checkable
-class ListeningClock(Protocol):
-    """A clock that can be told of servers on its loop: a thread that waits for one of them computes nothing."""
-
-    def listens(self, address: tuple[str, int]) -> AbstractContextManager[object]:
-        """While the block runs, a socket connected to `address` is one whose other end is served here."""
-        ...
 
 
 class ScriptedProvider(Server):
@@ -129,6 +118,8 @@ async def open_provider(
 ) -> AsyncIterator[ScriptedProvider]:
     """A provider on a free port of 127.0.0.1 until the block ends; what is under way then is cut off.
 
+    In virtual time so are its delays: a thread that waits for it keeps no time from passing.
+
     On the timeline stand `provider_request`, and how that ended: `provider_replied`; `provider_closed`, when the caller
     closed the connection, or had it shut down, while the reply was under way; or `provider_hung_up`.
 
@@ -142,11 +133,9 @@ async def open_provider(
     provider = ScriptedProvider(
         script if script is not None else Script(*replies), timeline if timeline is not None else Timeline()
     )
-    clock = trio.lowlevel.current_clock()
     async with open_background() as nursery:
         provider.port = await nursery.start(provider.serve)
-        with clock.listens((HOST, provider.port)) if isinstance(clock, ListeningClock) else nullcontext():
-            try:
-                yield provider
-            finally:
-                provider.close_lms()
+        try:
+            yield provider
+        finally:
+            provider.close_lms()
