@@ -147,6 +147,7 @@ class Runtime:
         return RuntimeStatus(
             running=self._trials.running,
             queued=self._trials.queued,
+            slots=self._trials.slots,
             stuck=self._limit.count,
             loop_lateness=self._lateness.summary(),
         )
@@ -185,12 +186,14 @@ class RuntimeStatus:
     Attributes:
         running: Trials and tools under way, queued ones included.
         queued: Those that wait for a slot.
+        slots: Slots that are taken, also by threads that go on after their trial.
         stuck: Trials that are over and whose threads have ignored that for two seconds or more.
         loop_lateness: How late the loop is for its timers.
     """
 
     running: int
     queued: int
+    slots: int
     stuck: int
     loop_lateness: LoopLateness
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dspex_trio.testing.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
     from dspex_trio.testing.script import Asked, NoReply, Script
     from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
+    from dspex_trio.testing.store import Fault, FaultyStore, StoreCall
     from dspex_trio.testing.system import Links, System, system
     from dspex_trio.testing.timeline import Happening, Timeline
     from dspex_trio.testing.watching import record_outcome, watching
@@ -24,6 +25,8 @@ __all__ = [
     "Direction",
     "Drip",
     "Endless",
+    "Fault",
+    "FaultyStore",
     "Hang",
     "HangUp",
     "Happening",
@@ -39,6 +42,7 @@ __all__ = [
     "Script",
     "ScriptedLM",
     "ScriptedProvider",
+    "StoreCall",
     "System",
     "Timeline",
     "Token",
@@ -82,6 +86,9 @@ _HOMES = {
     "Schedule": "seeds",
     "run_schedule": "seeds",
     "schedules": "seeds",
+    "Fault": "store",
+    "FaultyStore": "store",
+    "StoreCall": "store",
     "Links": "system",
     "System": "system",
     "system": "system",
