@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from dspex_trio.testing.leaks import Leaked, no_leaks
     from dspex_trio.testing.links import Carried, Direction, Link
     from dspex_trio.testing.lm import ScriptedLM
-    from dspex_trio.testing.provider import ListeningClock, ScriptedProvider, open_provider
+    from dspex_trio.testing.provider import ScriptedProvider, open_provider
     from dspex_trio.testing.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
     from dspex_trio.testing.script import Asked, NoReply, Script
     from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
     from dspex_trio.testing.store import Fault, FaultyStore, StoreCall
     from dspex_trio.testing.system import Links, System, system
     from dspex_trio.testing.timeline import Happening, Timeline
+    from dspex_trio.testing.tools import Fails, Returns, ScriptedTool, ToolUse
     from dspex_trio.testing.watching import record_outcome, watching
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Direction",
     "Drip",
     "Endless",
+    "Fails",
     "Fault",
     "FaultyStore",
     "Hang",
@@ -33,20 +35,22 @@ __all__ = [
     "Leaked",
     "Link",
     "Links",
-    "ListeningClock",
     "Malformed",
     "NoReply",
     "NotReplayable",
     "Refusal",
+    "Returns",
     "Schedule",
     "Script",
     "ScriptedLM",
     "ScriptedProvider",
+    "ScriptedTool",
     "StoreCall",
     "System",
     "Timeline",
     "Token",
     "ToolCall",
+    "ToolUse",
     "TrialEnvironment",
     "VirtualClock",
     "no_leaks",
@@ -67,7 +71,6 @@ _HOMES = {
     "Direction": "links",
     "Link": "links",
     "ScriptedLM": "lm",
-    "ListeningClock": "provider",
     "ScriptedProvider": "provider",
     "open_provider": "provider",
     "Answer": "replies",
@@ -94,6 +97,10 @@ _HOMES = {
     "system": "system",
     "Happening": "timeline",
     "Timeline": "timeline",
+    "Fails": "tools",
+    "Returns": "tools",
+    "ScriptedTool": "tools",
+    "ToolUse": "tools",
     "record_outcome": "watching",
     "watching": "watching",
 }

@@ -112,7 +112,7 @@ class Script:
         Raises:
             NoReply: There is none; the call is remembered all the same.
         """
-        at = _now()
+        at = now()
         with self._lock:
             number = len(self._asked) + 1
             asked = Asked(number, messages, model, predictor, arguments or {}, as_json=as_json, at=at)
@@ -184,7 +184,8 @@ class _Replies:
         return self._next.popleft() if self._next else self._always
 
 
-def _now() -> float:
+def now() -> float:
+    """What time it is for the calling thread, as `Asked.at` tells it."""
     job = current_job()
     clock: object = None if job is None else job.clock
     if isinstance(clock, trio.abc.Clock):
