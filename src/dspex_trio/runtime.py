@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -245,7 +245,7 @@ async def open_runtime(
             ),
             _open_sessions(settings, store, workers, redact, telemetry) as (sessions, stores),
             open_isolation(settings, sessions.store, margin.patience) as isolation,
-            _open_records(settings, redact, observer) as records,
+            _open_records(settings, redact, observer, lm) as records,
         ):
             observer.records = records
             trials = Trials(
@@ -314,17 +314,15 @@ async def _open_sessions(
             yield bounded(stub, where=target if isinstance(target, str) else "the given store"), []
 
 
-@asynccontextmanager
-async def _open_records(
-    settings: Settings, redact: Redactor, observer: RuntimeObserver
-) -> AsyncIterator[Records | None]:
+def _open_records(
+    settings: Settings, redact: Redactor, observer: RuntimeObserver, lm: dspy.BaseLM | None
+) -> AbstractAsyncContextManager[Records | None]:
     if settings.record is None:
-        yield None
-        return
-    async with open_records(
+        return nullcontext()
+    return open_records(
         settings.record,
         redact=redact,
         late_since=observer.lateness.worst_since,
         on_dropped=observer.on_records_dropped,
-    ) as records:
-        yield records
+        lm=settings.lm or "" if lm is None else lm.model,
+    )

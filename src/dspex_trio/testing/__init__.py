@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from dspex_trio.testing.links import Carried, Direction, Link
     from dspex_trio.testing.lm import ScriptedLM
     from dspex_trio.testing.provider import ScriptedProvider, open_provider
+    from dspex_trio.testing.recorded import CannotReplay
+    from dspex_trio.testing.replaying import Replayed, read_record, replay, replay_sync
     from dspex_trio.testing.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
     from dspex_trio.testing.script import Asked, NoReply, Script
     from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
     from dspex_trio.testing.store import Fault, FaultyStore, StoreCall
-    from dspex_trio.testing.system import Links, System, system
+    from dspex_trio.testing.systems import Links, System, system
     from dspex_trio.testing.timeline import Happening, Timeline
     from dspex_trio.testing.tools import Fails, Returns, ScriptedTool, ToolUse
     from dspex_trio.testing.watching import record_outcome, watching
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Asked",
+    "CannotReplay",
     "Carried",
     "Direction",
     "Drip",
@@ -39,6 +42,7 @@ __all__ = [
     "NoReply",
     "NotReplayable",
     "Refusal",
+    "Replayed",
     "Returns",
     "Schedule",
     "Script",
@@ -55,7 +59,10 @@ __all__ = [
     "VirtualClock",
     "no_leaks",
     "open_provider",
+    "read_record",
     "record_outcome",
+    "replay",
+    "replay_sync",
     "run_schedule",
     "schedules",
     "system",
@@ -73,6 +80,11 @@ _HOMES = {
     "ScriptedLM": "lm",
     "ScriptedProvider": "provider",
     "open_provider": "provider",
+    "CannotReplay": "recorded",
+    "Replayed": "replaying",
+    "read_record": "replaying",
+    "replay": "replaying",
+    "replay_sync": "replaying",
     "Answer": "replies",
     "Drip": "replies",
     "Hang": "replies",
@@ -92,9 +104,9 @@ _HOMES = {
     "Fault": "store",
     "FaultyStore": "store",
     "StoreCall": "store",
-    "Links": "system",
-    "System": "system",
-    "system": "system",
+    "Links": "systems",
+    "System": "systems",
+    "system": "systems",
     "Happening": "timeline",
     "Timeline": "timeline",
     "Fails": "tools",

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dspex_trio.testing.clock import VirtualClock
 from dspex_trio.testing.lm import ScriptedLM
 from dspex_trio.testing.store import FaultyStore
-from dspex_trio.testing.system import System, system
+from dspex_trio.testing.systems import System, system
 from dspex_trio.testing.timeline import Timeline
 
 

@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from dspex_trio.testing.timeline import Timeline
 from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
 from dspex_trio.threads.background import open_background
+from dspex_trio.trials import Observer
 from dspex_trio.wire import program_from_json
 
 if TYPE_CHECKING:
@@ -97,8 +98,10 @@ class TrialEnvironment:
         with ExitStack() as stack:
             specification = stack.enter_context(_specification(program))
             for name, function in self._tools.items():
-                stack.enter_context(_registered_tool(name, function))
-            async with self._open_runtime() as runtime:
+                stack.enter_context(registered_tool(name, function))
+            if self._store is not None:
+                self._store.put(self._given, session_id=_SESSION)
+            async with open_tested_runtime(self._settings, lm=self._lm, store=self._store) as runtime:
                 session = runtime.session(_SESSION)
                 if self._store is None:
                     await session.initialize()
@@ -117,19 +120,6 @@ class TrialEnvironment:
             record_outcome(timeline, outcome)
         return outcome
 
-    @asynccontextmanager
-    async def _open_runtime(self) -> AsyncIterator[Runtime]:
-        if self._store is None:
-            async with open_runtime(self._settings, lm=self._lm) as runtime:
-                yield runtime
-            return
-        self._store.put(self._given, session_id=_SESSION)
-        link = Link()
-        async with open_background() as nursery:
-            await nursery.start(partial(rpc.serve, [self._store], listeners=[link.listener]))
-            async with open_runtime(self._settings, lm=self._lm, store=link.connect) as runtime:
-                yield runtime
-
     def run_sync(self, program: Tested, /, **inputs: Any) -> TrialOutcome:
         """As `run`, for a plain test function: in a Trio run of its own, in virtual time.
 
@@ -144,6 +134,26 @@ class TrialEnvironment:
             return await self.run(program, **inputs)
 
         return trio.run(main, clock=clock, instruments=[clock])
+
+
+@asynccontextmanager
+async def open_tested_runtime(
+    settings: Settings | None,
+    *,
+    lm: dspy.BaseLM | None,
+    store: FaultyStore | None,
+    observers: Sequence[Observer] = (),
+) -> AsyncIterator[Runtime]:
+    """A runtime whose store is an embedded one, or `store`, over HTTP/2 in memory."""
+    if store is None:
+        async with open_runtime(settings, lm=lm, observers=observers) as runtime:
+            yield runtime
+        return
+    link = Link()
+    async with open_background() as nursery:
+        await nursery.start(partial(rpc.serve, [store], listeners=[link.listener]))
+        async with open_runtime(settings, lm=lm, store=link.connect, observers=observers) as runtime:
+            yield runtime
 
 
 @contextmanager
@@ -178,7 +188,8 @@ def _registered(cls: type[dspy.Module]) -> Iterator[str]:
 
 
 @contextmanager
-def _registered_tool(name: str, function: Callable[..., Any]) -> Iterator[None]:
+def registered_tool(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """While the block runs, `function` is the tool of that name."""
     before = TOOL_REGISTRY.pop(name, None)  # a test's own takes the place of an operator's
     try:
         tool(name=name)(function)

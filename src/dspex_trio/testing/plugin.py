@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dspex_trio.testing.clock import VirtualClock
     from dspex_trio.testing.lm import ScriptedLM
     from dspex_trio.testing.store import FaultyStore
-    from dspex_trio.testing.system import System
+    from dspex_trio.testing.systems import System
     from dspex_trio.testing.timeline import Timeline
 
 
