@@ -194,24 +194,23 @@ async def _run(
         ):
             playback.live = True
             session = runtime.session(_SESSION)
+            variables = variables_of({**_variables(record), **more})
             if store is None:
                 await session.initialize()
-                for one in variables_of({**_variables(record), **more}):
+                for one in variables:
                     about = {"constraints": one.constraints, "metadata": one.metadata}
                     await session.register(one.name, one.type, one.value, **about)
-            margin = ReplyMargin(
-                settings.reply_margin_ms / 1e3
-            )()  # which the runtime takes off, and the record has not
+            margin = ReplyMargin(settings.reply_margin_ms / 1e3)  # the runtime takes it off; the record is without it
             with trio.CancelScope() as caller:
                 nursery.start_soon(_leave, caller, around.cancelled_after)
                 await runtime.run_trial(
                     program,
                     _plain(record["inputs"]),
-                    session=session if record.get("session_id") or _variables(record) else "",
+                    session=session if record.get("session_id") or variables else "",
                     trial_id=record["trial_id"],
                     options=replace(options_from_json(record.get("options")), max_trace_bytes=0),
                     metadata=record.get("metadata", {}),
-                    deadline=trio.current_time() + around.seconds + margin,
+                    deadline=trio.current_time() + around.seconds + margin(),
                     watch=None if timeline is None else watching(timeline),
                 )
     assert kept.outcome is not None  # noqa: S101 - observers are told of every trial
@@ -228,6 +227,7 @@ _OWN: Final[Mapping[str, Any]] = {
     "persist": None,
     "variables_tool": None,
     "record": None,
+    "otel": False,
 }
 """Settings that a replay has of its own."""
 
