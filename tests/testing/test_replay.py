@@ -37,6 +37,21 @@ PREDICT = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 YES = {"answer": "yes"}
 
 
+class Tries(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question):
+        status = 0
+        try:
+            self.ask(question=question)
+        except dspy.LMRateLimitError as error:
+            status = error.status
+            time.sleep(error.retry_after)
+        return dspy.Prediction(status=status, answer=self.ask(question=question).answer)
+
+
 @pytest.fixture(autouse=True)
 def _registries():
     registries = (MODULE_REGISTRY, TOOL_REGISTRY, ELIXIR_TOOLS)
@@ -238,21 +253,7 @@ async def test_what_the_provider_refuses_is_refused_again(record, reply, error_t
 
 
 async def test_an_error_that_the_program_kept_to_itself_is_an_error_again(record):
-    @dspex.register("tests.Tries")
-    class Tries(dspy.Module):
-        def __init__(self):
-            super().__init__()
-            self.ask = dspy.Predict("question -> answer")
-
-        def forward(self, question):
-            status = 0
-            try:
-                self.ask(question=question)
-            except dspy.LMRateLimitError as error:
-                status = error.status
-                time.sleep(error.retry_after)
-            return dspy.Prediction(status=status, answer=self.ask(question=question).answer)
-
+    dspex.register("tests.Tries")(Tries)
     recorded = await record({"python_class": "tests.Tries"}, Refusal(429, retry_after=0.01), YES)
     replayed = await same(recorded)
     assert replayed.outcome.prediction == {"status": 429, "answer": "yes"}
@@ -358,6 +359,14 @@ async def test_a_caller_that_went_away_goes_away_again(record):
     assert replayed.outcome.stage.name == "EXECUTE"
 
 
+async def test_a_thread_that_was_late_to_end_was_in_a_call_all_the_same(record):
+    """On a busy machine, the caller is answered before it is known how the thread ended."""
+    recorded = await record(PREDICT, Hang(), seconds=0.3)
+    failure = {**recorded.failure, "details": {"rung": "abandon", "stuck": "true"}}
+    replayed = await same({**recorded.record, "outcome": {"failure": failure}})
+    assert replayed.outcome.details["rung"] == "wake"
+
+
 async def test_what_a_program_wrote_is_written_again_and_what_it_read_can_be_given(record):
     @dspex.register("tests.Counts")
     class Counts(dspy.Module):
@@ -391,6 +400,7 @@ async def test_what_ended_a_trial_from_outside_or_while_it_computed_is_not_repla
         await replay({**recorded.record, "outcome": {"failure": failure}})
     for kind, details, said in [
         ("DEADLINE_EXCEEDED", {"rung": "raise"}, r"was computing, .* \(rung raise\)"),
+        ("DEADLINE_EXCEEDED", {"rung": "abandon"}, r"was computing, .* \(rung abandon\)"),
         ("VARIABLE_INVALID", {}, "the record does not have its value"),
     ]:
         failure = {**failure, "kind": f"FAILURE_KIND_{kind}", "stage": "STAGE_EXECUTE", "details": details}

@@ -109,8 +109,10 @@ async def replay(
         InvalidSpec: The program in it cannot be read.
     """
     found: Mapping[str, Any] = record.record if isinstance(record, Recorded) else record
-    around = _circumstances(found)
-    playback = Playback(lm_replies(found), tool_replies(found))
+    of_models, of_tools = lm_replies(found), tool_replies(found)
+    in_a_call = any(reply.hangs for reply in of_models) or any(reply.hangs for reply in of_tools)
+    around = _circumstances(found, in_a_call=in_a_call)
+    playback = Playback(of_models, of_tools)
     outcome = await _run(
         found, around, playback, more=variables or {}, settings=settings or Settings(), timeline=timeline
     )
@@ -140,7 +142,8 @@ class _Circumstances:
     budget: Mapping[str, float] | None = None
 
 
-def _circumstances(record: Mapping[str, Any]) -> _Circumstances:
+def _circumstances(record: Mapping[str, Any], *, in_a_call: bool) -> _Circumstances:
+    """Those of a record, in which the trial ended while a model or a tool was still asked, or not."""
     given = record.get("time_ms")
     seconds = math.inf if given is None else float(given) / 1e3
     failure, kind = failure_in(record), kind_in(record)
@@ -149,7 +152,8 @@ def _circumstances(record: Mapping[str, Any]) -> _Circumstances:
     stage, details = str(failure["stage"]).removeprefix("STAGE_"), failure.get("details", {})
     if kind in _OF_THE_WORKER or stage == "ADMISSION":
         raise CannotReplay(f"the trial ended as {kind} in {stage}: that was the worker's doing, not the program's")
-    if details.get("rung") in _BUSY:
+    # A thread that was in a call is called abandoned where the answer did not wait for it to end.
+    if details.get("rung") in _BUSY - ({"abandon"} if in_a_call else set()):
         raise CannotReplay(
             f"the program was computing, or waiting for what cannot be woken, when its trial ended "
             f"(rung {details['rung']}): virtual time does not pass there"
