@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -147,7 +146,7 @@ async def open_bench() -> AsyncIterator[Bench]:
     """The provider is served in this process: caller and provider read one clock."""
     provider = SilentProvider()
     async with trio.open_nursery() as nursery:
-        yield Bench(provider, await nursery.start(partial(provider.serve, tls=False)))
+        yield Bench(provider, await nursery.start(provider.serve))
         nursery.cancel_scope.cancel()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import dspy
@@ -14,6 +13,7 @@ from dspy.primitives.local_interpreter import LocalInterpreter
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
+from dspex_trio.testing.misbehaving import KeepsEveryException
 
 QUESTION: Final = "question -> answer"
 DRAFTS: Final = 3
@@ -132,15 +132,7 @@ class Httpx(Agent):
         return httpx.get(self.url, timeout=LONG).text
 
 
-@dspex.register("bench.Stubborn")
-class Stubborn(dspy.Module):  # type: ignore[misc] # as above
-    """A loop in Python that keeps whatever is an Exception."""
-
-    def forward(self, question: str) -> None:
-        """Never return."""
-        while True:
-            with suppress(Exception):
-                question.encode()
+dspex.register("bench.Stubborn")(KeepsEveryException)
 
 
 @dspex.register("bench.Sleep")
@@ -153,4 +145,4 @@ class Sleep(dspy.Module):  # type: ignore[misc] # as above
         return dspy.Prediction(answer=question)
 
 
-REGISTERED: Final[tuple[Callable[..., Any], ...]] = (Asks, RunsCode, Requests, Httpx, Stubborn, Sleep)
+REGISTERED: Final[tuple[Callable[..., Any], ...]] = (Asks, RunsCode, Requests, Httpx, KeepsEveryException, Sleep)

@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, Final
 
 import dspy
@@ -146,7 +145,7 @@ async def main(arguments: argparse.Namespace) -> dict[str, Any]:
     dice.seed(arguments.seed)
     seen = Counter[str]()
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(partial(SilentProvider().serve, tls=False))
+        port = await nursery.start(SilentProvider().serve)
         Mixed.url = f"http://127.0.0.1:{port}/v1/chat/completions"
         settings = dspex.Settings(
             lm=ANSWERING,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -147,6 +147,7 @@ class Runtime:
         return RuntimeStatus(
             running=self._trials.running,
             queued=self._trials.queued,
+            slots=self._trials.slots,
             stuck=self._limit.count,
             loop_lateness=self._lateness.summary(),
         )
@@ -185,12 +186,14 @@ class RuntimeStatus:
     Attributes:
         running: Trials and tools under way, queued ones included.
         queued: Those that wait for a slot.
+        slots: Slots that are taken, also by threads that go on after their trial.
         stuck: Trials that are over and whose threads have ignored that for two seconds or more.
         loop_lateness: How late the loop is for its timers.
     """
 
     running: int
     queued: int
+    slots: int
     stuck: int
     loop_lateness: LoopLateness
 
@@ -242,7 +245,7 @@ async def open_runtime(
             ),
             _open_sessions(settings, store, workers, redact, telemetry) as (sessions, stores),
             open_isolation(settings, sessions.store, margin.patience) as isolation,
-            _open_records(settings, redact, observer) as records,
+            _open_records(settings, redact, observer, lm) as records,
         ):
             observer.records = records
             trials = Trials(
@@ -312,17 +315,15 @@ async def _open_sessions(
             yield bounded(stub, where=where, link=channel), []
 
 
-@asynccontextmanager
-async def _open_records(
-    settings: Settings, redact: Redactor, observer: RuntimeObserver
-) -> AsyncIterator[Records | None]:
+def _open_records(
+    settings: Settings, redact: Redactor, observer: RuntimeObserver, lm: dspy.BaseLM | None
+) -> AbstractAsyncContextManager[Records | None]:
     if settings.record is None:
-        yield None
-        return
-    async with open_records(
+        return nullcontext()
+    return open_records(
         settings.record,
         redact=redact,
         late_since=observer.lateness.worst_since,
         on_dropped=observer.on_records_dropped,
-    ) as records:
-        yield records
+        lm=settings.lm or "" if lm is None else lm.model,
+    )

@@ -14,20 +14,23 @@ from pathlib import Path
 import pytest
 import trio
 
+import dspex_trio as dspex
 from dspex_trio.demo.children import run_child
+from dspex_trio.observe import read_records
+from dspex_trio.testing import replay_sync
 
 LIMIT_SECONDS = 120
 MARKER = "DSPEX_TRIO_TEST_RUN"
 
 
-def start(*arguments):
+def start(*arguments, **environment):
     marker = uuid.uuid4().hex
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "dspex_trio", "demo", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, MARKER: marker},
+        env={**os.environ, MARKER: marker, **environment},
     )
     process.marker = f"{MARKER}={marker}".encode()
     return process
@@ -54,8 +57,8 @@ def left_behind(process):
     return found
 
 
-def test_every_trial_of_the_demo_ends_as_expected():
-    process = start()
+def test_every_trial_of_the_demo_ends_as_expected_and_comes_to_the_same_when_its_record_is_replayed(tmp_path):
+    process = start(DSPEX_TRIO_RECORD=str(tmp_path))
     output = finish(process)
     assert process.returncode == 0, output
     assert re.search(r"trials +45 of 45 ended as expected", output)
@@ -69,6 +72,17 @@ def test_every_trial_of_the_demo_ends_as_expected():
     assert "2 closed by the worker before the answer, 0 still owed" in output
     assert len(children(output)) == 2
     assert left_behind(process) == []
+    records, unreadable = read_records(tmp_path)
+    assert (len(records), unreadable) == (45, 0)
+    settings = dspex.Settings(load=("dspex_trio.demo.programs",))
+    kinds = set()
+    for record in records:
+        if record.kind != "VARIABLE_INVALID":  # what was refused is not in the record
+            replayed = replay_sync(record, settings=settings)
+            replayed.check()
+            assert replayed.notes == ()
+            kinds.add(record.kind)
+    assert kinds >= {"OK", "DEADLINE_EXCEEDED", "PROGRAM_ERROR", "VARIABLE_NOT_FOUND"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are looked for in /proc")

@@ -1,13 +1,12 @@
 """Programs that the worker under test loads: well-behaved ones, and ones that misbehave in every known way."""
 
 import itertools
-import sys
-import threading
 
 import dspy
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
+from dspex_trio.testing import misbehaving
 
 _started = itertools.count()
 
@@ -48,49 +47,11 @@ class Reports(dspy.Module):
         )
 
 
-@dspex.register("Raises")
-class Raises(dspy.Module):
-    def forward(self, question: str):
-        try:
-            {}["inner"]
-        except KeyError as error:
-            raise ValueError(f"cannot answer {question}") from error
-
-
-@dspex.register("Exits")
-class Exits(dspy.Module):
-    def forward(self, question: str):
-        sys.exit(3)
-
-
-@dspex.register("RaisesInConstructor")
-class RaisesInConstructor(dspy.Module):
-    def __init__(self):
-        raise RuntimeError("no constructor today")
-
-
-@dspex.register("Sleeps")
-class Sleeps(dspy.Module):
-    """Blocks until the deadline ends it, or until a minute is over where nothing does."""
-
-    def forward(self, question: str):
-        threading.Event().wait(60)
-
-
-class Opaque:
-    pass
-
-
-@dspex.register("GivesTheUnserialisable")
-class GivesTheUnserialisable(dspy.Module):
-    def forward(self, question: str):
-        return dspy.Prediction(answer="fine", thing=Opaque())
-
-
-@dspex.register("GivesTooMuch")
-class GivesTooMuch(dspy.Module):
-    def forward(self, question: str):
-        return dspy.Prediction(answer="x" * 20_000_000)
+for _program in (
+    *(misbehaving.Raises, misbehaving.RaisesInConstructor, misbehaving.Exits, misbehaving.Sleeps),
+    *(misbehaving.GivesTheUnserialisable, misbehaving.GivesTooMuch),
+):
+    dspex.register(_program.__name__)(_program)
 
 
 @dspex.tool

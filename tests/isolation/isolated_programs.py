@@ -1,19 +1,16 @@
 """Programs for child processes: well-behaved ones, and ones that only a kill ends, or that end their process."""
 
-import ctypes
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
-import time
 
 import dspy
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
+from dspex_trio.testing import misbehaving
 
 
 class Opaque:
@@ -66,13 +63,6 @@ class Does(dspy.Module):
     def do_log(self):
         logging.getLogger("of.the.program").warning("something is %s", "odd")
 
-    def do_hang_in_c(self):
-        re.match("(a+)+b", "a" * 64)
-
-    def do_loop(self):
-        while True:
-            pass
-
     def do_start_a_process(self):
         process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         self.session.set("temp", float(process.pid))
@@ -91,15 +81,15 @@ WAYS = {
     "read what is not there": Does.do_missing_variable,
     "log": Does.do_log,
     "raise": lambda self: {}["key"],
-    "exit politely": lambda self: sys.exit(3),
-    "sleep": lambda self: time.sleep(600),
-    "wait": lambda self: threading.Event().wait(),
-    "hang in C": Does.do_hang_in_c,
-    "loop": Does.do_loop,
+    "exit politely": lambda self: misbehaving.Exits()(),
+    "sleep": lambda self: misbehaving.Sleeps()(),
+    "wait": lambda self: misbehaving.WaitsForQueue()(),
+    "hang in C": lambda self: misbehaving.HangsInC()(),
+    "loop": lambda self: misbehaving.Loops()(),
     "start a process": Does.do_start_a_process,
-    "exit": lambda self: os._exit(7),
-    "crash": lambda self: ctypes.string_at(0),
-    "be killed": lambda self: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda self: misbehaving.EndsProcess()(),
+    "crash": lambda self: misbehaving.Crashes()(),
+    "be killed": lambda self: misbehaving.KillsProcess()(),
 }
 
 

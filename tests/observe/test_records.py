@@ -13,6 +13,7 @@ from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import (
     LanguageModel,
     LmCall,
+    LmFinished,
     LmStarted,
     OutputChunk,
     Program,
@@ -81,6 +82,27 @@ async def test_a_failure_and_a_thread_that_ended_late_are_recorded_too(tmp_path)
     assert failed["outcome"]["failure"]["details"] == {"rung": "abandon"}
     assert (late["format"], late["trial_id"]) == ("dspex_trio.thread/1", "t1")
     assert late["details"]["rung"] == "raise"
+
+
+async def test_why_calls_failed_is_recorded_beside_the_trace_and_what_was_asked_is_not_twice(tmp_path):
+    call = LmCall("m", messages_json='[{"role": "user"}]', started_ms=12.5)
+    async with open_records(tmp_path, lm="openai/m") as opened:
+        asked = opened.begins(request())
+        asked.watch(LmFinished(1, call))
+        asked.watch(LmFinished(2, call, "dspy.LMRateLimitError", "slow down", 429, 3.0))
+        asked.watch(ToolFinished(3, None, "LookupError", 1.0, "nothing there"))
+        opened.trial_ended(asked, TrialSuccess({}))
+    [record] = read(tmp_path)
+    assert record["worker"]["lm"] == "openai/m"
+    failed, tool = record["events"]
+    assert failed["lm_failed"] == {
+        "call": 2, "started_ms": 12.5, "error_type": "dspy.LMRateLimitError", "error_message": "slow down",
+        "status": 429, "retry_after": 3.0,
+    }  # fmt: skip
+    assert (tool["tool_finished"]["error_type"], tool["tool_finished"]["error_message"]) == (
+        "LookupError",
+        "nothing there",
+    )
 
 
 async def test_secrets_are_redacted_wherever_they_are(tmp_path):

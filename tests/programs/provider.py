@@ -1,103 +1,79 @@
-"""An OpenAI-compatible provider on loopback, in threads: answers from a function, notes of what it served."""
+"""An OpenAI-compatible provider on loopback, in a thread of its own: it says what a function says, and notes it."""
 
 import json
-import sys
+import queue
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import trio
+
+from dspex_trio.model import Usage
+from dspex_trio.provider import Server
+from dspex_trio.provider.chat import DONE, Head
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 512  # hundreds of trials connect at once
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        """A caller that is gone is no news: its trial has ended."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class Provider:
-    """Serves `answer(body) → text | (status, headers, body)` until it is closed.
+class Provider(Server):
+    """Serves `says(body) → text | (status, headers, body)`, each call in a thread of its own, until it is stopped.
 
     Attributes:
         served: What was asked, as (body, headers), in the order in which it came.
     """
 
-    def __init__(self, answer):  # noqa: C901 - the handler of one server
-        self.answer = answer
+    def __init__(self, says):
+        super().__init__()
+        self.says = says
         self.served = []
-        self._lock = threading.Lock()
-        provider = self
+        self.address = ""
+        self._stop = None
+        self._thread = threading.Thread(target=trio.run, args=(self._run,), daemon=True)
+        self._ready = queue.Queue()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with provider._lock:
-                    provider.served.append((body, dict(self.headers)))
-                status, headers, reply = provider._reply(body)
-                if body.get("stream") and status == 200 and "choices" in reply:
-                    self._stream(reply, usage=(body.get("stream_options") or {}).get("include_usage"))
-                    return
-                raw = json.dumps(reply).encode()
-                self.send_response(status)
-                for name, value in {"content-type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def _stream(self, reply, *, usage):
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream")
-                self.send_header("connection", "close")
-                self.end_headers()
-                base = {name: reply[name] for name in ("id", "created", "model")}
-                base["object"] = "chat.completion.chunk"
-                for choice in reply["choices"]:
-                    text = choice["message"]["content"]
-                    for at in range(0, len(text), 7):
-                        self._chunk(base, choice["index"], {"content": text[at : at + 7]}, None)
-                    self._chunk(base, choice["index"], {}, "stop")
-                if usage:
-                    self._event({**base, "choices": [], "usage": reply["usage"]})
-                self.wfile.write(b"data: [DONE]\n\n")
-
-            def _chunk(self, base, index, delta, finish):
-                self._event({**base, "choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
-
-            def _event(self, data):
-                self.wfile.write(b"data: " + json.dumps(data).encode() + b"\n\n")
-
-            def log_message(self, *_):
-                pass
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def _reply(self, body):
-        said = self.answer(body)
+    async def answer(self, exchange):
+        body = json.loads(exchange.request.body)
+        self.served.append((body, dict(exchange.request.headers)))
+        said = await trio.to_thread.run_sync(self.says, body, limiter=trio.CapacityLimiter(1))
         if isinstance(said, tuple):
-            return said
+            status, headers, document = said
+            await exchange.reply(document, status, headers)
+            return
+        head = Head("chatcmpl-1", f"{body['model']}-2024-07-18", 1)
         texts = [said] * (body.get("n") or 1)
         prompt, completion = prompt_tokens(body), len(said)
-        return 200, {}, {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
-            "created": 1,
-            "model": f"{body['model']}-2024-07-18",
-            "choices": [
-                {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-                for i, text in enumerate(texts)
-            ],
-            "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
-        }  # fmt: skip
+        usage = Usage(prompt, completion, prompt + completion)
+        if body.get("stream"):
+            await exchange.reply_events(events(head, texts, usage, body.get("stream_options") or {}))
+        else:
+            await exchange.reply(head.document([({"content": text}, "stop") for text in texts], usage))
+
+    def start(self):
+        self._thread.start()
+        self._ready.get(timeout=30)
+
+    def stop(self):
+        if self._thread.is_alive():
+            self._stop()
+            self._thread.join()
+
+    async def _run(self):
+        async with trio.open_nursery() as nursery:
+            token = trio.lowlevel.current_trio_token()
+            self._stop = lambda: token.run_sync_soon(nursery.cancel_scope.cancel)
+            self.address = f"http://127.0.0.1:{await nursery.start(self.serve)}/v1"
+            self._ready.put(None)
 
     @property
     def bodies(self):
         return [body for body, _ in self.served]
+
+
+def events(head, texts, usage, options):
+    for index, text in enumerate(texts):
+        for at in range(0, len(text), 7):
+            yield head.event(index, {"content": text[at : at + 7]})
+        yield head.event(index, {}, "stop")
+    if options.get("include_usage"):
+        yield head.usage_event(usage)
+    yield DONE
 
 
 def prompt_tokens(body):
@@ -106,16 +82,13 @@ def prompt_tokens(body):
 
 
 @contextmanager
-def open_provider(answer):
-    provider = Provider(answer)
-    thread = threading.Thread(target=provider._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
+def open_provider(says):
+    provider = Provider(says)
+    provider.start()
     try:
         yield provider
     finally:
-        provider._server.shutdown()
-        provider._server.server_close()
-        thread.join()
+        provider.stop()
 
 
 def field(body, name):

@@ -47,7 +47,7 @@ async def test_what_is_recorded_is_what_was_served(served):
     [(body, headers)] = provider.served
     assert (body["temperature"], body["model"]) == (0.3, "gpt-4o-mini")
     assert 77 in {body.get("max_tokens"), body.get("max_completion_tokens")}
-    assert headers["Authorization"] == "Bearer sk-of-the-operator"
+    assert headers["authorization"] == "Bearer sk-of-the-operator"
     [call] = t.recording.trace[0].lm_calls
     assert json.loads(call.messages_json) == body["messages"]
     assert "four" in call.response_json
@@ -103,7 +103,7 @@ async def test_what_was_billed_for_a_call_that_failed_is_in_the_usage(served):
     def answer(body):
         return chat(answer="a") if len(provider.served) == 1 else error(500)
 
-    provider.answer = answer
+    provider.says = answer
     t = await Trial(loader, python_class="dspy.Predict", signature="q -> a", parameters={"n": 2}).ready()
     with pytest.raises(LmError):
         t.call(q="?")
@@ -146,8 +146,7 @@ async def test_what_the_provider_answers_instead(served, reply, error_type, retr
 
 async def test_a_provider_that_is_not_there_may_be_there_later(served):
     provider, loader = served(lambda body: chat(answer="a"))
-    provider._server.server_close()
-    provider._server.shutdown()
+    provider.stop()
     t = predict(loader)
     with pytest.raises(LmError) as caught:
         await t.run(question="?")

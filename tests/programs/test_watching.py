@@ -83,8 +83,43 @@ async def test_a_tool_that_raises_is_told_by_its_exception(trial, told):
     t = trial(python_class="Calls", dependencies={"tool": {"tool": "broken"}}, watch=told.append)
     with pytest.raises(dspex.TrialError):
         await t.run()
-    assert told[-1].error_type == "LookupError"
+    assert (told[-1].error_type, told[-1].error_message) == ("LookupError", "nothing there")
     assert told[-1].result is None
+
+
+class Wordless(LookupError):
+    def __str__(self):
+        raise AssertionError("nobody is to ask")
+
+
+class Costly:
+    def __str__(self):
+        raise AssertionError("nobody is to ask")
+
+
+@pytest.mark.parametrize("error", [Wordless("x"), LookupError(Costly())])
+async def test_no_code_of_a_programs_is_run_to_tell_what_its_exceptions_say(trial, told, error):
+    def broken() -> str:
+        """Fails."""
+        raise error
+
+    dspex.tool(broken)
+
+    @dspex.register("Calls")
+    class Calls(dspy.Module):
+        def __init__(self, tool):
+            super().__init__()
+            self.tool = tool
+
+        def forward(self):
+            try:
+                self.tool()
+            except LookupError:
+                return dspy.Prediction(done=True)
+
+    await trial(python_class="Calls", dependencies={"tool": {"tool": "broken"}}, watch=told.append).run()
+    assert told[-1].error_type.endswith(type(error).__name__)
+    assert told[-1].error_message == ""
 
 
 async def test_a_call_that_is_interrupted_is_told_as_ended(trial, told):
@@ -178,7 +213,7 @@ async def test_an_unparsable_reply_falls_back_as_it_does_unwatched(served, told)
 
 
 @pytest.mark.parametrize("reply", [error(429), error(401), error(500)])
-async def test_a_failure_is_the_same_failure(served, reply):
+async def test_a_failure_is_the_same_failure(served, told, reply):
     failures = []
     for watched in (True, False):
         _, t = served(lambda body: reply, watched=watched)
@@ -186,6 +221,8 @@ async def test_a_failure_is_the_same_failure(served, reply):
             await t.run(question="?")
         failures.append((type(caught.value.__cause__), caught.value.retryable, t.recording.cost.known))
     assert failures[0] == failures[1]
+    assert told[-1].status == reply[0]
+    assert "no" in told[-1].error_message
 
 
 async def test_parallel_predictors_each_tell_their_own_text(served, told):

@@ -13,6 +13,7 @@ import trio
 import trio.lowlevel
 
 import dspex_trio as dspex
+from dspex_trio.testing import misbehaving
 
 
 @dspex.register("Echo")
@@ -30,16 +31,8 @@ class Echo(dspy.Module):
         return dspy.Prediction(answer=f"{self.greeting}, {question}")
 
 
-@dspex.register("Raises")
-class Raises(dspy.Module):
-    def forward(self, question: str):
-        raise ValueError(f"cannot answer {question}")
-
-
-@dspex.register("Sleeps")
-class Sleeps(dspy.Module):
-    def forward(self, question: str):
-        threading.Event().wait(60)
+dspex.register("Raises")(misbehaving.Raises)
+dspex.register("Sleeps")(misbehaving.Sleeps)
 
 
 @dspex.register("GivesTooMuch")

@@ -17,6 +17,16 @@ async def test_an_hour(virtual_clock, timeline):
     timeline.record("late")
     timeline.expect_exactly("late@3600.0")
 """
+A_WHOLE_SYSTEM = """
+async def test_a_trial(virtual_clock, trial_system, scripted_lm, session_store, timeline):
+    scripted_lm.script.add({"answer": "Paris"}, predictor="self")
+    session_store.put({"heat": 0.5})
+    program = {"python_class": "dspy.Predict", "signature": "q -> answer", "config_space": {"temperature": "heat"}}
+    outcome = await trial_system.client.execute(program, {"q": "?"}, session_id="test", timeout=60)
+    assert outcome.prediction == {"answer": "Paris"}
+    assert scripted_lm.asked[0].arguments["temperature"] == 0.5
+    timeline.expect("store:GetVariables@0.0", "lm_started@0.0", "success@0.0", "reply@0.0")
+"""
 HANDED_ON = """
 import pytest, trio
 
@@ -73,6 +83,28 @@ def test_pytest_trio_takes_the_clock_by_itself(run):
 
 def test_anyios_plugin_is_handed_the_clock(run):
     assert "1 passed" in run(HANDED_ON + IN_VIRTUAL_TIME, "anyio.pytest_plugin")
+
+
+@pytest.mark.parametrize(
+    ("before", "plugin"),
+    [("import pytest\npytestmark = pytest.mark.trio\n", "pytest_trio.plugin"), (HANDED_ON, "anyio.pytest_plugin")],
+)
+def test_a_whole_system_is_there_under_both_plugins(run, before, plugin):
+    assert "1 passed" in run(before + A_WHOLE_SYSTEM, plugin)
+
+
+def test_a_model_that_was_asked_too_much_fails_the_test(run):
+    """The program may have kept the error to itself."""
+    said = run("""
+import pytest
+
+def test_it(scripted_lm):
+    with pytest.raises(Exception):
+        scripted_lm("anybody there?")
+""")
+    assert "1 passed, 1 error" in said
+    assert "the script had no reply for:" in said
+    assert "anybody there?" in said
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import trio.lowlevel
 import dspex_trio as dspex
 from dspex_trio import rpc
 from dspex_trio.programs import MODULE_REGISTRY
-from dspex_trio.testing import VirtualClock, no_leaks, system
+from dspex_trio.testing import Leaked, VirtualClock, no_leaks, system
 
 GREETING = {"python_class": "Greets", "config_space": {"greeting": "greeting"}}
 SLOW = {"python_class": "Greets", "parameters": {"seconds": 3600.0}}
@@ -70,6 +70,22 @@ async def test_a_deadline_ends_the_trial_at_its_time_and_says_by_which_rung(cloc
         assert kind(outcome) == ("DEADLINE_EXCEEDED", "EXECUTE")
         one.timeline.expect("EXECUTE@0.0", "rung:wake@5.0", "deadline@5.0", "reply@5.0")
         assert one.runtime.running == 0
+
+
+async def test_what_a_system_holds_is_counted_and_given_back(clock):
+    async with system(settings=dspex.Settings(max_trials=2)) as one:
+        await one.client.execute({"python_class": "Greets"}, QUESTION, timeout=60)  # connected
+        with no_leaks(**one.counts):
+            assert greeted(await one.client.execute({"python_class": "Greets"}, QUESTION, timeout=60)) == "hello Ada"
+            assert kind(await one.client.execute(SLOW, QUESTION, timeout=5)) == ("DEADLINE_EXCEEDED", "EXECUTE")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.client.execute, SLOW, QUESTION)
+            await trio.sleep(1)
+            counted = {name: count() for name, count in one.counts.items()}
+            nursery.cancel_scope.cancel()
+        assert (counted["trials"], counted["slots"], counted["sessions"]) == (1, 1, 1)
+        with pytest.raises(Leaked, match="sessions: 2, and 1 before"), no_leaks(**one.counts):
+            await one.client.initialize_session("another")
 
 
 async def test_bytes_one_at_a_time_make_no_difference(clock):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,23 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dspex_trio.demo.prompt import NotUnderstood, Task, read_prompt
 from dspex_trio.demo.reader import Reply, Sampling, prompt_tokens, thinking_seconds, write_reply
 from dspex_trio.demo.words import pieces
+from dspex_trio.model import Usage
+from dspex_trio.provider.chat import DONE, ApiError, Head
 
 MODEL: Final = "demo-extractive"
 _SLOW_MODEL: Final = re.compile(rf"{MODEL}-(\d{{1,6}})ms")
 MAX_CHOICES: Final = 16
-
-
-class ApiError(Exception):
-    """The request cannot be served; becomes an error document with this status."""
-
-    def __init__(self, status: int, message: str, *, kind: str = "invalid_request_error") -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-
-    def document(self) -> dict[str, Any]:
-        """The error as OpenAI writes it."""
-        return {"error": {"message": str(self), "type": self.kind, "param": None, "code": None}}
 
 
 class _StreamOptions(BaseModel):
@@ -121,57 +109,29 @@ def replies(asked: Completion) -> list[Reply]:
     ]
 
 
-def document(asked: Completion, said: Sequence[Reply], identifier: str, created: int) -> dict[str, Any]:
+def document(asked: Completion, said: Sequence[Reply], head: Head) -> dict[str, Any]:
     """The whole answer as one JSON document."""
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": reply.text},
-            "finish_reason": reply.finish_reason,
-            "logprobs": None,
-        }
-        for index, reply in enumerate(said)
-    ]
-    head = _head(asked, "chat.completion", identifier, created)
-    return {**head, "choices": choices, "usage": usage(asked, said)}
+    return head.document([({"content": reply.text}, reply.finish_reason) for reply in said], usage(asked, said))
 
 
-def events(asked: Completion, said: Sequence[Reply], identifier: str, created: int) -> Iterator[bytes]:
+def events(asked: Completion, said: Sequence[Reply], head: Head) -> Iterator[bytes]:
     """The answer as server-sent events, a token each, ending in `[DONE]`."""
-    head = _head(asked, "chat.completion.chunk", identifier, created)
-
-    def event(index: int, delta: Mapping[str, str], finish_reason: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
-        return _event({**head, "choices": [choice]})
-
     for index, reply in enumerate(said):
-        yield event(index, {"role": "assistant", "content": ""})
+        yield head.event(index, {"role": "assistant", "content": ""})
         for piece in pieces(reply.text):
-            yield event(index, {"content": piece})
-        yield event(index, {}, reply.finish_reason)
+            yield head.event(index, {"content": piece})
+        yield head.event(index, {}, reply.finish_reason)
     if asked.include_usage:
-        yield _event({**head, "choices": [], "usage": usage(asked, said)})
-    yield b"data: [DONE]\n\n"
+        yield head.usage_event(usage(asked, said))
+    yield DONE
 
 
-def usage(asked: Completion, said: Sequence[Reply]) -> dict[str, int]:
+def usage(asked: Completion, said: Sequence[Reply]) -> Usage:
     """The tokens of a request and its replies."""
     completion = sum(reply.completion_tokens for reply in said)
-    return {
-        "prompt_tokens": asked.prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": asked.prompt_tokens + completion,
-    }
+    return Usage(asked.prompt_tokens, completion, asked.prompt_tokens + completion)
 
 
 def models() -> dict[str, Any]:
     """The list of models."""
     return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "dspex-trio"}]}
-
-
-def _head(asked: Completion, kind: str, identifier: str, created: int) -> dict[str, Any]:
-    return {"id": identifier, "object": kind, "created": created, "model": asked.model}
-
-
-def _event(payload: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(payload, ensure_ascii=False).encode() + b"\n\n"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -15,17 +14,16 @@ from pathlib import Path
 from typing import Final
 
 import click
-import h11
 import trio
 
 from dspex_trio.demo import completions
-from dspex_trio.demo.completions import ApiError, Completion
-from dspex_trio.demo.web import CallerGone, Exchange, converse
+from dspex_trio.demo.completions import Completion
+from dspex_trio.provider import CallerGone, Exchange, Server
+from dspex_trio.provider.chat import PATH, ApiError, Head
 
 logger = logging.getLogger(__name__)
 
 API_KEY: Final = "demo-key"
-MAX_CONNECTIONS: Final = 512
 REMEMBERED: Final = 1000
 
 
@@ -50,28 +48,24 @@ class Asked:
     closed_early: bool = False
 
 
-class Provider:
+class Provider(Server):
     """The provider, and what it saw.
 
     Args:
         api_key: The bearer token that requests must carry.
 
     Attributes:
-        connections: How many were opened.
-        open: How many are open now.
-        closed_early: How many the caller closed while it was owed a reply.
         owed: Completion requests that wait for their reply now.
     """
 
+    max_connections = 512
+    idle_seconds = 60.0
+
     def __init__(self, *, api_key: str = API_KEY) -> None:
-        self.connections = 0
-        self.open = 0
-        self.closed_early = 0
+        super().__init__()
         self.owed = 0
         self._api_key = api_key
         self._asked: dict[int, Asked] = {}
-        self._changed = trio.Event()
-        self._room = trio.Semaphore(MAX_CONNECTIONS)
         self._numbers = count(1)
 
     @property
@@ -79,37 +73,8 @@ class Provider:
         """The latest completion requests, oldest first."""
         return list(self._asked.values())
 
-    async def serve(
-        self, *, host: str = "127.0.0.1", port: int = 0, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Serve until cancelled; starts with the port once connections are accepted."""
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(trio.serve_listeners, self.converse, listeners))
-            task_status.started(listeners[0].socket.getsockname()[1])
-
-    async def wait_until(self, condition: Callable[[Provider], bool]) -> None:
-        """Return once `condition(self)` holds; it is asked anew whenever something changes."""
-        while not condition(self):
-            await self._changed.wait()
-
-    async def converse(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection."""
-        async with self._room:
-            self.connections += 1
-            self.open += 1
-            self._tell()
-            try:
-                await converse(stream, self._answer)
-            except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
-                logger.info("connection dropped: %s", error)
-            except CallerGone:
-                self.closed_early += 1
-            finally:
-                self.open -= 1
-                self._tell()
-
-    async def _answer(self, exchange: Exchange) -> None:
+    async def answer(self, exchange: Exchange) -> None:
+        """Answer a request, be it with an error."""
         try:
             await self._route(exchange)
         except ApiError as error:
@@ -123,12 +88,12 @@ class Provider:
 
     async def _route(self, exchange: Exchange) -> None:
         request = exchange.request
-        if request.authorization != f"Bearer {self._api_key}":
+        if request.headers.get("authorization") != f"Bearer {self._api_key}":
             raise ApiError(401, "Incorrect API key provided.")
         match request.method, request.path:
             case "GET", "/v1/models":
                 await exchange.reply(completions.models())
-            case "POST", "/v1/chat/completions":
+            case "POST", path if path == PATH:
                 await self._complete(exchange, completions.understand(request.body))
             case method, path:
                 raise ApiError(404, f"Unknown request URL: {method} {path}.")
@@ -142,11 +107,11 @@ class Provider:
             if asked.delay:
                 await exchange.linger(asked.delay)
             said = completions.replies(asked)
-            now = int(time.time())
+            head = Head(f"chatcmpl-demo-{number}", asked.model, int(time.time()))
             if asked.stream:
-                await exchange.reply_events(completions.events(asked, said, f"chatcmpl-demo-{number}", now))
+                await exchange.reply_events(completions.events(asked, said, head))
             else:
-                await exchange.reply(completions.document(asked, said, f"chatcmpl-demo-{number}", now))
+                await exchange.reply(completions.document(asked, said, head))
         except CallerGone:
             self._remember(number, replace(seen, closed_early=True))
             raise
@@ -157,11 +122,7 @@ class Provider:
     def _remember(self, number: int, seen: Asked) -> None:
         self._asked[number] = seen
         self._asked.pop(number - REMEMBERED, None)
-        self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self.tell()
 
 
 @click.command()

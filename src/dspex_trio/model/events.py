@@ -34,11 +34,24 @@ class LmStarted:
 
 @dataclass(frozen=True, slots=True)
 class LmFinished:
-    """A language model has answered, or failed: `error_type` then names the exception's type."""
+    """A language model has answered, or failed: `error_type` then names the exception's type.
+
+    Attributes:
+        call: As in LmStarted.
+        lm_call: The call.
+        error_type: Why it failed; empty for one that was answered.
+        error_message: What the provider, or DSPy, says of that. This and the rest is told in the worker alone: no
+            event on the wire carries it.
+        status: The HTTP status of the provider's answer; 0 for none.
+        retry_after: Seconds after which it may be asked again, as it says; None for nothing said.
+    """
 
     call: int
     lm_call: LmCall
     error_type: str = ""
+    error_message: str = ""
+    status: int = 0
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +65,22 @@ class ToolStarted:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished:
-    """A tool has returned a plain value without secrets, or failed: `error_type` then names the exception's type."""
+    """A tool has returned a plain value without secrets, or failed: `error_type` then names the exception's type.
+
+    Attributes:
+        call: As in ToolStarted.
+        result: What it returned.
+        error_type: Why it failed; empty for one that returned.
+        latency_ms: How long it took.
+        error_message: What the exception says, as far as that is told without running code of the program's. No event
+            on the wire carries it.
+    """
 
     call: int
     result: Any
     error_type: str
     latency_ms: float
+    error_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
-from dspex_trio.model import TrialEvent, TrialOptions, TrialOutcome, TrialRequest
+from dspex_trio.model import LmFinished, ToolFinished, TrialEvent, TrialOptions, TrialOutcome, TrialRequest
 from dspex_trio.redaction import Redactor, redacted, secrets_in
 from dspex_trio.values import plain
 from dspex_trio.wire import encode_json, encode_jsonable, event_to_json, jsonable, outcome_to_json, program_to_json
@@ -32,6 +32,7 @@ def record_of(
     *,
     ended_at: float,
     loop_late: float,
+    lm: str,
     redact: Redactor,
 ) -> bytes:
     """The record of a trial as JSON, without secrets.
@@ -39,9 +40,10 @@ def record_of(
     Args:
         request: What was asked.
         outcome: What became of it.
-        events: Its stages and its tools' calls, each with its milliseconds after arrival.
+        events: Its stages, its tools' calls, and its LM calls that failed, each with its milliseconds after arrival.
         ended_at: Seconds since the epoch.
         loop_late: How late the loop was meanwhile, at most, in seconds.
+        lm: The language model of programs that name none; empty for none.
         redact: Takes secrets out of text.
     """
     seconds = request.deadline - request.arrived
@@ -49,7 +51,7 @@ def record_of(
     record = {
         "format": FORMAT,
         "ended_at": _timestamp(ended_at),
-        "worker": _worker(),
+        "worker": {**_worker(), "lm": lm},
         "trial_id": request.trial_id,
         "session_id": request.session_id,
         "metadata": dict(request.metadata),
@@ -59,7 +61,7 @@ def record_of(
         "options": {name: getattr(request.options, name) for name in _OPTIONS},
         "loop_late_ms": round(loop_late * 1e3, 3),
         "outcome": outcome_to_json(outcome),
-        "events": [event_to_json(event, at_ms) for at_ms, event in events],
+        "events": [_event(event, at_ms) for at_ms, event in events],
     }
     redact = redact.with_secrets(secrets_in(program))  # a request may bring a key of its own, of any shape
     try:
@@ -70,6 +72,25 @@ def record_of(
         if redact.passes(encoded):
             return encoded
     return encode_json(redacted(record, redact))
+
+
+def _event(event: TrialEvent, at_ms: float) -> dict[str, Any]:
+    if isinstance(event, ToolFinished) and event.error_type:
+        told = event_to_json(event, at_ms)
+        told["tool_finished"]["error_message"] = event.error_message
+        return told
+    if not isinstance(event, LmFinished):
+        return event_to_json(event, at_ms)
+    # The call stands in the trace; here is why it failed.
+    failed = {
+        "call": event.call,
+        "started_ms": event.lm_call.started_ms,
+        "error_type": event.error_type,
+        "error_message": event.error_message,
+        "status": event.status,
+        "retry_after": event.retry_after,
+    }
+    return {"lm_failed": failed, "at_ms": at_ms}
 
 
 def ending_of(trial_id: str, details: Mapping[str, str], *, ended_at: float) -> bytes:

@@ -16,6 +16,8 @@ from typing import Final
 import trio
 
 from dspex_trio.model import (
+    LmCall,
+    LmFinished,
     StageStarted,
     ToolFinished,
     ToolStarted,
@@ -39,14 +41,14 @@ MAX_WAITING_CHARS: Final = 64 * 1024 * 1024
 GATHER_SECONDS: Final = 0.1
 """How long a record waits for others to be written with it: a thread and a file for each would cost more than it."""
 MAX_EVENTS: Final = 10_000
-"""The most stages and tool calls that are kept of one trial."""
+"""The most stages, tool calls and failed LM calls that are kept of one trial."""
 MAX_EVENT_CHARS: Final = 16 * 1024 * 1024
 """And the most characters of arguments and results in them."""
 # How long the last records may take to be written when everything ends, in seconds.
 _FAREWELL: Final = 5.0
 _DAY: Final = 24 * 60 * 60
 _STAGES: Final = (StageStarted,)
-_KEPT: Final = (*_STAGES, ToolStarted, ToolFinished)
+_KEPT: Final = (*_STAGES, ToolStarted, ToolFinished, LmFinished)
 
 
 class CannotRecord(OSError):
@@ -60,6 +62,7 @@ async def open_records(
     redact: Redactor = Redactor(),  # noqa: B008 - it never changes
     late_since: Callable[[float], float] = lambda _time: 0.0,
     on_dropped: Callable[[int], None] = lambda _count: None,
+    lm: str = "",
 ) -> AsyncIterator[Records]:
     """Write records to `directory` until the block ends; the last ones are written then, in five seconds at most.
 
@@ -68,6 +71,7 @@ async def open_records(
         redact: Takes secrets out of text.
         late_since: How late the loop has been since a time of Trio's clock, in seconds.
         on_dropped: Told how many records were lost since it was told last.
+        lm: The language model of programs that name none.
 
     Raises:
         CannotRecord: Nothing can be written there.
@@ -76,7 +80,7 @@ async def open_records(
         await trio.to_thread.run_sync(_prepare, directory)
     except OSError as error:
         raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
-    records = Records(directory, redact, late_since, on_dropped)
+    records = Records(directory, redact, late_since, on_dropped, lm)
     async with open_background() as nursery:
         nursery.start_soon(records._write_all)  # noqa: SLF001 - the other half of this class
         try:
@@ -127,6 +131,7 @@ class Records:
         redact: Redactor,
         late_since: Callable[[float], float],
         on_dropped: Callable[[int], None],
+        lm: str,
     ) -> None:
         self.dropped = 0
         self._on_dropped = on_dropped
@@ -134,6 +139,7 @@ class Records:
         self._directory = directory
         self._redact = redact
         self._late_since = late_since
+        self._lm = lm
         self._put, self._take = trio.open_memory_channel[_Line](MAX_WAITING)
         self._chars = self._under_way = 0
         self._writing = trio.CancelScope(shield=True)  # what is there when all is cancelled is written all the same
@@ -155,7 +161,9 @@ class Records:
             events, chars = list(request.watch.events), request.watch.chars
 
         def text() -> bytes:
-            return record_of(request, outcome, events, ended_at=ended_at, loop_late=late, redact=self._redact)
+            return record_of(
+                request, outcome, events, ended_at=ended_at, loop_late=late, lm=self._lm, redact=self._redact
+            )
 
         self._enqueue(_Line(ended_at, chars + _characters(request, outcome), text))
 
@@ -274,9 +282,17 @@ class _Watcher:
 
     def __call__(self, event: TrialEvent) -> None:
         if isinstance(event, self._kept) and len(self.events) < MAX_EVENTS:
-            chars = self.chars + characters(event)
-            if chars <= MAX_EVENT_CHARS:
-                self.chars = chars
-                self.events.append(((self._clock.current_time() - self._arrived) * 1e3, event))
+            self._keep(event)
         if self._next is not None:
             self._next(event)
+
+    def _keep(self, event: TrialEvent) -> None:
+        if isinstance(event, LmFinished):
+            if not event.error_type:
+                return
+            # What was asked stands in the trace.
+            event = replace(event, lm_call=LmCall(event.lm_call.model, started_ms=event.lm_call.started_ms))
+        chars = self.chars + characters(event)
+        if chars <= MAX_EVENT_CHARS:
+            self.chars = chars
+            self.events.append(((self._clock.current_time() - self._arrived) * 1e3, event))

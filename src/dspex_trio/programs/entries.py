@@ -30,7 +30,7 @@ def lm_call(
     cost = entry.get("cost")
     return LmCall(
         model=str(entry.get("model") or ""),
-        messages_json="" if redact is None else redact(_json(_messages(entry))),
+        messages_json="" if redact is None else redact(messages_json(entry)),
         response_json="" if redact is None else redact(_json(_response(entry))),
         usage=usage_of(entry.get("usage")) if billed else Usage(),
         cost_usd=float(cost) if billed and cost is not None else 0.0,
@@ -64,7 +64,7 @@ def unanswered(
     """
     return LmCall(
         model=model,
-        messages_json="" if redact is None else redact(_json(_messages(question))),
+        messages_json="" if redact is None else redact(messages_json(question)),
         usage=usage,
         cost_known=free,
         started_ms=began,
@@ -112,6 +112,11 @@ def _part(value: Any, name: str) -> Any:
 def _count(usage: Any, name: str) -> int:
     value = _part(usage, name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def messages_json(entry: Mapping[str, Any]) -> str:
+    """What was asked, as JSON text; of a history entry, or of what an LM is called with."""
+    return _json(_messages(entry))
 
 
 def _messages(entry: Mapping[str, Any]) -> Any:

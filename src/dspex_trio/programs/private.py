@@ -20,11 +20,13 @@ class UnsupportedDspy(ImportError):
 try:
     import dspy.clients
     from dspy._vendor.lm15.result import StreamAccumulator
-    from dspy._vendor.lm15.serde import response_to_dict
+    from dspy._vendor.lm15.serde import response_from_dict, response_to_dict
+    from dspy._vendor.lm15.transports import AsyncTransportResponse, ReadError, TransportResponse
     from dspy.adapters.types import tool as tool_module
     from dspy.clients import base_lm, capabilities, costs, execution, model_metadata
     from dspy.clients.backend_selection import select_backend
     from dspy.clients.cache import Cache
+    from dspy.clients.call_result import CallResult, attributes
     from dspy.clients.engines.lifecycle import closing_stream
     from dspy.clients.engines.litellm_engine import LiteLLMEngine
     from dspy.clients.engines.stream_guard import checked_stream
@@ -44,14 +46,19 @@ lm_module = sys.modules[dspy.LM.__module__]
 
 __all__ = [
     "IS_TYPE_UNDEFINED",
+    "AsyncTransportResponse",
     "Cache",
+    "CallResult",
     "LM15Error",
     "ListenerBridge",
     "LiteLLMEngine",
+    "ReadError",
     "Response",
     "StreamAccumulator",
+    "TransportResponse",
     "UnsupportedDspy",
     "UsageTracker",
+    "attributes",
     "base_lm",
     "capabilities",
     "check_names",
@@ -64,6 +71,7 @@ __all__ = [
     "lm_module",
     "model_metadata",
     "parallelizer",
+    "response_from_dict",
     "response_to_dict",
     "select_backend",
     "thread_local_overrides",
@@ -97,6 +105,8 @@ def check_names() -> None:
         (model_metadata, "_data"),
         (UsageTracker, "add_usage"),
         (execution, "_attempt"),
+        (execution, "execute"),
+        (execution, "aexecute"),
         (lm_module, "_get_stream_completion_fn"),
         (lm_module, "_get_litellm"),
     ]

@@ -83,6 +83,15 @@ def asked_lm() -> dspy.BaseLM | None:
     return None if (asked := _asked.get()) is None else asked.lm
 
 
+def asking_predictor() -> str:
+    """The name of the predictor whose LM call is under way in the calling context of a trial.
+
+    Empty for the program's own code, and outside of trials.
+    """
+    asked, recorder = _asked.get(), current_recorder()
+    return "" if asked is None or recorder is None else recorder.name_of(_module(asked.key))
+
+
 class Recorder:
     """Records one trial; readable from any thread while the program runs.
 
@@ -175,7 +184,7 @@ class Recorder:
                 yield
             else:
                 module = _module(asked.key)
-                with self._told.lm(module, self._name(module), lm.model, lambda: self._answer(asked)):
+                with self._told.lm(module, self.name_of(module), lm.model, lambda: self._answer(asked)):
                     yield
         except dspy.LMProviderError as error:
             free = not isinstance(error, dspy.LMTimeoutError) and not asked.billed  # the provider refused
@@ -235,7 +244,7 @@ class Recorder:
             now = max(call.started_ms + call.latency_ms for call in calls)
         if not self._options.omit_trace:
             entry = TraceEntry(
-                predictor=self._name(predictor),
+                predictor=self.name_of(predictor),
                 class_name=program_class(predictor).__name__,
                 signature=_notation(predictor),
                 inputs=plain_fields(inputs, self._redact),  # now, since programs change what they passed (ReActV2)
@@ -289,7 +298,8 @@ class Recorder:
     def _now(self) -> float:
         return (time.monotonic() - self._began) * 1e3
 
-    def _name(self, predictor: Any) -> str:
+    def name_of(self, predictor: Any) -> str:
+        """The dotted name of a predictor inside the program; empty for what is none of it."""
         # Copies keep a predictor's `stage` (BestOfN, Refine), so it names them where identity does not.
         if not isinstance(stage := getattr(predictor, "stage", None), str):
             return ""
@@ -304,7 +314,7 @@ class Recorder:
     def _unfinished(self, module: Any, made: list[LmCall]) -> TraceEntry:
         began = min(call.started_ms for call in made)
         return TraceEntry(
-            predictor=self._name(module),
+            predictor=self.name_of(module),
             class_name=program_class(module).__name__ if module is not None else "",
             signature=_notation(module),
             inputs={},

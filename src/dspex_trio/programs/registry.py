@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
@@ -78,6 +79,17 @@ def isolation_of(python_class: str) -> Isolation | None:
         module, _, name = python_class.rpartition(".")
         cls = getattr(sys.modules.get(module), name, None)
     return _ISOLATION.get(cls) if isinstance(cls, type) else None
+
+
+@contextmanager
+def not_isolated() -> Iterator[None]:
+    """While the block runs, no class is isolated because it was registered so: for who must see what it does."""
+    said = dict(_ISOLATION)
+    _ISOLATION.clear()
+    try:
+        yield
+    finally:
+        _ISOLATION.update(said)
 
 
 def any_isolated() -> bool:

@@ -7,12 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from types import WrapperDescriptorType
+from typing import Any, Final
+
+import dspy
 
 from dspex_trio.model import LmCall, LmFinished, LmStarted, ToolFinished, ToolStarted, Watch
 from dspex_trio.programs.entries import plain_fields
 from dspex_trio.programs.streaming import OutputStream, streamed_to
 from dspex_trio.values import type_name
+
+_PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
+# The most characters of what a provider says of an error that are told.
+_MOST_SAID: Final = 4_096
 
 
 class Told:
@@ -42,7 +49,7 @@ class Told:
         """
         number = next(self._calls)
         self._watch(LmStarted(number, name, model))
-        error_type = ""
+        failed: dict[str, Any] = {}
         try:
             if not self._stream_output:
                 yield
@@ -50,10 +57,20 @@ class Told:
             with streamed_to(partial(OutputStream, module, name, self._watch, self._redact)):
                 yield
         except BaseException as error:
-            error_type = type_name(type(error))
+            failed = {"error_type": type_name(type(error))}
+            if isinstance(error, dspy.LMError):
+                failed |= self._said_by(error)
             raise
         finally:
-            self._watch(LmFinished(number, answer(), error_type))
+            self._watch(LmFinished(number, answer(), **failed))
+
+    def _said_by(self, error: dspy.LMError) -> dict[str, Any]:
+        """What an error of DSPy's own says; the text of any other is code of the program's."""
+        return {
+            "error_message": self._redact(error.message)[:_MOST_SAID],
+            "status": error.status or 0,
+            "retry_after": error.retry_after,
+        }
 
     @contextmanager
     def tool(self, tool: str, arguments: Mapping[str, Any]) -> Iterator[Callable[[Any], Any]]:
@@ -61,7 +78,7 @@ class Told:
         number, began = next(self._calls), time.monotonic()
         self._watch(ToolStarted(number, tool, plain_fields(arguments, self._redact)))
         told: dict[str, Any] = {}
-        error_type = ""
+        error_type = error_message = ""
 
         def answered(result: Any) -> Any:
             told.update(plain_fields({"result": result}, self._redact))
@@ -70,7 +87,14 @@ class Told:
         try:
             yield answered
         except BaseException as error:
-            error_type = type_name(type(error))
+            error_type, error_message = type_name(type(error)), self._redact(_text(error))[:_MOST_SAID]
             raise
         finally:
-            self._watch(ToolFinished(number, told.get("result"), error_type, (time.monotonic() - began) * 1e3))
+            took = (time.monotonic() - began) * 1e3
+            self._watch(ToolFinished(number, told.get("result"), error_type, took, error_message))
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says, if none of its class's or its arguments' own code is needed to know it."""
+    builtin = isinstance(type(error).__str__, WrapperDescriptorType)
+    return str(error) if builtin and all(type(each) in _PLAIN for each in error.args) else ""

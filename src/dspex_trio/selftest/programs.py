@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import re
-import select
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from types import FunctionType
-from typing import ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
 
 import dspy
 import requests
-import trio
 
 import dspex_trio as dspex
+from dspex_trio.testing import misbehaving
 
-Function = TypeVar("Function", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Longer than any trial of the self-test, in seconds.
 _LONG: Final = 60.0
@@ -46,7 +40,7 @@ class Ending:
 def _as_a_users(function: Function) -> Function:
     """Have the function's code say that it is not this package's, whose own code the last rung leaves alone."""
     assert isinstance(function, FunctionType)  # noqa: S101 - it decorates what is defined below
-    function.__code__ = function.__code__.replace(co_filename="<a program of the self-test>")
+    function.__code__ = misbehaving.as_a_users(function.__code__)
     return function
 
 
@@ -83,7 +77,7 @@ class _Loop(dspy.Module):  # type: ignore[misc] # as above
     @_as_a_users
     def forward(self, **_inputs: str) -> None:
         try:
-            _keep_every_exception()
+            misbehaving.KeepsEveryException()()
         except BaseException as error:
             Wait.endings.append(Ending(time.monotonic(), getattr(error, "rung", type(error).__name__)))
             raise
@@ -113,56 +107,11 @@ def _requests(module: Wait, _until: float) -> None:
 
 
 @_as_a_users
-def _sleep(_module: Wait, _until: float) -> None:
-    time.sleep(_LONG)
+def _misbehaving(program: type[misbehaving.Misbehaving]) -> Callable[[Wait, float], None]:
+    def way(_module: Wait, _until: float) -> None:
+        program()()
 
-
-@_as_a_users
-def _queue(_module: Wait, _until: float) -> None:
-    queue.Queue[None]().get()
-
-
-@_as_a_users
-def _asyncio(_module: Wait, _until: float) -> None:
-    asyncio.run(asyncio.sleep(_LONG))
-
-
-@_as_a_users
-def _trio(_module: Wait, _until: float) -> None:
-    trio.run(trio.sleep, _LONG)
-
-
-@_as_a_users
-def _short_waits(_module: Wait, _until: float) -> None:
-    while True:
-        select.select([], [], [], 0.001)
-
-
-@_as_a_users
-def _pipe(_module: Wait, _until: float) -> None:
-    command = [sys.executable, "-c", f"import time; time.sleep({_LONG})"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - a constant
-        assert process.stdout is not None  # noqa: S101 - it was asked for
-        for _line in process.stdout:
-            pass
-
-
-@_as_a_users
-def _subprocess(_module: Wait, _until: float) -> None:
-    subprocess.run([sys.executable, "-c", f"import time; time.sleep({_LONG})"], check=True)  # noqa: S603 - a constant
-
-
-@_as_a_users
-def _loop(_module: Wait, _until: float) -> None:
-    while True:
-        pass
-
-
-@_as_a_users
-def _keep_every_exception(*_: object) -> None:
-    while True:
-        with suppress(Exception):
-            sum(range(100))
+    return way
 
 
 @_as_a_users
@@ -200,15 +149,15 @@ WAYS: Final[dict[str, Callable[[Wait, float], None]]] = {
     "stream": _stream,
     "ask late": _ask_late,
     "requests": _requests,
-    "sleep": _sleep,
-    "queue": _queue,
-    "asyncio": _asyncio,
-    "trio": _trio,
-    "subprocess": _subprocess,
-    "pipe": _pipe,
-    "short waits": _short_waits,
-    "loop": _loop,
-    "keep every exception": _keep_every_exception,
+    "sleep": _misbehaving(misbehaving.Sleeps),
+    "queue": _misbehaving(misbehaving.WaitsForQueue),
+    "asyncio": _misbehaving(misbehaving.RunsAsyncio),
+    "trio": _misbehaving(misbehaving.RunsTrio),
+    "subprocess": _misbehaving(misbehaving.RunsProcess),
+    "pipe": _misbehaving(misbehaving.ReadsPipe),
+    "short waits": _misbehaving(misbehaving.WaitsBriefly),
+    "loop": _misbehaving(misbehaving.Loops),
+    "keep every exception": _misbehaving(misbehaving.KeepsEveryException),
     "parallel": _parallel,
     "parallel loops": _parallel_loops,
     "hang": _hang,

@@ -15,7 +15,7 @@ from dspex_trio.config import Settings
 from dspex_trio.errors import FailureKind
 from dspex_trio.model import Program, TrialFailure, TrialOptions, TrialOutcome, TrialSuccess
 from dspex_trio.runtime import Runtime, open_runtime
-from dspex_trio.selftest.silent import ANSWERING, CERTIFICATE, SILENT, SilentProvider
+from dspex_trio.selftest.silent import ANSWERING, CERTIFICATE, SILENT, SilentProvider, server_context
 
 # The deadline of each case, in seconds: long enough for a TLS handshake on a busy machine.
 DEADLINE: Final = 0.3
@@ -126,7 +126,8 @@ async def examine_all(tell: Callable[[Finding], None]) -> None:
     os.environ.update(dict.fromkeys(_TRUST, str(CERTIFICATE)))
     provider = SilentProvider()
     async with trio.open_nursery() as nursery:
-        ports = {tls: await nursery.start(partial(provider.serve, tls=tls)) for tls in (False, True)}
+        contexts = {False: None, True: server_context()}
+        ports = {tls: await nursery.start(partial(provider.serve, tls=context)) for tls, context in contexts.items()}
         for engine in sorted({case.engine for case in CASES}):
             await _warm_up(engine, ports)
         end = trio.current_time() + _ALL_WITHIN

@@ -8,27 +8,61 @@ if TYPE_CHECKING:
     from dspex_trio.testing.environment import TrialEnvironment
     from dspex_trio.testing.leaks import Leaked, no_leaks
     from dspex_trio.testing.links import Carried, Direction, Link
+    from dspex_trio.testing.lm import ScriptedLM
+    from dspex_trio.testing.provider import ScriptedProvider, open_provider
+    from dspex_trio.testing.recorded import CannotReplay
+    from dspex_trio.testing.replaying import Replayed, read_record, replay, replay_sync
+    from dspex_trio.testing.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
+    from dspex_trio.testing.script import Asked, NoReply, Script
     from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
-    from dspex_trio.testing.system import Links, System, system
+    from dspex_trio.testing.store import Fault, FaultyStore, StoreCall
+    from dspex_trio.testing.systems import Links, System, system
     from dspex_trio.testing.timeline import Happening, Timeline
+    from dspex_trio.testing.tools import Fails, Returns, ScriptedTool, ToolUse
     from dspex_trio.testing.watching import record_outcome, watching
 
 __all__ = [
+    "Answer",
+    "Asked",
+    "CannotReplay",
     "Carried",
     "Direction",
+    "Drip",
     "Endless",
+    "Fails",
+    "Fault",
+    "FaultyStore",
+    "Hang",
+    "HangUp",
     "Happening",
     "Leaked",
     "Link",
     "Links",
+    "Malformed",
+    "NoReply",
     "NotReplayable",
+    "Refusal",
+    "Replayed",
+    "Returns",
     "Schedule",
+    "Script",
+    "ScriptedLM",
+    "ScriptedProvider",
+    "ScriptedTool",
+    "StoreCall",
     "System",
     "Timeline",
+    "Token",
+    "ToolCall",
+    "ToolUse",
     "TrialEnvironment",
     "VirtualClock",
     "no_leaks",
+    "open_provider",
+    "read_record",
     "record_outcome",
+    "replay",
+    "replay_sync",
     "run_schedule",
     "schedules",
     "system",
@@ -37,23 +71,49 @@ __all__ = [
 
 _HOMES = {
     "VirtualClock": "clock",
-    "Happening": "timeline",
-    "Timeline": "timeline",
     "TrialEnvironment": "environment",
     "Leaked": "leaks",
     "no_leaks": "leaks",
     "Carried": "links",
     "Direction": "links",
     "Link": "links",
+    "ScriptedLM": "lm",
+    "ScriptedProvider": "provider",
+    "open_provider": "provider",
+    "CannotReplay": "recorded",
+    "Replayed": "replaying",
+    "read_record": "replaying",
+    "replay": "replaying",
+    "replay_sync": "replaying",
+    "Answer": "replies",
+    "Drip": "replies",
+    "Hang": "replies",
+    "HangUp": "replies",
+    "Malformed": "replies",
+    "Refusal": "replies",
+    "Token": "replies",
+    "ToolCall": "replies",
+    "Asked": "script",
+    "NoReply": "script",
+    "Script": "script",
     "Endless": "seeds",
     "NotReplayable": "seeds",
     "Schedule": "seeds",
     "run_schedule": "seeds",
     "schedules": "seeds",
-    "Links": "system",
-    "System": "system",
+    "Fault": "store",
+    "FaultyStore": "store",
+    "StoreCall": "store",
+    "Links": "systems",
+    "System": "systems",
+    "system": "systems",
+    "Happening": "timeline",
+    "Timeline": "timeline",
+    "Fails": "tools",
+    "Returns": "tools",
+    "ScriptedTool": "tools",
+    "ToolUse": "tools",
     "record_outcome": "watching",
-    "system": "system",
     "watching": "watching",
 }
 

@@ -6,21 +6,28 @@ import copy
 import itertools
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import dspy
 import trio
 
+from dspex_trio import rpc
 from dspex_trio.config import Settings
 from dspex_trio.model import Binding, Program, TrialOutcome, Variable
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, register, tool
-from dspex_trio.runtime import open_runtime
+from dspex_trio.runtime import Runtime, open_runtime
 from dspex_trio.testing.clock import VirtualClock
+from dspex_trio.testing.links import Link
+from dspex_trio.testing.store import FaultyStore
 from dspex_trio.testing.timeline import Timeline
+from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
+from dspex_trio.threads.background import open_background
+from dspex_trio.trials import Observer
 from dspex_trio.wire import program_from_json
 
 if TYPE_CHECKING:
@@ -29,14 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SESSION: Final = "test"
-_KINDS: Final[tuple[tuple[type, str], ...]] = (
-    (bool, "boolean"),  # before int, which it is too
-    (int, "integer"),
-    (float, "float"),
-    (str, "string"),
-    (list, "list"),
-    (Mapping, "map"),
-)
 _names: Final = itertools.count(1)
 
 
@@ -54,6 +53,7 @@ class TrialEnvironment:
         tools: Name → function, for `{"tool": "name"}` in a program's dependencies.
         timeout: The trial's time in seconds of Trio's clock; None for the enclosing scope's deadline alone.
         timeline: Told of stages, LM and tool calls, and of the outcome.
+        store: The session store, in place of an embedded one; its sessions stay there.
         settings: The runtime's; by default those of the environment, over the defaults.
     """
 
@@ -66,14 +66,17 @@ class TrialEnvironment:
         tools: Mapping[str, Callable[..., Any]] | None = None,
         timeout: float | None = None,
         timeline: Timeline | None = None,
+        store: FaultyStore | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self._variables = variables_of(variables or {})
+        self._given = variables or {}
+        self._variables = variables_of(self._given)
         self._bindings = tuple(Binding(parameter, variable) for parameter, variable in (bind or {}).items())
         self._lm = lm
         self._tools = tools or {}
         self._timeout = math.inf if timeout is None else timeout
         self._timeline = timeline
+        self._store = store
         self._settings = settings
 
     async def run(self, program: Tested, /, **inputs: Any) -> TrialOutcome:
@@ -95,14 +98,17 @@ class TrialEnvironment:
         with ExitStack() as stack:
             specification = stack.enter_context(_specification(program))
             for name, function in self._tools.items():
-                stack.enter_context(_registered_tool(name, function))
-            async with open_runtime(self._settings, lm=self._lm) as runtime:
+                stack.enter_context(registered_tool(name, function))
+            if self._store is not None:
+                self._store.put(self._given, session_id=_SESSION)
+            async with open_tested_runtime(self._settings, lm=self._lm, store=self._store) as runtime:
                 session = runtime.session(_SESSION)
-                await session.initialize()
-                for one in self._variables:
-                    await session.register(
-                        one.name, one.type, one.value, constraints=one.constraints, metadata=one.metadata
-                    )
+                if self._store is None:
+                    await session.initialize()
+                    for one in self._variables:
+                        await session.register(
+                            one.name, one.type, one.value, constraints=one.constraints, metadata=one.metadata
+                        )
                 outcome = await runtime.run_trial(
                     replace(specification, config_space=(*specification.config_space, *self._bindings)),
                     inputs,
@@ -130,25 +136,24 @@ class TrialEnvironment:
         return trio.run(main, clock=clock, instruments=[clock])
 
 
-def variables_of(values: Mapping[str, Any | Variable]) -> list[Variable]:
-    """Variables of name → value, or of those that say themselves what they are.
-
-    Raises:
-        TypeError: A value's type is none that variables have.
-    """
-    return [_variable(name, value) for name, value in values.items()]
-
-
-def _variable(name: str, value: Any) -> Variable:
-    if isinstance(value, Variable):
-        return replace(value, name=name)
-    for kind, declared in _KINDS:
-        if isinstance(value, kind):
-            return Variable(name, declared, value)
-    raise TypeError(
-        f"the type of variable {name!r} cannot be told from a {type(value).__name__}: give a "
-        f"dspex.Variable({name!r}, type, value)"
-    )
+@asynccontextmanager
+async def open_tested_runtime(
+    settings: Settings | None,
+    *,
+    lm: dspy.BaseLM | None,
+    store: FaultyStore | None,
+    observers: Sequence[Observer] = (),
+) -> AsyncIterator[Runtime]:
+    """A runtime whose store is an embedded one, or `store`, over HTTP/2 in memory."""
+    if store is None:
+        async with open_runtime(settings, lm=lm, observers=observers) as runtime:
+            yield runtime
+        return
+    link = Link()
+    async with open_background() as nursery:
+        await nursery.start(partial(rpc.serve, [store], listeners=[link.listener]))
+        async with open_runtime(settings, lm=lm, store=link.connect, observers=observers) as runtime:
+            yield runtime
 
 
 @contextmanager
@@ -183,7 +188,8 @@ def _registered(cls: type[dspy.Module]) -> Iterator[str]:
 
 
 @contextmanager
-def _registered_tool(name: str, function: Callable[..., Any]) -> Iterator[None]:
+def registered_tool(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """While the block runs, `function` is the tool of that name."""
     before = TOOL_REGISTRY.pop(name, None)  # a test's own takes the place of an operator's
     try:
         tool(name=name)(function)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from dspex_trio.testing.clock import VirtualClock
+    from dspex_trio.testing.lm import ScriptedLM
+    from dspex_trio.testing.store import FaultyStore
+    from dspex_trio.testing.systems import System
     from dspex_trio.testing.timeline import Timeline
 
 
@@ -75,3 +78,34 @@ def timeline(virtual_clock: VirtualClock) -> Timeline:
     from dspex_trio.testing.timeline import Timeline  # noqa: PLC0415 - not before it is used
 
     return Timeline(virtual_clock)
+
+
+@pytest.fixture
+def scripted_lm() -> Iterator[ScriptedLM]:
+    """A language model that answers what the test adds to its script; fails where a call had no reply."""
+    from dspex_trio.testing.building import scripted_lm  # noqa: PLC0415 - not before it is used
+
+    with scripted_lm() as lm:
+        yield lm
+
+
+@pytest.fixture
+def session_store(virtual_clock: VirtualClock) -> FaultyStore:
+    """A session store, in memory, to which the test adds variables and faults; in the time of `virtual_clock`."""
+    from dspex_trio.testing.building import session_store  # noqa: PLC0415 - not before it is used
+
+    return session_store(virtual_clock)
+
+
+@pytest.fixture
+async def trial_system(
+    timeline: Timeline, scripted_lm: ScriptedLM, session_store: FaultyStore
+) -> AsyncIterator[System]:
+    """Store, worker and client in memory, in the time of `virtual_clock`, which the test names beside it.
+
+    Programs ask `scripted_lm`; the session `test` is in `session_store`; `timeline` is told.
+    """
+    from dspex_trio.testing.building import trial_system  # noqa: PLC0415 - not before it is used
+
+    async with trial_system(timeline, scripted_lm, session_store) as system:
+        yield system

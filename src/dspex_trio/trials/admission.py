@@ -31,6 +31,11 @@ class Slots(Protocol):
         """How many there are."""
         ...
 
+    @property
+    def free(self) -> int:
+        """How many of them nobody has."""
+        ...
+
     def acquire_nowait(self) -> Slot:
         """Take a slot that is free; raises trio.WouldBlock when there is none or others wait."""
         ...
@@ -70,6 +75,11 @@ class Admission:
     def queued(self) -> int:
         """How many trials wait now."""
         return len(self._waiting)
+
+    @property
+    def slots(self) -> int:
+        """How many slots are taken now."""
+        return self._slots.capacity - self._slots.free
 
     def close(self) -> None:
         """Turn away everybody who comes from now on or is still waiting, as SHUTTING_DOWN."""

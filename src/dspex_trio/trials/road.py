@@ -90,6 +90,11 @@ class Trials:
         """How many of them wait for a slot."""
         return self._admission.queued
 
+    @property
+    def slots(self) -> int:
+        """How many slots are taken, also by threads that go on after their trial."""
+        return self._admission.slots
+
     async def run(self, request: TrialRequest) -> TrialOutcome:
         """Run one trial to its outcome; never raises but when it is cancelled from outside.
 

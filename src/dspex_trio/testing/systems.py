@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +15,11 @@ from dspex_trio.client import Client, open_client
 from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest, Variable
 from dspex_trio.runtime import Runtime, open_runtime
-from dspex_trio.service.store import SessionStore
 from dspex_trio.serving import serve_runtime
-from dspex_trio.sessions import MemoryStore
-from dspex_trio.testing.environment import variables_of
 from dspex_trio.testing.links import Link
+from dspex_trio.testing.store import FaultyStore
 from dspex_trio.testing.timeline import Timeline
+from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
 from dspex_trio.threads.background import open_background
 from dspex_trio.trials.observer import Nobody
@@ -56,13 +55,36 @@ class System:
     """
 
     def __init__(
-        self, client: Client, runtime: Runtime, links: Links, timeline: Timeline, stopping: trio.Event
+        self,
+        client: Client,
+        runtime: Runtime,
+        *,
+        links: Links,
+        timeline: Timeline,
+        stopping: trio.Event,
+        sessions: Callable[[], int],
     ) -> None:
         self.client = client
         self.runtime = runtime
         self.links = links
         self.timeline = timeline
         self._stopping = stopping
+        self._sessions = sessions
+
+    @property
+    def counts(self) -> Mapping[str, Callable[[], int]]:
+        """What can be counted of it, for `no_leaks(**system.counts)`.
+
+        These are trials under way, slots that are taken, sessions in the store (of one that is not the project's own,
+        none), and connections to the worker and to the store.
+        """
+        return {
+            "trials": lambda: self.runtime.status().running,
+            "slots": lambda: self.runtime.status().slots,
+            "sessions": self._sessions,
+            "connections_to_worker": lambda: self.links.worker.open_connections,
+            "connections_to_store": lambda: self.links.store.open_connections,
+        }
 
     def open_client(self) -> AbstractAsyncContextManager[Client]:
         """One more client, with connections of its own."""
@@ -89,7 +111,8 @@ async def system(
         variables: What session `session_id` holds; as for `TrialEnvironment`.
         session_id: Created before the block begins.
         lm: The language model of programs that name none.
-        store: The store, in place of one of the project's own, in memory.
+        store: The store, in place of one of the project's own, in memory. To a `FaultyStore` the variables are given
+            directly, so that no fault befalls that.
         settings: The worker's; by default those of the environment, over the defaults.
         timeline: Told of what happens; by default a new one, which begins here.
 
@@ -100,11 +123,12 @@ async def system(
     links = Links(Link(), Link(), Link())
     stopping = trio.Event()
     observer = _Observer(timeline)
+    served = store if store is not None else FaultyStore()
     async with open_background() as nursery:
         await nursery.start(
             partial(
                 rpc.serve,
-                [store if store is not None else SessionStore(MemoryStore())],
+                [served],
                 listeners=[links.store.listener, links.client_store.listener],
                 interceptors=[partial(_calls, timeline)],
             )
@@ -121,12 +145,16 @@ async def system(
                 )
             )
             async with open_client(links.worker.connect, store=links.client_store.connect) as client:
-                session = await client.initialize_session(session_id)
-                for one in variables_of(variables or {}):
-                    await session.register(
-                        one.name, one.type, one.value, constraints=one.constraints, metadata=one.metadata
-                    )
-                yield System(client, runtime, links, timeline, stopping)
+                if isinstance(store, FaultyStore):
+                    store.put(variables or {}, session_id=session_id)
+                else:
+                    session = await client.initialize_session(session_id)
+                    for one in variables_of(variables or {}):
+                        await session.register(
+                            one.name, one.type, one.value, constraints=one.constraints, metadata=one.metadata
+                        )
+                sessions = served.memory.__len__ if isinstance(served, FaultyStore) else int
+                yield System(client, runtime, links=links, timeline=timeline, stopping=stopping, sessions=sessions)
 
 
 async def _calls(timeline: Timeline, call: rpc.Call, proceed: rpc.Proceed) -> None:

@@ -1,9 +1,9 @@
-"""HTTP/1.1 for the demo's provider: h11 on a Trio stream, one exchange after the other."""
+"""HTTP/1.1: h11 on a Trio stream, one exchange after the other."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,8 +11,8 @@ import h11
 import trio
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-IDLE_SECONDS: Final = 60.0
 RECEIVE_BYTES: Final = 65536
+_EVENTS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
 class CallerGone(Exception):
@@ -21,16 +21,23 @@ class CallerGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, whole."""
+    """A request, whole.
+
+    Attributes:
+        method: `POST` and its like.
+        path: Without the query.
+        headers: Name, in lower case → value; the last one of several.
+        body: As it came.
+    """
 
     method: str
     path: str
-    authorization: str
+    headers: Mapping[str, str]
     body: bytes
 
 
 class Exchange:
-    """One request, and the means to answer it."""
+    """One request, and the means to answer it. Who leaves it half answered closes the connection."""
 
     def __init__(self, request: Request, http: h11.Connection, stream: trio.abc.Stream) -> None:
         self.request = request
@@ -41,31 +48,40 @@ class Exchange:
         """Wait for so long; raises CallerGone as soon as the caller closes the connection."""
         with trio.move_on_after(seconds):
             while True:
-                data = await _receive(self._stream)
+                data = await receive(self._stream)
                 if not data:
                     raise CallerGone
                 self._http.receive_data(data)  # the next request, sent early
 
-    async def reply(self, document: Any, status: int = 200) -> None:
+    async def begin(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        """Send the head of a reply whose length is not known; `send` its parts, then `end` it.
+
+        They raise CallerGone if nobody takes them.
+        """
+        told = {"Transfer-Encoding": "chunked", **(headers or {})}
+        await self._send(h11.Response(status_code=status, headers=list(told.items())))
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of the reply that was begun."""
+        await self._send(h11.Data(data))
+
+    async def end(self) -> None:
+        """Say that this was all."""
+        await self._send(h11.EndOfMessage())
+
+    async def reply(self, document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """Answer with a JSON document; raises CallerGone if nobody takes it."""
         body = json.dumps(document, ensure_ascii=False).encode()
-        head = h11.Response(
-            status_code=status,
-            headers=[("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
-        )
+        told = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+        head = h11.Response(status_code=status, headers=list(told.items()))
         await self._send(head, h11.Data(body), h11.EndOfMessage())
 
     async def reply_events(self, events: Iterable[bytes]) -> None:
         """Answer with server-sent events, each in a chunk of its own; raises CallerGone if nobody takes them."""
-        headers = [
-            ("Content-Type", "text/event-stream"),
-            ("Cache-Control", "no-cache"),
-            ("Transfer-Encoding", "chunked"),
-        ]
-        await self._send(h11.Response(status_code=200, headers=headers))
+        await self.begin(headers=_EVENTS)
         for event in events:
-            await self._send(h11.Data(event))
-        await self._send(h11.EndOfMessage())
+            await self.send(event)
+        await self.end()
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._http.send(event) or b"" for event in events)
@@ -75,7 +91,9 @@ class Exchange:
             raise CallerGone from error
 
 
-async def converse(stream: trio.abc.Stream, answer: Callable[[Exchange], Awaitable[None]]) -> None:
+async def converse(
+    stream: trio.abc.Stream, answer: Callable[[Exchange], Awaitable[None]], *, idle_seconds: float
+) -> None:
     """Hold a connection: read requests and have each answered, until the caller closes it or is idle for too long.
 
     Raises CallerGone when the caller closes it while it is owed a reply, h11.RemoteProtocolError for what is no HTTP.
@@ -83,7 +101,7 @@ async def converse(stream: trio.abc.Stream, answer: Callable[[Exchange], Awaitab
     http = h11.Connection(h11.SERVER)
     while True:
         request = None
-        with trio.move_on_after(IDLE_SECONDS):
+        with trio.move_on_after(idle_seconds):
             request = await _request(http, stream)
         if request is None:
             return
@@ -111,7 +129,7 @@ async def _request(http: h11.Connection, stream: trio.abc.Stream) -> Request | N
     return Request(
         method=head.method.decode(),
         path=head.target.decode("latin-1").partition("?")[0],
-        authorization=next((value.decode("latin-1") for name, value in head.headers if name == b"authorization"), ""),
+        headers={name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers},
         body=bytes(body),
     )
 
@@ -124,10 +142,10 @@ async def _event(http: h11.Connection, stream: trio.abc.Stream) -> object:
         if http.they_are_waiting_for_100_continue:
             go_on = http.send(h11.InformationalResponse(status_code=100, headers=[]))
             await stream.send_all(go_on or b"")
-        http.receive_data(await _receive(stream))
+        http.receive_data(await receive(stream))
 
 
-async def _receive(stream: trio.abc.Stream) -> bytes:
+async def receive(stream: trio.abc.Stream) -> bytes:
     """What came; empty when the caller closed, politely or not."""
     try:
         return bytes(await stream.receive_some(RECEIVE_BYTES))
