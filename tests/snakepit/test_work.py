@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import grpc
 import pytest
+from google.protobuf import any_pb2
 
 from .generations import V013, V04
 from .pool_worker import ToolFailed, outcome
@@ -253,7 +254,7 @@ def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_
     with grpc.insecure_channel(worker.pool.server.address) as channel:
         elixir = worker.pool.generated.grpc.BridgeServiceStub(channel)
         elixir.InitializeSession(pb2.InitializeSessionRequest(session_id="s1"))
-        value = worker.request("", {"x": "good day"}).parameters["x"]
+        value = any_pb2.Any(type_url="type.googleapis.com/snakepit.string", value=b'"good day"')
         elixir.RegisterVariable(
             pb2.RegisterVariableRequest(session_id="s1", name="word", type="string", initial_value=value)
         )

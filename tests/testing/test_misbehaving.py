@@ -14,7 +14,6 @@ ENDED = {
     "WaitsForQueue": ("EXECUTE", "wake"),
     "ReadsSocket": ("EXECUTE", "wake"),
     "RunsAsyncio": ("EXECUTE", "wake"),
-    "WaitsBriefly": ("EXECUTE", "wake"),
     "AsksForEver": ("EXECUTE", "wake"),
     "KeepsEverything": ("EXECUTE", "check"),
     "RaisesWithSlowText": ("EXECUTE", "wake"),
@@ -28,6 +27,7 @@ IN_REAL_TIME = {
     "RunsProcess": END_PROCESS,
     "ReadsPipe": END_PROCESS,
     "RunsTrio": END_PROCESS,
+    "WaitsBriefly": END_PROCESS,
 }
 RAISE = {
     "Raises": ("EXECUTE", "ValueError", "cannot answer q"),
