@@ -11,7 +11,16 @@ import pytest
 import trio
 from trio._core import _run
 
-from dspex_trio.testing import Endless, NotReplayable, Timeline, VirtualClock, run_schedule, schedules
+from dspex_trio.testing import (
+    Answer,
+    Endless,
+    NotReplayable,
+    Timeline,
+    TrialEnvironment,
+    VirtualClock,
+    run_schedule,
+    schedules,
+)
 
 SECOND = 1.0
 
@@ -282,8 +291,51 @@ async def test_each_schedule_has_a_clock_and_a_timeline_of_its_own(virtual_clock
     timeline.expect_exactly("done@1.0")
 
 
-def test_it_ran_under_each_seed_and_twice_under_the_first_two():
-    assert numbers == [10, 10, 11, 11, 12, 13, 14]
+def test_it_ran_once_before_then_under_each_seed_and_twice_under_the_first_two():
+    assert numbers == [10, *(10, 10), *(11, 11), 12, 13, 14]
+
+
+@schedules(3, replayed=2)
+async def test_each_has_a_system_of_its_own(virtual_clock, trial_system, scripted_lm, session_store, timeline):
+    session_store.put({"heat": 0.7})
+    scripted_lm.script.add(*[Answer(fields={"answer": "yes"}, delay=5)] * 2)
+    program = {
+        "python_class": "dspy.Predict",
+        "signature": "question -> answer",
+        "config_space": {"temperature": "heat"},
+    }
+
+    async def ask(seconds):
+        await trial_system.client.execute(program, {"question": "?"}, session_id="test", timeout=seconds)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, 5)
+        nursery.start_soon(ask, 6)
+    assert [asked.arguments["temperature"] for asked in scripted_lm.asked] == [0.7, 0.7]
+    timeline.expect("deadline@5.0", "success@5.0")
+    assert trial_system.counts["slots"]() == 0
+
+
+def test_a_model_that_is_asked_for_what_nobody_wrote_fails_the_schedule_that_asks():
+    @schedules(1)
+    async def asks(scripted_lm):
+        await TrialEnvironment(lm=scripted_lm).run({"python_class": "dspy.Predict", "signature": "q -> a"}, q="?")
+
+    with pytest.raises(AssertionError, match="no reply"):
+        asks()
+
+
+def test_what_only_the_first_of_all_runs_does_is_said_to_be_that():
+    calls = itertools.count()
+
+    @schedules(3)
+    async def imports_a_module():
+        assert next(calls) > 0
+
+    with pytest.raises(AssertionError) as raised:
+        imports_a_module()
+    assert "in the first schedule of all, and in none after it" in raised.value.__notes__[0]
+    assert next(calls) == 5
 
 
 class TestInAClass:

@@ -1,4 +1,4 @@
-"""What the fixtures are made of, for whoever makes the same things: each takes the test's clock or timeline."""
+"""What the fixtures are made of, also where `schedules` makes them: each takes others, by their names."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ def scripted_lm() -> Iterator[ScriptedLM]:
     lm.script.check()
 
 
-def session_store(clock: VirtualClock) -> FaultyStore:
-    """A session store whose sessions age on `clock`; the block adds variables and faults."""
-    return FaultyStore(clock=clock)
+def session_store(virtual_clock: VirtualClock) -> FaultyStore:
+    """A session store whose sessions age on the clock; the block adds variables and faults."""
+    return FaultyStore(clock=virtual_clock)
 
 
 @asynccontextmanager
-async def trial_system(timeline: Timeline, lm: ScriptedLM, store: FaultyStore) -> AsyncIterator[System]:
-    """A whole system, whose programs ask `lm` and whose session `test` is in `store`."""
-    async with system(lm=lm, store=store, timeline=timeline) as made:
+async def trial_system(
+    timeline: Timeline, scripted_lm: ScriptedLM, session_store: FaultyStore
+) -> AsyncIterator[System]:
+    """A whole system, whose programs ask `scripted_lm` and whose session `test` is in `session_store`."""
+    async with system(lm=scripted_lm, store=session_store, timeline=timeline) as made:
         yield made

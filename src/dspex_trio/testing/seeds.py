@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
+from importlib import import_module
 from itertools import zip_longest
 from typing import Any, Final, Protocol, TypeVar
 
@@ -58,16 +59,15 @@ class _Pytest(Protocol):
 def run_schedule(test: Callable[..., Awaitable[Any]], seed: int, **arguments: Any) -> Schedule:
     """Run `await test(**arguments)` in virtual time, its tasks and threads taking turns by the seed.
 
-    Of its parameters, those named `virtual_clock` and `timeline` are made for the run where they are not given.
+    Of its parameters, those that have the name of one of the kit's fixtures are made for the run where they are not
+    given.
 
     Raises:
         RuntimeError: This version of Trio cannot be told the order of its tasks; or it runs already.
     """
     __tracebackhide__ = True
     clock = VirtualClock(seed)
-    names = inspect.signature(test).parameters
-    made = {name: make(clock) for name, make in MADE.items() if name in names and name not in arguments}
-    main = partial(_guarded, partial(test, **arguments, **made), clock, _name(test))
+    main = partial(_guarded, partial(_with_parts, test, clock, arguments), clock, _name(test))
     try:
         result = trio.run(main, clock=clock, instruments=[clock])
     except Exception as error:  # noqa: BLE001 - it is a value here
@@ -75,11 +75,36 @@ def run_schedule(test: Callable[..., Awaitable[Any]], seed: int, **arguments: An
     return Schedule(seed, clock.log, result=result)
 
 
-MADE: Final[Mapping[str, Callable[[VirtualClock], Any]]] = {
-    "virtual_clock": lambda clock: clock,
-    "timeline": Timeline,
-}
+MADE: Final = frozenset({"virtual_clock", "timeline", "scripted_lm", "session_store", "trial_system"})
 """The parameters of a test that are made for each schedule."""
+
+# Which of them know of trials, and so are not imported before one is used.
+_OF_TRIALS: Final = "dspex_trio.testing.building"
+
+
+async def _with_parts(test: Callable[..., Awaitable[T]], clock: VirtualClock, arguments: Mapping[str, Any]) -> T:
+    """Run a test with what its parameters ask for, each of which may ask for others."""
+    parts = {"virtual_clock": clock, **arguments}
+    async with AsyncExitStack() as stack:
+
+        async def add(name: str) -> None:
+            make = Timeline if name == "timeline" else getattr(import_module(_OF_TRIALS), name)
+            part = make(**await those_of(make))
+            if isinstance(part, AbstractAsyncContextManager):
+                part = await stack.enter_async_context(part)
+            elif isinstance(part, AbstractContextManager):
+                part = stack.enter_context(part)
+            parts[name] = part
+
+        async def those_of(function: Callable[..., Any]) -> dict[str, Any]:
+            names = inspect.signature(function).parameters.keys()
+            for name in names & MADE:
+                if name not in parts:
+                    await add(name)
+            return {name: parts[name] for name in names & parts.keys()}
+
+        return await test(**{**arguments, **await those_of(test)})
+    raise AssertionError("no part keeps what a test raised")
 
 
 def _name(test: Callable[..., Any]) -> str:
@@ -114,9 +139,11 @@ def schedules(
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., None]]:
     """Make an async test into one that runs under so many schedules, and fails as its first failing schedule does.
 
-    The error says its seed, and the command that runs that schedule alone. Under pytest, `--dspex-seeds` runs another
-    number of them, and `--dspex-seed` the one. What a test is given by `virtual_clock` and `timeline` is made for each
-    schedule; other fixtures are made once, and must not be async: they would belong to another run of Trio.
+    The error says its seed, and the command that runs that schedule alone. One run comes before them all, so that a
+    schedule does the same in a new process, which imports modules and fills caches first. Under pytest,
+    `--dspex-seeds` runs another number of them, and `--dspex-seed` the one. What a test is given by the kit's own
+    fixtures is made for each schedule; other fixtures are made once, and must not be async: they would belong to
+    another run of Trio.
 
     Args:
         count: How many schedules.
@@ -138,10 +165,15 @@ def schedules(
             if "request" not in signature.parameters:
                 arguments.pop("request", None)
             seeds, twice = _asked_for(request, range(first_seed, first_seed + count), replayed)
+            run_seed = partial(run_schedule, partial(test, *self), **arguments)
+            cold = run_seed(seed=seeds[0])
             with _rested():
                 for number, seed in enumerate(seeds):
-                    _run_one(partial(run_schedule, partial(test, *self), seed, **arguments), request, number < twice)
+                    _run_one(partial(run_seed, seed=seed), request, number < twice)
                     gc.collect()
+            if cold.error is not None:
+                cold.error.add_note(_COLD)
+                raise cold.error
 
         given = [parameter for name, parameter in signature.parameters.items() if name not in MADE]
         if "request" not in signature.parameters:
@@ -150,6 +182,12 @@ def schedules(
         return run
 
     return decorate
+
+
+_COLD: Final = (
+    "in the first schedule of all, and in none after it: it depends on what a process does once, "
+    "such as importing a module or filling a cache"
+)
 
 
 def _asked_for(request: _Pytest | None, seeds: Sequence[int], replayed: int) -> tuple[Sequence[int], int]:
