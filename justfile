@@ -117,6 +117,10 @@ bench-rpc *arguments: (_venv "bench")
 bench-persist *arguments: (_venv "dev")
     @{{bin}}/python tools/bench_persist.py "$@"
 
+# Measure how fast virtual time passes: the demo's trials through a system in memory; --latency, --rounds
+bench-kit *arguments: (_venv "dev")
+    @{{bin}}/python tools/bench_kit.py "$@"
+
 # Install what the recipe needs, unless the last run already did: "runtime", "dev" or "bench"
 _venv kind:
     @{{python}} tools/venv.py {{kind}}

@@ -118,13 +118,13 @@ async def _with_everything_running(
             environment = {"DSPEX_TRIO_LM": lm, "DSPEX_TRIO_LM_ARGS": json.dumps(dict(lm_args))}
             worker = await start("worker", [*serve, "--max-trials", str(AT_ONCE)], environment)
             async with open_client(worker.address, store=store.address) as client:
-                await _register(client, file)
+                await register(client, file)
                 code = await _Run(client, provider, write).run(file.trials)
             nursery.cancel_scope.cancel()
     return code
 
 
-async def _register(client: Client, file: TrialFile) -> None:
+async def register(client: Client, file: TrialFile) -> None:
     """Put every session and its variables into the store."""
 
     async def one(session_id: str) -> None:
