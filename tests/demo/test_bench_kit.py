@@ -17,7 +17,7 @@ def bench_kit(monkeypatch):
 
 
 def test_every_trial_of_the_demo_ends_as_expected_in_virtual_time(bench_kit, capsys):
-    code = bench_kit.main(["--rounds", "1", "--latency", "20"])
+    code = bench_kit.main(["--rounds", "1", "--latency", "10"])
     said = capsys.readouterr().out
     assert code == 0, said
     assert "45 trials, all as expected" in said
