@@ -44,17 +44,9 @@ class DemoScript(Script):
         super().__init__(default="")
         self._latency = latency
 
-    def ask(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        model: str,
-        predictor: str = "",
-        arguments: Mapping[str, Any] | None = None,
-        as_json: bool = False,
-    ) -> tuple[Asked, Reply]:
+    def ask(self, messages: Sequence[Mapping[str, Any]], **how: Any) -> tuple[Asked, Reply]:
         """Answer from the prompt."""
-        asked, _ = super().ask(messages, model=model, predictor=predictor, arguments=arguments, as_json=as_json)
+        asked, _ = super().ask(messages, **how)
         body = {"model": completions.MODEL, "messages": messages, **asked.arguments}
         understood = completions.understand(json.dumps(body).encode())
         said = completions.replies(understood)[0]
