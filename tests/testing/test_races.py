@@ -13,7 +13,7 @@ from dspex_trio import rpc, threads
 from dspex_trio.programs import MODULE_REGISTRY, ProgramSettings, open_programs
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.testing import no_leaks, run_schedule, schedules, system
-from dspex_trio.threads.runner import _Run
+from dspex_trio.threads.run import Run
 from dspex_trio.trials import Trials
 
 SETTINGS = dspex.Settings(max_trials=2, grace_seconds=0)
@@ -186,7 +186,7 @@ def lost_wakeup(original):
         (ProgramExecutor, "ExecuteProgram", ignored_cancel),
         (Trials, "run", double_reply),
         (threads.Threads, "run", slot_freed_twice),
-        (_Run, "__init__", lost_wakeup),
+        (Run, "__init__", lost_wakeup),
     ],
 )
 def test_a_planted_bug_is_found_within_200_schedules(monkeypatch, owner, name, plant):

@@ -175,7 +175,8 @@ async def test_twelve_at_once_half_of_them_ended_and_no_neighbour_is_hit(library
         for lane in range(SIZE):
             again.start_soon(lanes.neighbour, lane, 5)
     assert lanes.hit == []
-    assert set(lanes.ended) <= {"wake", "check"}
+    # The last rung where the machine was too busy for a thread to notice the others.
+    assert set(lanes.ended) <= {"wake", "check", "raise"}
     assert client.whole()
     client.close()
     nursery.cancel_scope.cancel()

@@ -15,8 +15,9 @@ import threading
 import pytest
 import trio
 
-from dspex_trio.threads import Job, Slots, add_frame_lookup, keep_whole, open_threads, runner
+from dspex_trio.threads import Job, Slots, add_frame_lookup, keep_whole, open_threads
 from dspex_trio.threads.raising import bears_an_exception, raise_in, threads_of
+from dspex_trio.threads.run import Run
 
 
 async def end_when(started, scope):
@@ -239,9 +240,9 @@ def test_what_the_standard_library_keeps_is_kept_whole(module):
 
 async def test_code_that_was_told_is_unwinding_and_gets_longer(threads, monkeypatch):
     raised = []
-    monkeypatch.setattr(runner, "raise_in", lambda ident: raised.append(ident) or True)
+    monkeypatch.setattr("dspex_trio.threads.run.raise_in", lambda ident: raised.append(ident) or True)
     job = Job()
-    run = runner._Run(job)
+    run = Run(job)
     run.ident = 1
     job.cancel()
     run.interrupt()
@@ -294,7 +295,7 @@ async def test_the_carriers_own_code_is_not_interrupted(threads):
 
     job = Job()
     await threads.run(program, job=job, slot=Slots(1).acquire_nowait())
-    run = runner._Run(job)
+    run = Run(job)
     run._mine = Observing()
     thread = threading.Thread(target=run.body, args=(contextvars.copy_context(), program, ()))
     thread.start()
