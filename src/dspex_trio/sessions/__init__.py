@@ -1,7 +1,8 @@
 """Sessions and their variables: the client of a session store, and the core of the store in memory."""
 
 from dspex_trio.sessions.calling import VersionConflict
-from dspex_trio.sessions.context import SessionContext, VariableChange
+from dspex_trio.sessions.changes import VariableChange
+from dspex_trio.sessions.context import SessionContext
 from dspex_trio.sessions.link import STORE_CHANNEL, Store
 from dspex_trio.sessions.memory import MemoryStore
 from dspex_trio.sessions.records import StoreLimits

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from dspex_trio.errors import ToolError, VariableInvalid, VariableNotFound
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import ToolSpec, Variable
-from dspex_trio.sessions.calling import StoreCalls
+from dspex_trio.sessions.changes import Changes, VariableChange
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.pattern import loosened, matcher
@@ -22,19 +21,6 @@ from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
 from dspex_trio.values import plain
 from dspex_trio.wire import decode_variable, encode_json, encode_typed
-
-
-@dataclass(frozen=True, slots=True)
-class VariableChange:
-    """What happened to a variable.
-
-    Attributes:
-        kind: `initial`, `registered`, `updated` or `deleted`.
-        variable: The variable as it is now; as it last was when it was deleted.
-    """
-
-    kind: str
-    variable: Variable
 
 
 class SessionContext:
@@ -134,7 +120,7 @@ class SessionContext:
         )
         try:
             async with self._store.WatchVariables(request) as updates:
-                yield _Changes(updates, self._calls)
+                yield Changes(updates, self._calls)
         except rpc.RpcError as error:
             raise await self._calls.meaning(error) from error
 
@@ -315,24 +301,6 @@ class SessionContext:
         except VariableNotFound:
             return False
         return True
-
-
-class _Changes:
-    """A watch's changes: no async generator, which would outlive the block that it is used in."""
-
-    def __init__(self, updates: AsyncIterator[bridge_pb2.VariableUpdate], calls: StoreCalls) -> None:
-        self._updates = updates
-        self._calls = calls
-
-    def __aiter__(self) -> _Changes:
-        return self
-
-    async def __anext__(self) -> VariableChange:
-        try:
-            update = await anext(self._updates)
-        except rpc.RpcError as error:
-            raise await self._calls.meaning(error) from error
-        return VariableChange(update.update_type, decode_variable(update.variable))
 
 
 def _encode(name: str, value: Any, kind: str = "") -> AnyMessage:
