@@ -36,7 +36,7 @@ async def test_lm_calls_are_told_when_they_begin_and_when_they_end(trial, told):
               model=answers(reasoning="r", answer="a"))  # fmt: skip
     await t.run(q="?")
     started, finished = told
-    assert started == LmStarted(1, "predict", "dummy")
+    assert started == LmStarted(1, "predict", "dummy", {"temperature": 0.0, "max_tokens": 1000})
     assert isinstance(finished, LmFinished)
     assert (finished.call, finished.error_type) == (1, "")
     assert finished.lm_call == t.recording.trace[0].lm_calls[0]

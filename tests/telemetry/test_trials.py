@@ -92,13 +92,17 @@ async def test_an_lm_call_is_told_as_the_conventions_for_generative_ai_have_it(c
     """Model, provider, tokens and why it ended; and no text, which may be anybody's."""
     lm = answers("yes")
     lm.model = "openai/gpt-4o-mini"
+    lm.kwargs |= {"max_completion_tokens": 300, "api_key": "secret"}
     async with dspex.open_runtime(lm=lm, telemetry=seen.telemetry) as runtime:
-        await runtime.run_trial(PREDICT, {"question": "a secret?"})
+        await runtime.run_trial({**PREDICT, "parameters": {"temperature": 0.7, "n": 1}}, {"question": "a secret?"})
     span = seen.span("chat gpt-4o-mini")
     assert span.kind is trace.SpanKind.CLIENT
     assert span.attributes["gen_ai.operation.name"] == "chat"
     assert span.attributes["gen_ai.provider.name"] == "openai"
     assert span.attributes["gen_ai.request.model"] == "gpt-4o-mini"
+    assert span.attributes["gen_ai.request.temperature"] == 0.7
+    assert span.attributes["gen_ai.request.max_tokens"] == 300
+    assert span.attributes["gen_ai.request.choice.count"] == 1
     assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert span.attributes["dspex.predictor"] == "self"
     assert not [value for span in seen.spans for value in span.attributes.values() if "secret" in str(value)]

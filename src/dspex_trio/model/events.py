@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from dspex_trio.errors import Stage
@@ -25,11 +25,14 @@ class LmStarted:
         call: Counts the LM and tool calls of the trial, from 1; what tells of its end carries the same number.
         predictor: Who asks: a dotted name inside the program; empty for the program's own code.
         model: What is asked.
+        sampling: The numbers that it is asked for, such as `temperature` and `max_tokens`. Told in the worker alone: no
+            event on the wire carries them.
     """
 
     call: int
     predictor: str
     model: str
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

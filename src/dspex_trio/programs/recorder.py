@@ -184,7 +184,7 @@ class Recorder:
                 yield
             else:
                 module = _module(asked.key)
-                with self._told.lm(module, self.name_of(module), lm.model, lambda: self._answer(asked)):
+                with self._told.lm(module, self.name_of(module), lm, question, lambda: self._answer(asked)):
                     yield
         except dspy.LMProviderError as error:
             free = not isinstance(error, dspy.LMTimeoutError) and not asked.billed  # the provider refused

@@ -18,6 +18,10 @@ from dspex_trio.programs.streaming import OutputStream, streamed_to
 from dspex_trio.values import type_name
 
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
+_SAMPLING: Final = (
+    *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "n", "seed"),
+    *("frequency_penalty", "presence_penalty"),
+)
 # The most characters of what a provider says of an error that are told.
 _MOST_SAID: Final = 4_096
 
@@ -38,17 +42,20 @@ class Told:
         self._calls = itertools.count(1)
 
     @contextmanager
-    def lm(self, module: Any, name: str, model: str, answer: Callable[[], LmCall]) -> Iterator[None]:
+    def lm(
+        self, module: Any, name: str, lm: dspy.BaseLM, question: Mapping[str, Any], answer: Callable[[], LmCall]
+    ) -> Iterator[None]:
         """An LM is called, and its output streamed where that is wanted and can be.
 
         Args:
             module: Who asks; None for the program's own code.
             name: Its dotted name inside the program.
-            model: What is asked.
+            lm: Who is asked.
+            question: The keywords of the call.
             answer: Gives the call as it is recorded, once it has ended.
         """
         number = next(self._calls)
-        self._watch(LmStarted(number, name, model))
+        self._watch(LmStarted(number, name, lm.model, _sampling({**lm.kwargs, **question})))
         failed: dict[str, Any] = {}
         try:
             if not self._stream_output:
@@ -92,6 +99,10 @@ class Told:
         finally:
             took = (time.monotonic() - began) * 1e3
             self._watch(ToolFinished(number, told.get("result"), error_type, took, error_message))
+
+
+def _sampling(arguments: Mapping[str, Any]) -> dict[str, float]:
+    return {name: arguments[name] for name in _SAMPLING if type(arguments.get(name)) in (int, float)}
 
 
 def _text(error: BaseException) -> str:

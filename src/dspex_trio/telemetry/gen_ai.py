@@ -28,9 +28,11 @@ _PROVIDERS: Final[Mapping[str, str]] = {
     "xai": "x_ai",
 }
 _UNKNOWN: Final = "_OTHER"
+# How DSPy names what the answer is to be like → how the conventions do, where they differ.
+_SAMPLING: Final[Mapping[str, str]] = {"max_completion_tokens": "max_tokens", "n": "choice.count"}
 
 
-def asked(model: str) -> dict[str, str]:
+def asked(model: str) -> dict[str, Value]:
     """Of a call that begins: what is asked of whom."""
     provider, separator, name = model.partition("/")
     return {
@@ -38,6 +40,11 @@ def asked(model: str) -> dict[str, str]:
         "gen_ai.provider.name": _PROVIDERS.get(provider, provider) if separator else _UNKNOWN,
         "gen_ai.request.model": name if separator else model,
     }
+
+
+def asked_for(sampling: Mapping[str, float]) -> dict[str, Value]:
+    """Of a call that begins: how the answer is to be drawn."""
+    return {f"gen_ai.request.{_SAMPLING.get(name, name)}": value for name, value in sampling.items()}
 
 
 def answered(call: LmCall) -> dict[str, Value]:

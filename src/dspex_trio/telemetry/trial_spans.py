@@ -241,7 +241,7 @@ def _about(request: TrialRequest) -> dict[str, Any]:
 
 
 def _lm(event: LmStarted) -> dict[str, Any]:
-    told: dict[str, Any] = gen_ai.asked(event.model)
+    told = {**gen_ai.asked(event.model), **gen_ai.asked_for(event.sampling)}
     if event.predictor:
         told["dspex.predictor"] = event.predictor
     return told
