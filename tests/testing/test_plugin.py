@@ -117,6 +117,11 @@ def test_it(scripted_lm):
             "test_hidden is to name virtual_clock among its arguments",
         ),
         (
+            HANDED_ON + "@pytest.mark.trio\nasync def test_both(timeline, anyio_backend): pass",
+            ["pytest_trio.plugin", "anyio.pytest_plugin"],
+            "test_both is to name virtual_clock among its arguments",
+        ),
+        (
             "import pytest\n@pytest.mark.anyio\nasync def test_forgotten(virtual_clock, anyio_backend): pass",
             ["anyio.pytest_plugin"],
             "a fixture anyio_backend that returns",

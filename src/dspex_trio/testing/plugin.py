@@ -34,7 +34,9 @@ def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
     from dspex_trio.testing.clock import VirtualClock  # noqa: PLC0415 - not before it is used
 
     test = request.function
-    handed_on = "virtual_clock" in inspect.signature(test).parameters or "anyio_backend" in request.fixturenames
+    handed_on = "virtual_clock" in inspect.signature(test).parameters
+    if request.node.get_closest_marker("trio") is None:  # which trio_mode gives to all, also to those of anyio's plugin
+        handed_on = handed_on or "anyio_backend" in request.fixturenames
     if inspect.iscoroutinefunction(test) and not handed_on:
         # Else the test would wait in real time.
         pytest.fail(
