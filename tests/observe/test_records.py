@@ -282,7 +282,7 @@ async def test_a_record_says_how_late_the_loop_was_meanwhile(tmp_path):
     assert read(tmp_path)[0]["loop_late_ms"] == 12.5
 
 
-async def test_a_disk_that_hangs_does_not_keep_the_worker_from_ending(tmp_path, monkeypatch, caplog, autojump_clock):
+async def test_a_disk_that_hangs_does_not_keep_the_worker_from_ending(tmp_path, monkeypatch, caplog, virtual_clock):
     moving, written = threading.Event(), threading.Event()
 
     def hangs(*_args):

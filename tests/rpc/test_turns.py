@@ -56,7 +56,7 @@ async def test_cheap_bytes_are_acted_on_at_one_go(mock_clock):
     assert longest == pytest.approx(total)
 
 
-async def test_calls_that_are_reset_in_the_read_they_came_in_start_no_handler(autojump_clock):
+async def test_calls_that_are_reset_in_the_read_they_came_in_start_no_handler(virtual_clock):
     """A task that is started to be cancelled costs ten times the frames: that is what a rapid reset lives on."""
     greeter = Greeter()
     async with serving(greeter) as connect, raw_client(connect) as client:
@@ -69,7 +69,7 @@ async def test_calls_that_are_reset_in_the_read_they_came_in_start_no_handler(au
     assert len(greeter.calls) == 1
 
 
-async def test_handlers_start_a_few_at_a_time(autojump_clock):
+async def test_handlers_start_a_few_at_a_time(virtual_clock):
     """A hundred calls in one packet are a hundred tasks: the other connections have their turns between them."""
     greeter = Greeter()
     async with serving(greeter) as connect, raw_client(connect) as client:

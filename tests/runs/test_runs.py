@@ -158,7 +158,7 @@ async def test_every_trial_gets_one_result(kept):
     assert (progress.ended, progress.tokens, progress.cost_usd) == ({"OK": 20}, 100, 10.0)
 
 
-async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, autojump_clock):
+async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, virtual_clock):
     worker = Worker(BUSY, rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), StoreUnavailable("store away"), GOOD)
     progress = await run_trials(plan(), [worker], kept, concurrency=1)
     [result] = kept.by_id.values()
@@ -168,7 +168,7 @@ async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, autojum
     assert times[1] - times[0] >= 7, "as long as the failure asked for"
 
 
-async def test_whoever_is_idle_does_not_try_again_before_its_time(kept, autojump_clock):
+async def test_whoever_is_idle_does_not_try_again_before_its_time(kept, virtual_clock):
     """At the end of a run most are idle: all tries would be used up at once."""
     workers = [Worker(BUSY, GOOD, name=name) for name in "ab"]
     await run_trials(plan(), workers, kept, concurrency=8)
@@ -183,12 +183,12 @@ async def test_a_failure_that_stays_is_a_result_and_is_not_tried_again(kept):
     assert (len(worker.ran), progress.ended) == (1, {"PROGRAM_ERROR": 1})
 
 
-async def test_a_retryable_failure_is_a_result_in_the_end(kept, autojump_clock):
+async def test_a_retryable_failure_is_a_result_in_the_end(kept, virtual_clock):
     progress = await run_trials(plan(), [Worker(BUSY)], kept, retries=2)
     assert (progress.ended, progress.given_up) == ({"OVERLOADED": 1}, {})
 
 
-async def test_a_trial_whose_calls_fail_has_no_result_and_is_tried_by_the_next_run(kept, autojump_clock):
+async def test_a_trial_whose_calls_fail_has_no_result_and_is_tried_by_the_next_run(kept, virtual_clock):
     gone = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "connection refused"))
     progress = await run_trials(plan(), [gone], kept, retries=1)
     assert progress.done == 1
@@ -198,7 +198,7 @@ async def test_a_trial_whose_calls_fail_has_no_result_and_is_tried_by_the_next_r
     assert set(kept.by_id) == {"t0"}
 
 
-async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, autojump_clock):
+async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, virtual_clock):
     gone, there = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), name="gone"), Worker(GOOD, name="there")
     progress = await run_trials(plan(30), [gone, there], kept, concurrency=2)
     assert progress.ended == {"OK": 30}
@@ -208,7 +208,7 @@ async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, autojum
 @pytest.mark.parametrize(
     "error", [rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), StoreUnavailable("gone", retryable=True)]
 )
-async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept, autojump_clock, error):
+async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept, virtual_clock, error):
     """The idle lanes of the dead one would take the trials again and again until they are given up.
 
     A trial with variables notices by the worker's store, which is gone too.
@@ -225,7 +225,7 @@ async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept
     assert len(gone.ran) == len({name for name, *_ in gone.ran})
 
 
-async def test_a_trial_that_ends_every_worker_is_given_up(kept, autojump_clock):
+async def test_a_trial_that_ends_every_worker_is_given_up(kept, virtual_clock):
     """What costs no try is bounded by the number of workers."""
     workers = [Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "crashed"), name=name) for name in "abc"]
     progress = await run_trials(plan(), workers, kept, retries=1)
@@ -244,7 +244,7 @@ async def test_a_worker_that_refuses_all_trials_ends_the_run(kept):
         await run_trials(plan(9), [Worker(rpc.RpcError(rpc.StatusCode.UNAUTHENTICATED, "no token"))], kept)
 
 
-async def test_a_worker_that_never_answers_is_not_waited_for(kept, autojump_clock):
+async def test_a_worker_that_never_answers_is_not_waited_for(kept, virtual_clock):
     class Silent(Worker):
         async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
             await trio.sleep_forever()

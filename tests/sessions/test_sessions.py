@@ -88,7 +88,7 @@ async def test_a_value_without_a_json_form_is_refused_before_it_is_sent():
     assert store.calls == []
 
 
-async def test_ping_answers_and_waits_for_a_store_that_starts(autojump_clock):
+async def test_ping_answers_and_waits_for_a_store_that_starts(virtual_clock):
     sessions = Sessions(ScriptedStore(Ping=[UNAVAILABLE, UNAVAILABLE]))
     with trio.fail_after(2):
         assert await sessions.ping("hello") == "pong: hello"
