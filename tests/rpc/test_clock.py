@@ -168,12 +168,12 @@ async def test_data_that_arrives_after_the_deadline_is_not_answered(virtual_cloc
         assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["HeadersFrame", "RstStreamFrame"]
 
 
-async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could_notice(mock_clock):
+async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could_notice(virtual_clock):
     """A handler that keeps the whole process busy keeps the task from running that would have reset the stream."""
 
     class Busy(Greeter):
         async def SayHello(self, request, call):
-            mock_clock.jump(2)
+            virtual_clock.jump(2)
             return HelloReply(text="late")
 
     async with serving(Busy()) as connect, raw_client(connect) as client:

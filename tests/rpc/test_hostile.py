@@ -47,7 +47,7 @@ async def test_a_frame_that_is_too_long_is_refused_by_its_header(virtual_clock):
 
 
 @pytest.mark.parametrize(("ahead", "code"), [(0.0, StatusCode.DEADLINE_EXCEEDED), (1.0, StatusCode.CANCELLED)])
-async def test_a_reset_at_the_deadline_is_the_deadline(ahead, code, mock_clock):
+async def test_a_reset_at_the_deadline_is_the_deadline(ahead, code, virtual_clock):
     """A server that keeps deadlines resets the stream; a client that is busy hears of it with its own deadline."""
     call = ClientCall(None, 1, None, 1000, trio.current_time() + ahead)
     call.ended(Status(StatusCode.CANCELLED, "the server reset the stream with HTTP/2 error 8"))

@@ -279,7 +279,7 @@ async def test_a_store_that_is_away_is_not_asked_until_there_is_a_connection(vir
     assert ended == [(12, 0.03), (100, 0.05)], "who has little time left comes first, and not all come at once"
 
 
-async def test_a_connection_that_comes_too_late_is_no_help(mock_clock):
+async def test_a_connection_that_comes_too_late_is_no_help(virtual_clock):
     """A busy loop learns of it, and of the time, later than it was."""
     link = Link()
     store = ScriptedStore(GetVariables=UNAVAILABLE)
@@ -292,7 +292,7 @@ async def test_a_connection_that_comes_too_late_is_no_help(mock_clock):
         nursery.start_soon(read)
         await wait_all_tasks_blocked()
         link.back.set()
-        mock_clock.jump(2.8)
+        virtual_clock.jump(2.8)
 
 
 async def test_a_store_to_which_no_connection_comes_fails_the_read_in_time_too(virtual_clock):

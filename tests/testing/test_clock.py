@@ -52,6 +52,31 @@ async def test_deadlines_come_in_order(virtual_clock):
     assert order == [(1, HOUR), (2, 2 * HOUR), (3, 3 * HOUR)]
 
 
+async def test_a_jump_makes_late_whatever_was_due_meanwhile(virtual_clock, threads):
+    woke = []
+
+    async def task():
+        await trio.sleep(1)
+        woke.append(("task", trio.current_time()))
+
+    def thread():
+        time.sleep(2)
+        woke.append(("thread", virtual_clock.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task)
+        nursery.start_soon(run, threads, thread)
+        await trio.sleep(0.5)  # passes when the thread waits, too
+        virtual_clock.jump(HOUR - 0.5)
+        assert trio.current_time() == HOUR
+    assert sorted(woke) == [("task", HOUR), ("thread", HOUR)]
+
+
+async def test_time_does_not_go_back(virtual_clock):
+    with pytest.raises(ValueError, match="does not go back"):
+        virtual_clock.jump(-1)
+
+
 async def test_time_stands_still_while_a_thread_runs(virtual_clock, threads):
     """Trio's own autojump clock would let the deadline pass here."""
     with trio.move_on_after(HOUR) as scope:

@@ -53,7 +53,7 @@ async def test_each_stage_has_its_own_budget_and_time_left_over_is_not_handed_on
     assert trio.current_time() == 6
 
 
-async def test_a_budget_that_passes_while_the_deadline_does_is_told_as_what_was_to_come_first(mock_clock):
+async def test_a_budget_that_passes_while_the_deadline_does_is_told_as_what_was_to_come_first(virtual_clock):
     """When the thread is waited for beyond both, the earlier one was the reason."""
     told = []
 
@@ -63,7 +63,7 @@ async def test_a_budget_that_passes_while_the_deadline_does_is_told_as_what_was_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await wait_all_tasks_blocked()
-        mock_clock.jump(4)  # nothing ran meanwhile
+        virtual_clock.jump(4)  # nothing ran meanwhile
     assert told[0].details["budget"] == "execute_timeout"
 
 

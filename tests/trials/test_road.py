@@ -142,14 +142,14 @@ async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_
     assert runner.running == 0
 
 
-async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(mock_clock):
+async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(virtual_clock):
     """The caller's own timer beat the answer: the reply margin learns from it, and CANCELLED would be a lie."""
     told = Told()
     runner = trials(sleeps(100), observer=told)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run, request(seconds=3))
         await wait_all_tasks_blocked()
-        mock_clock.jump(3.5)  # nothing ran at the deadline itself
+        virtual_clock.jump(3.5)  # nothing ran at the deadline itself
         nursery.cancel_scope.cancel()
     assert [(o.kind, o.stage) for o in told.outcomes] == [(FailureKind.DEADLINE_EXCEEDED, Stage.EXECUTE)]
 
