@@ -25,10 +25,12 @@ def run(job):
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
-    output = Path(job["output"]).open("a")  # noqa: SIM115 - as long as the process
-    for target, descriptor in (os.open(os.devnull, os.O_RDONLY), 0), (output.fileno(), 1), (output.fileno(), 2):
-        os.dup2(target, descriptor)
-    faulthandler.dump_traceback_later(job["seconds"], exit=True, file=output)
+    stdout, stderr = (Path(file).open("w") for file in job["output"])  # noqa: SIM115 - as long as the process
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for file, standard in (nothing, 0), (stdout.fileno(), 1), (stderr.fileno(), 2):
+        os.dup2(file, standard)
+    faulthandler.dump_traceback_later(job["seconds"], exit=True, file=stderr)
+    sys.path[1:1] = filter(None, job["env"].get("PYTHONPATH", "").split(os.pathsep))
     first, *rest = job["arguments"]
     if first == "-m":
         sys.argv, sys.path[0] = rest, job["cwd"]

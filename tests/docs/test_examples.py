@@ -30,8 +30,8 @@ def test_an_example_runs_as_it_stands(code, tmp_path, preloaded):
     if "def test_" in code:
         command += ["-m", "pytest", *(word for plugin in plugins_of(code) for word in ("-p", plugin))]
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # so that they run wherever and with whatever else there is
-    returned, output = preloaded([*command, script], tmp_path, environment)
-    assert returned == 0, output
+    done = preloaded([*command, script], tmp_path, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def plugins_of(code):

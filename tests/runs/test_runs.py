@@ -427,24 +427,33 @@ async def test_a_session_that_is_made_for_a_trial_has_the_variables_that_the_tri
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
+COMMAND = ("-m", "dspex_trio", "run", "trials.jsonl", "--load", "runs_programs")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+
+
 def command(directory, *arguments):
-    whole = [sys.executable, "-m", "dspex_trio", "run", "trials.jsonl", "--load", "runs_programs", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    """The command under way, to be ended from outside."""
+    whole = [sys.executable, *COMMAND, *arguments]
     return subprocess.Popen(
-        whole, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        whole, cwd=directory, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+@pytest.fixture
+def finished(preloaded, tmp_path):
+    """What becomes of the command."""
+    return lambda *arguments: preloaded([*COMMAND, *arguments], tmp_path, ENVIRONMENT)
 
 
 SHOUT = {"program": {"python_class": "runs.Shout", "config_space": {"mark": "mark"}}, "sweep": {"mark": ["!", "?"]}}
 
 
-def test_a_file_is_run_in_this_process_and_summed_up(tmp_path):
+def test_a_file_is_run_in_this_process_and_summed_up(finished, tmp_path):
     trials = lines(SHOUT, {"id": "a", "inputs": {"question": "hm"}, "expected": {"answer": "HM?"}})
     (tmp_path / "trials.jsonl").write_text("\n".join(trials))
-    done = command(tmp_path, "--metric", "exact_match", "--export", "out.csv")
-    output, errors = done.communicate(timeout=120)
-    assert done.returncode == 0, errors
-    table = [line.split() for line in output.splitlines()]
+    done = finished("--metric", "exact_match", "--export", "out.csv")
+    assert done.returncode == 0, done.stderr
+    table = [line.split() for line in done.stdout.splitlines()]
     assert table[1][:4] == ['mark="?"', "1", "1", "1.000"]
     assert table[2][:4] == ['mark="!"', "1", "1", "0.000"]
     assert len((tmp_path / "trials.jsonl.results.jsonl").read_text().splitlines()) == 2
@@ -496,11 +505,10 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
     assert running.returncode == 130
 
 
-def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(tmp_path):
+def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(finished, tmp_path):
     (tmp_path / "trials.jsonl").write_text(
         "\n".join(lines({"program": {"python_class": "runs.Shout"}}, {"id": "a", "inputs": {"question": "?"}}))
     )
-    done = command(tmp_path, "--worker", "127.0.0.1:1", "--retries", "0")
-    _, errors = done.communicate(timeout=120)
+    done = finished("--worker", "127.0.0.1:1", "--retries", "0")
     assert done.returncode == 1
-    assert "did not end" in errors
+    assert "did not end" in done.stderr

@@ -18,7 +18,7 @@ def run_pytest(tmp_path, preloaded):
         arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *named, *options, "test_it.py"]
         environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         if not fresh:
-            return preloaded(arguments, tmp_path, environment)[1]
+            return preloaded(arguments, tmp_path, environment).stdout
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=tmp_path,
