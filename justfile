@@ -24,6 +24,10 @@ serve *arguments: (_venv "runtime")
 test *arguments: (_venv "dev")
     @{{bin}}/python -m pytest -n 2 --dist loadfile "$@"
 
+# Run the races between a trial's ends under a thousand schedules; --dspex-seeds N for another number
+test-races *arguments: (_venv "dev")
+    @{{bin}}/python -m pytest tests/testing/test_races.py --dspex-seeds 1000 "$@"
+
 # Run the tests of the RPC layer on h2 4, which purerpc's own requirements do not let pip install
 test-h2-4 *arguments: (_venv "dev")
     @[ -e {{h2-4}}/.complete ] || { {{bin}}/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \

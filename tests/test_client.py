@@ -170,7 +170,7 @@ async def test_a_store_elsewhere_is_called_there():
     assert memory.session("s1")
 
 
-async def test_a_store_that_is_not_there_is_named(autojump_clock):
+async def test_a_store_that_is_not_there_is_named(virtual_clock):
     async def nobody():
         raise ConnectionRefusedError("nobody listens")
 

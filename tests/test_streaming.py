@@ -84,7 +84,7 @@ async def client_of(run):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_caller_hears_of_the_trial_and_gets_its_outcome(autojump_clock):
+async def test_a_caller_hears_of_the_trial_and_gets_its_outcome(virtual_clock):
     async def run(request):
         request.watch(StageStarted(Stage.ADMISSION))
         await trio.sleep(2)

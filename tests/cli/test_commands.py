@@ -22,16 +22,14 @@ from dspex_trio.model import Program, TrialFailure, TrialRequest
 from dspex_trio.trials.observer import TrialLog
 
 
-def run(*arguments, cwd=None, env=None):
-    return subprocess.run(
-        [sys.executable, "-m", "dspex_trio", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-    )
+@pytest.fixture
+def run(preloaded, tmp_path):
+    """What becomes of a command."""
+
+    def run(*arguments):
+        return preloaded(["-m", "dspex_trio", *arguments], tmp_path, dict(os.environ))
+
+    return run
 
 
 def test_every_setting_is_an_option_of_serve():
@@ -65,16 +63,16 @@ def test_a_wrong_command_line_says_what_is_wrong(arguments, told):
         ("1 / 0", "--load broken: importing it raised ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_module_that_cannot_be_loaded_is_named_in_one_line(tmp_path, source, told):
+def test_a_module_that_cannot_be_loaded_is_named_in_one_line(run, tmp_path, source, told):
     if source is not None:
         (tmp_path / "broken.py").write_text(source)
-    done = run("serve", "--port", "0", "--load", "broken", cwd=tmp_path)
+    done = run("serve", "--port", "0", "--load", "broken")
     assert done.returncode == 1
     assert f"Error: {told}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_named_in_one_line():
+def test_a_port_that_is_taken_is_named_in_one_line(run):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run("store", "--port", port)
@@ -83,7 +81,7 @@ def test_a_port_that_is_taken_is_named_in_one_line():
     assert "Traceback" not in done.stderr
 
 
-def test_a_ready_file_that_cannot_be_written_is_named_in_one_line(tmp_path):
+def test_a_ready_file_that_cannot_be_written_is_named_in_one_line(run, tmp_path):
     """Not as a port that cannot be listened on, which is what an OSError at that point looks like."""
     ready = tmp_path / "nowhere" / "ready"
     done = run("store", "--port", "0", "--ready-file", ready)
@@ -164,7 +162,7 @@ def test_version_and_help_do_not_wait_for_dspy():
 
 
 def test_the_users_type_checker_sees_the_types(tmp_path):
-    """The package is typed: names, arguments and outcomes."""
+    """The package is typed: names, arguments and outcomes. With the settings, and so the cache, of `just check`."""
     script = tmp_path / "user.py"
     script.write_text(
         "import dspex_trio as dspex\n"
@@ -183,7 +181,7 @@ def test_the_users_type_checker_sees_the_types(tmp_path):
         "        await runtime.run_trial(5, {})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--follow-imports", "silent", script],
+        [sys.executable, "-m", "mypy", script],
         capture_output=True,
         text=True,
         timeout=300,

@@ -137,13 +137,13 @@ async def test_a_body_over_the_limit_is_refused(caller, nursery):
     assert status == 413
 
 
-async def test_a_slow_model_answers_after_its_delay(caller, autojump_clock):
+async def test_a_slow_model_answers_after_its_delay(caller, virtual_clock):
     began = trio.current_time()
     assert (await caller.ask(body(model="demo-extractive-250ms")))[0] == 200
     assert trio.current_time() - began == pytest.approx(0.25)
 
 
-async def test_a_caller_that_goes_away_while_the_model_thinks_is_noticed_at_once(caller, provider, autojump_clock):
+async def test_a_caller_that_goes_away_while_the_model_thinks_is_noticed_at_once(caller, provider, virtual_clock):
     """The demo's proof that a trial's deadline closes the provider's socket."""
     began = trio.current_time()
     await caller.send(body(instructions="Think for 30 seconds before you answer."))
@@ -163,7 +163,7 @@ async def test_a_caller_that_leaves_between_requests_is_not_counted_as_early(cal
     assert provider.closed_early == 0
 
 
-async def test_an_idle_connection_is_closed(caller, provider, autojump_clock):
+async def test_an_idle_connection_is_closed(caller, provider, virtual_clock):
     await caller.ask(body())
     await trio.sleep(61)
     await wait_all_tasks_blocked()

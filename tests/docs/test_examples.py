@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SECONDS = 120
 
 EXAMPLES = [
     pytest.param(code, id=f"{page.name}:{page.read_text()[: match.start()].count(chr(10)) + 2}")
@@ -22,26 +19,18 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_an_example_runs_as_it_stands(code, tmp_path):
+def test_an_example_runs_as_it_stands(code, tmp_path, preloaded):
     """In a process of its own, as a reader would run it: it may register classes and end its own loop."""
     script = tmp_path / "example.py"
     script.write_text(code)
     if "pytest.mark.anyio" not in code:
         (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")  # as docs/testing.md says
-    command = [sys.executable, "-W", "error::RuntimeWarning"]
+    command = []
     environment = dict(os.environ)
     if "def test_" in code:
         command += ["-m", "pytest", *(word for plugin in plugins_of(code) for word in ("-p", plugin))]
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # so that they run wherever and with whatever else there is
-    done = subprocess.run(
-        [*command, script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = preloaded([*command, script], tmp_path, environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

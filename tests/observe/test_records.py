@@ -195,7 +195,7 @@ async def test_a_full_queue_drops_records_and_says_how_many(tmp_path, monkeypatc
     assert "7 trial records were dropped" in caplog.text
 
 
-async def test_trials_that_end_within_a_moment_are_written_together(tmp_path, monkeypatch, mock_clock):
+async def test_trials_that_end_within_a_moment_are_written_together(tmp_path, monkeypatch, virtual_clock):
     """A thread and a file for each of them would cost more than all the rest."""
     writes, token, written = [], trio.lowlevel.current_trio_token(), trio.Event()
 
@@ -208,9 +208,9 @@ async def test_trials_that_end_within_a_moment_are_written_together(tmp_path, mo
         for _ in range(3):
             opened.trial_ended(opened.begins(request()), TrialSuccess({}))
             await trio.testing.wait_all_tasks_blocked()
-            mock_clock.jump(0.03)
+            virtual_clock.jump(0.03)
         assert writes == []
-        mock_clock.jump(0.02)
+        virtual_clock.jump(0.02)
         await written.wait()
         opened.trial_ended(opened.begins(request()), TrialSuccess({}))
     assert writes == [3, 1]
@@ -282,7 +282,7 @@ async def test_a_record_says_how_late_the_loop_was_meanwhile(tmp_path):
     assert read(tmp_path)[0]["loop_late_ms"] == 12.5
 
 
-async def test_a_disk_that_hangs_does_not_keep_the_worker_from_ending(tmp_path, monkeypatch, caplog, autojump_clock):
+async def test_a_disk_that_hangs_does_not_keep_the_worker_from_ending(tmp_path, monkeypatch, caplog, virtual_clock):
     moving, written = threading.Event(), threading.Event()
 
     def hangs(*_args):

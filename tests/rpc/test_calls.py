@@ -133,7 +133,7 @@ async def test_metadata_travels_both_ways():
     assert (sent.get_all("k"), sent.binary("b-bin")) == (("v", "w"), b"\x01")
 
 
-async def test_a_call_knows_its_method_its_peer_and_its_deadline(autojump_clock):
+async def test_a_call_knows_its_method_its_peer_and_its_deadline(virtual_clock):
     greeter = Greeter()
     async with greeting(greeter) as stub:
         deadline = trio.current_time() + 5

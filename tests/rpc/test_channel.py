@@ -20,7 +20,7 @@ REPLY = HelloReply(text="raw").SerializeToString()
 CANCEL, REFUSED_STREAM = 8, 7
 
 
-async def test_the_deadline_of_the_enclosing_scope_travels_and_promises_no_more_than_is_left(autojump_clock):
+async def test_the_deadline_of_the_enclosing_scope_travels_and_promises_no_more_than_is_left(virtual_clock):
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
 
         async def call():
@@ -44,7 +44,7 @@ async def test_without_a_deadline_none_travels():
         await server.answer(1, REPLY)
 
 
-async def test_one_can_wait_for_a_connection(autojump_clock):
+async def test_one_can_wait_for_a_connection(virtual_clock):
     listener, connect = rpc.memory_link()
     refused = 3
 
@@ -170,7 +170,7 @@ async def test_a_call_that_may_have_been_processed_is_not_begun_again():
         await server.stream.aclose()
 
 
-async def test_a_response_that_came_whole_is_worth_as_much_when_the_connection_is_gone(autojump_clock):
+async def test_a_response_that_came_whole_is_worth_as_much_when_the_connection_is_gone(virtual_clock):
     """Servers hang up after the last response of a drain; slow readers were told that it was lost."""
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
         texts = []
@@ -211,7 +211,7 @@ async def test_after_a_goaway_running_calls_go_on_and_new_ones_go_elsewhere():
     assert texts == [("new", "raw"), ("old", "raw")]
 
 
-async def test_a_server_that_is_pinged_too_often_for_its_taste_is_pinged_half_as_often(autojump_clock):
+async def test_a_server_that_is_pinged_too_often_for_its_taste_is_pinged_half_as_often(virtual_clock):
     """GRPC A8, on GOAWAY with ENHANCE_YOUR_CALM and "too_many_pings"."""
     settings = rpc.ServerSettings(min_ping_interval=50)
     channel = rpc.ChannelSettings(keepalive_time=30, keepalive_without_calls=True)
@@ -306,7 +306,7 @@ class Failing:
         return await self._connect()
 
 
-async def test_attempts_to_connect_come_less_and_less_often(autojump_clock):
+async def test_attempts_to_connect_come_less_and_less_often(virtual_clock):
     async with serving(Greeter()) as connect:
         failing = Failing(5, connect)
         settings = rpc.ChannelSettings(backoff_jitter=0.0, backoff_max=5.0)
@@ -316,7 +316,7 @@ async def test_attempts_to_connect_come_less_and_less_often(autojump_clock):
     assert pauses == pytest.approx([1.0, 1.6, 2.56, 4.096, 5.0])
 
 
-async def test_calls_that_do_not_wait_fail_at_once_while_the_channel_backs_off(autojump_clock):
+async def test_calls_that_do_not_wait_fail_at_once_while_the_channel_backs_off(virtual_clock):
     async with serving(Greeter()) as connect, rpc.open_channel(Failing(1, connect)) as channel:
         began = trio.current_time()
         for _ in range(3):
@@ -327,7 +327,7 @@ async def test_calls_that_do_not_wait_fail_at_once_while_the_channel_backs_off(a
         assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
 
 
-async def test_a_call_that_fails_at_once_lets_the_others_have_their_turn(autojump_clock):
+async def test_a_call_that_fails_at_once_lets_the_others_have_their_turn(virtual_clock):
     """A loop that makes a call until one is served kept the channel from ever connecting."""
     turns = 0
 
@@ -347,7 +347,7 @@ async def test_a_call_that_fails_at_once_lets_the_others_have_their_turn(autojum
         nursery.cancel_scope.cancel()
 
 
-async def test_calls_that_wait_are_bounded_by_their_own_deadline(autojump_clock):
+async def test_calls_that_wait_are_bounded_by_their_own_deadline(virtual_clock):
     async with rpc.open_channel(Failing(1000, None), settings=rpc.ChannelSettings(wait_for_ready=True)) as channel:
         began = trio.current_time()
         with trio.move_on_after(77) as scope:
@@ -356,7 +356,7 @@ async def test_calls_that_wait_are_bounded_by_their_own_deadline(autojump_clock)
         assert trio.current_time() - began == pytest.approx(77)
 
 
-async def test_a_server_that_accepts_and_is_silent_counts_as_a_failure(autojump_clock):
+async def test_a_server_that_accepts_and_is_silent_counts_as_a_failure(virtual_clock):
     _listener, connect = rpc.memory_link()
     async with rpc.open_channel(connect, settings=rpc.ChannelSettings(connect_timeout=3)) as channel:
         with pytest.raises(rpc.RpcError, match="no answer within 3 seconds"):
@@ -364,7 +364,7 @@ async def test_a_server_that_accepts_and_is_silent_counts_as_a_failure(autojump_
 
 
 @pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 smtp ready\r\n", b""])
-async def test_a_server_that_speaks_something_else_counts_as_a_failure(words, autojump_clock):
+async def test_a_server_that_speaks_something_else_counts_as_a_failure(words, virtual_clock):
     listener, connect = rpc.memory_link()
 
     async def speak(stream):
@@ -636,7 +636,7 @@ async def test_a_sender_that_waits_for_a_window_learns_that_the_call_has_ended()
         assert (await call.reply()).text == "enough"
 
 
-async def test_a_call_of_which_half_a_request_was_sent_is_given_up(autojump_clock):
+async def test_a_call_of_which_half_a_request_was_sent_is_given_up(virtual_clock):
     """The server would take the next request for the rest of the one that was cancelled."""
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
 
@@ -655,7 +655,7 @@ async def test_a_call_of_which_half_a_request_was_sent_is_given_up(autojump_cloc
         assert len(server.replies[1].data) == 65535
 
 
-async def test_a_request_that_was_cancelled_before_any_of_it_was_sent_leaves_the_call_as_it_was(autojump_clock):
+async def test_a_request_that_was_cancelled_before_any_of_it_was_sent_leaves_the_call_as_it_was(virtual_clock):
     async with raw_servers() as (stub, servers), trio.open_nursery() as nursery:
 
         async def call():

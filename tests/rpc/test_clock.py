@@ -22,28 +22,28 @@ async def closed_after(client):
     return trio.current_time() - began
 
 
-async def test_a_client_that_says_nothing_is_closed(autojump_clock):
+async def test_a_client_that_says_nothing_is_closed(virtual_clock):
     """Stock purerpc waits for ever, with a task and a file descriptor each."""
     async with serving(Greeter()) as connect:
         stream = await connect()
         assert await closed_after(RawClient(stream)) == pytest.approx(10)
 
 
-async def test_a_client_that_sends_half_a_preface_is_closed(autojump_clock):
+async def test_a_client_that_sends_half_a_preface_is_closed(virtual_clock):
     async with serving(Greeter()) as connect:
         stream = await connect()
         await stream.send_all(b"PRI * HTTP")
         assert await closed_after(RawClient(stream)) == pytest.approx(10)
 
 
-async def test_a_client_that_speaks_http2_may_be_idle(autojump_clock):
+async def test_a_client_that_speaks_http2_may_be_idle(virtual_clock):
     async with serving(Greeter()) as connect, raw_client(connect) as client:
         with trio.move_on_after(100_000):
             await client.until_closed()
         assert await client.works(1)
 
 
-async def test_a_client_that_does_not_answer_pings_is_given_up_with_its_calls(autojump_clock):
+async def test_a_client_that_does_not_answer_pings_is_given_up_with_its_calls(virtual_clock):
     greeter = Greeter()
     settings = rpc.ServerSettings(keepalive_time=60, keepalive_timeout=20)
     async with serving(greeter, settings=settings) as connect, raw_client(connect) as client:
@@ -53,7 +53,7 @@ async def test_a_client_that_does_not_answer_pings_is_given_up_with_its_calls(au
     assert greeter.ended == ["cancelled"]
 
 
-async def test_a_client_that_answers_pings_stays(autojump_clock):
+async def test_a_client_that_answers_pings_stays(virtual_clock):
     settings = rpc.ServerSettings(keepalive_time=60, keepalive_timeout=20)
     async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
         with trio.move_on_after(1000):
@@ -61,7 +61,7 @@ async def test_a_client_that_answers_pings_stays(autojump_clock):
         assert await client.works(1)
 
 
-async def test_a_connection_without_calls_ends_gracefully_when_it_was_idle_too_long(autojump_clock):
+async def test_a_connection_without_calls_ends_gracefully_when_it_was_idle_too_long(virtual_clock):
     greeter = Greeter()
     settings = rpc.ServerSettings(max_connection_idle=300)
     async with serving(greeter, settings=settings) as connect, raw_client(connect) as client:
@@ -74,7 +74,7 @@ async def test_a_connection_without_calls_ends_gracefully_when_it_was_idle_too_l
     assert client.goaways == [(2**31 - 1, 0), (1, 0)]
 
 
-async def test_a_connection_ends_gracefully_at_its_age_and_its_calls_after_the_grace(autojump_clock):
+async def test_a_connection_ends_gracefully_at_its_age_and_its_calls_after_the_grace(virtual_clock):
     settings = rpc.ServerSettings(max_connection_age=600, max_connection_age_grace=60)
     async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
         await client.send(*client.call(1, WAIT))
@@ -86,7 +86,7 @@ async def test_a_connection_ends_gracefully_at_its_age_and_its_calls_after_the_g
         assert trio.current_time() - said == pytest.approx(60, rel=0.05)
 
 
-async def test_a_client_that_pings_too_often_while_idle_is_told_to_calm_down(autojump_clock):
+async def test_a_client_that_pings_too_often_while_idle_is_told_to_calm_down(virtual_clock):
     settings = rpc.ServerSettings(min_ping_interval=10)
     async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
         for pause in (20, 20, 1, 1, 1):
@@ -96,7 +96,7 @@ async def test_a_client_that_pings_too_often_while_idle_is_told_to_calm_down(aut
     assert client.goaways[-1][1] == 11
 
 
-async def test_a_client_that_pings_now_and_then_is_not(autojump_clock):
+async def test_a_client_that_pings_now_and_then_is_not(virtual_clock):
     settings = rpc.ServerSettings(min_ping_interval=10)
     async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
         for pause in (20, 1, 20, 1, 20, 1):
@@ -105,7 +105,7 @@ async def test_a_client_that_pings_now_and_then_is_not(autojump_clock):
         assert await client.works(1)
 
 
-async def test_a_client_that_pings_when_replies_come_is_not_either(autojump_clock):
+async def test_a_client_that_pings_when_replies_come_is_not_either(virtual_clock):
     """GRPC's clients measure the connection that way; three calls in a row cost them it."""
     settings = rpc.ServerSettings(min_ping_interval=300)
     async with serving(Greeter(), settings=settings) as connect, raw_client(connect) as client:
@@ -117,7 +117,7 @@ async def test_a_client_that_pings_when_replies_come_is_not_either(autojump_cloc
     assert not client.goaways
 
 
-async def test_the_status_of_a_missed_deadline_is_written_before_it_and_nothing_after(autojump_clock):
+async def test_the_status_of_a_missed_deadline_is_written_before_it_and_nothing_after(virtual_clock):
     """The margin is a tenth of the time, at most five milliseconds."""
     async with serving(Greeter()) as connect, raw_client(connect) as client:
         began = trio.current_time()
@@ -129,7 +129,7 @@ async def test_the_status_of_a_missed_deadline_is_written_before_it_and_nothing_
         assert trio.current_time() - began == pytest.approx(10.004, abs=1e-3)
 
 
-async def test_after_a_deadline_only_one_reset_is_written_whatever_the_handler_does(autojump_clock):
+async def test_after_a_deadline_only_one_reset_is_written_whatever_the_handler_does(virtual_clock):
     """Some clients never reset a stream: its state must be freed all the same, and no late reply may confuse them."""
     tidied = trio.Event()
 
@@ -156,7 +156,7 @@ async def test_after_a_deadline_only_one_reset_is_written_whatever_the_handler_d
         assert len([f for f in client.frames if f.stream_id == 1]) == frames == 1
 
 
-async def test_data_that_arrives_after_the_deadline_is_not_answered(autojump_clock):
+async def test_data_that_arrives_after_the_deadline_is_not_answered(virtual_clock):
     async with serving(Greeter()) as connect, raw_client(connect) as client:
         await client.send(
             client.headers(1, fields("/greeting.Greeter/Collect", grpc_timeout="1S")),
@@ -168,12 +168,12 @@ async def test_data_that_arrives_after_the_deadline_is_not_answered(autojump_clo
         assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["HeadersFrame", "RstStreamFrame"]
 
 
-async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could_notice(mock_clock):
+async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could_notice(virtual_clock):
     """A handler that keeps the whole process busy keeps the task from running that would have reset the stream."""
 
     class Busy(Greeter):
         async def SayHello(self, request, call):
-            mock_clock.jump(2)
+            virtual_clock.jump(2)
             return HelloReply(text="late")
 
     async with serving(Busy()) as connect, raw_client(connect) as client:
@@ -182,7 +182,7 @@ async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could
         assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["RstStreamFrame"]
 
 
-async def test_a_timeout_of_nothing_is_already_past(autojump_clock):
+async def test_a_timeout_of_nothing_is_already_past(virtual_clock):
     greeter = Greeter()
     async with serving(greeter) as connect, raw_client(connect) as client:
         await client.send(*client.call(1, grpc_timeout="0m"))
@@ -190,7 +190,7 @@ async def test_a_timeout_of_nothing_is_already_past(autojump_clock):
     assert (reply.headers, reply.reset) == ([], 8)
 
 
-async def test_our_channel_gives_up_a_silent_server(autojump_clock):
+async def test_our_channel_gives_up_a_silent_server(virtual_clock):
     """Its calls end with UNAVAILABLE instead of waiting for a machine that is gone."""
     settings = rpc.ChannelSettings(keepalive_time=30, keepalive_timeout=10)
     listener, connect = rpc.memory_link()
@@ -210,7 +210,7 @@ async def test_our_channel_gives_up_a_silent_server(autojump_clock):
     assert caught.value.status is rpc.StatusCode.UNAVAILABLE
 
 
-async def test_our_channel_asks_a_server_that_was_silent_for_long_when_a_call_begins(autojump_clock):
+async def test_our_channel_asks_a_server_that_was_silent_for_long_when_a_call_begins(virtual_clock):
     """Nobody has noticed that it is gone, as nobody called; the first one who does need not wait for the silence."""
     async with raw_servers(keepalive_time=30, keepalive_timeout=10) as (stub, servers):
         server = await answered(stub, servers)
@@ -223,7 +223,7 @@ async def test_our_channel_asks_a_server_that_was_silent_for_long_when_a_call_be
     assert caught.value.status is rpc.StatusCode.UNAVAILABLE
 
 
-async def test_our_channel_pings_seldom_a_server_that_answers_pings_alone(autojump_clock):
+async def test_our_channel_pings_seldom_a_server_that_answers_pings_alone(virtual_clock):
     """At the fourth ping within five minutes without data, grpcio's server ends the connection and all its calls."""
     settings = {"keepalive_time": 10, "keepalive_timeout": 5, "max_pings_without_data": 3}
     async with raw_servers(**settings) as (stub, servers), trio.open_nursery() as nursery:
@@ -251,7 +251,7 @@ async def answered(stub, servers):
     return server
 
 
-async def test_our_channel_does_not_ping_while_nobody_calls(autojump_clock):
+async def test_our_channel_does_not_ping_while_nobody_calls(virtual_clock):
     settings = rpc.ChannelSettings(keepalive_time=30, keepalive_timeout=10)
     async with (
         serving(Greeter(), settings=rpc.ServerSettings(min_ping_interval=math.inf)) as connect,

@@ -6,7 +6,7 @@ from trio.testing import wait_all_tasks_blocked
 from dspex_trio.rpc.deadlines import DeadlineWatch
 
 
-async def test_everything_happens_at_its_time(autojump_clock, nursery):
+async def test_everything_happens_at_its_time(virtual_clock, nursery):
     watch, seen = DeadlineWatch(), []
     start = trio.current_time()
 
@@ -25,7 +25,7 @@ async def test_everything_happens_at_its_time(autojump_clock, nursery):
     assert seen == [("two", 2), ("five", 5), ("nine", 9)]
 
 
-async def test_the_deadlines_of_calls_that_are_over_do_not_pile_up(autojump_clock):
+async def test_the_deadlines_of_calls_that_are_over_do_not_pile_up(virtual_clock):
     """A thousand calls a second with ten minutes each would be 600,000 entries."""
     watch = DeadlineWatch()
     far = trio.current_time() + 600
@@ -36,7 +36,7 @@ async def test_the_deadlines_of_calls_that_are_over_do_not_pile_up(autojump_cloc
     assert all(any(entry is item[2] for item in watch._heap) for entry in kept)
 
 
-async def test_what_is_past_happens_at_once(autojump_clock, nursery):
+async def test_what_is_past_happens_at_once(virtual_clock, nursery):
     watch, seen = DeadlineWatch(), []
     nursery.start_soon(watch.run)
     watch.add(trio.current_time() - 1, lambda: seen.append("past"))

@@ -93,7 +93,7 @@ async def test_calls_after_the_last_that_counts_are_refused(nursery):
         assert (await client.reply(1)).status == 0
 
 
-async def test_when_the_grace_is_over_calls_are_unavailable(autojump_clock, nursery):
+async def test_when_the_grace_is_over_calls_are_unavailable(virtual_clock, nursery):
     server = Draining()
     await nursery.start(server.run)
     async with raw_client(server.connect) as client:
@@ -108,7 +108,7 @@ async def test_when_the_grace_is_over_calls_are_unavailable(autojump_clock, nurs
     assert server.greeter.ended == ["cancelled"]
 
 
-async def test_a_second_start_can_shorten_the_grace(autojump_clock, nursery):
+async def test_a_second_start_can_shorten_the_grace(virtual_clock, nursery):
     server = Draining()
     await nursery.start(server.run)
     async with raw_client(server.connect) as client:
@@ -123,7 +123,7 @@ async def test_a_second_start_can_shorten_the_grace(autojump_clock, nursery):
         assert trio.current_time() - began == pytest.approx(1)
 
 
-async def test_a_client_that_does_not_answer_the_ping_delays_a_drain_by_a_second_at_most(autojump_clock, nursery):
+async def test_a_client_that_does_not_answer_the_ping_delays_a_drain_by_a_second_at_most(virtual_clock, nursery):
     server = Draining()
     await nursery.start(server.run)
     async with raw_client(server.connect) as client:
@@ -134,7 +134,7 @@ async def test_a_client_that_does_not_answer_the_ping_delays_a_drain_by_a_second
         assert trio.current_time() - began == pytest.approx(1, abs=0.1)
 
 
-async def test_a_drain_that_begins_while_a_connection_is_being_closed_changes_nothing_for_it(autojump_clock, nursery):
+async def test_a_drain_that_begins_while_a_connection_is_being_closed_changes_nothing_for_it(virtual_clock, nursery):
     """There are no calls to say goodbye to, and nobody who could."""
     server = Draining()
     await nursery.start(server.run)
@@ -149,7 +149,7 @@ async def test_a_drain_that_begins_while_a_connection_is_being_closed_changes_no
     assert trio.current_time() < 5
 
 
-async def test_a_drain_waits_no_longer_for_a_handshake_than_for_calls(autojump_clock, nursery, tls):
+async def test_a_drain_waits_no_longer_for_a_handshake_than_for_calls(virtual_clock, nursery, tls):
     """A client that connects and is silent could hold up every restart."""
     server = Draining(tls=tls)
     await nursery.start(server.run)

@@ -47,7 +47,7 @@ async def test_a_handler_that_waits_for_a_window_is_cancelled_when_the_caller_le
     assert greeter.ended == ["watch"]
 
 
-async def test_a_handler_is_cancelled_before_its_callers_deadline_and_the_status_arrives_in_time(autojump_clock):
+async def test_a_handler_is_cancelled_before_its_callers_deadline_and_the_status_arrives_in_time(virtual_clock):
     greeter = Greeter()
     async with greeting(greeter) as stub:
         deadline = trio.current_time() + 1
@@ -57,7 +57,7 @@ async def test_a_handler_is_cancelled_before_its_callers_deadline_and_the_status
     assert caught.value.status is rpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_handler_that_ignores_its_cancellation_does_not_keep_its_stream(autojump_clock):
+async def test_a_handler_that_ignores_its_cancellation_does_not_keep_its_stream(virtual_clock):
     """At the deadline one RST_STREAM ends the stream; the slot is the handler's until its end."""
     release = trio.Event()
 
@@ -171,7 +171,7 @@ async def test_the_calls_of_a_client_that_leaves_do_not_all_end_in_one_turn():
     assert max(ended.count(one) for one in ended) < 70
 
 
-async def test_cancelling_the_server_gives_unavailable_to_calls_that_run(autojump_clock):
+async def test_cancelling_the_server_gives_unavailable_to_calls_that_run(virtual_clock):
     greeter = Greeter()
     listener, connect = rpc.memory_link()
     async with rpc.open_channel(connect) as channel, trio.open_nursery() as nursery:

@@ -28,7 +28,7 @@ def test_every_case_is_there_once():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_a_case_of_h2spec_passes(case, autojump_clock, record_property):
+async def test_a_case_of_h2spec_passes(case, virtual_clock, record_property):
     """Virtual time: a server that does not answer fails at once."""
     record_property("h2spec", f"{case.name}: {case.title}")
     async with serving(Greeter(), settings=SETTINGS) as connect:

@@ -17,7 +17,7 @@ from .raw import fields, message, raw_client
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
-async def test_a_call_that_fails_in_the_breath_in_which_it_began_ends_no_other(autojump_clock):
+async def test_a_call_that_fails_in_the_breath_in_which_it_began_ends_no_other(virtual_clock):
     """The answer to an unknown method was written to a stream that was gone, which ended the connection."""
     async with serving(Greeter()) as connect, raw_client(connect) as client:
         with trio.fail_after(5):
@@ -27,7 +27,7 @@ async def test_a_call_that_fails_in_the_breath_in_which_it_began_ends_no_other(a
             assert await client.works(3)
 
 
-async def test_padding_longer_than_its_frame_is_the_peers_fault_and_no_error_of_ours(autojump_clock, caplog):
+async def test_padding_longer_than_its_frame_is_the_peers_fault_and_no_error_of_ours(virtual_clock, caplog):
     """h2 3 lets hyperframe's exception through; a peer must not be able to fill the log."""
     async with serving(Greeter()) as connect, raw_client(connect) as client:
         with trio.fail_after(5):
@@ -37,7 +37,7 @@ async def test_padding_longer_than_its_frame_is_the_peers_fault_and_no_error_of_
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_frame_that_is_too_long_is_refused_by_its_header(autojump_clock):
+async def test_a_frame_that_is_too_long_is_refused_by_its_header(virtual_clock):
     """h2 keeps all of it first: up to 16 MB for each connection."""
     async with serving(Greeter()) as connect, raw_client(connect) as client:
         with trio.fail_after(5):
@@ -47,7 +47,7 @@ async def test_a_frame_that_is_too_long_is_refused_by_its_header(autojump_clock)
 
 
 @pytest.mark.parametrize(("ahead", "code"), [(0.0, StatusCode.DEADLINE_EXCEEDED), (1.0, StatusCode.CANCELLED)])
-async def test_a_reset_at_the_deadline_is_the_deadline(ahead, code, mock_clock):
+async def test_a_reset_at_the_deadline_is_the_deadline(ahead, code, virtual_clock):
     """A server that keeps deadlines resets the stream; a client that is busy hears of it with its own deadline."""
     call = ClientCall(None, 1, None, 1000, trio.current_time() + ahead)
     call.ended(Status(StatusCode.CANCELLED, "the server reset the stream with HTTP/2 error 8"))

@@ -112,7 +112,7 @@ async def test_a_handler_that_says_more_than_the_client_takes_costs_its_call_alo
     assert greeter.ended == ["released"]
 
 
-async def test_headers_that_fill_the_buffer_are_written_before_the_reply_waits_for_room(autojump_clock):
+async def test_headers_that_fill_the_buffer_are_written_before_the_reply_waits_for_room(virtual_clock):
     """They went into the buffer without anybody to write them, and the reply waited for ever."""
     settings = rpc.ServerSettings(output_buffer=1000)
 
@@ -202,7 +202,7 @@ async def test_calls_that_wait_for_a_slot_have_it_in_turn():
     assert sorted(order[:5]) == [0, 1, 2, 3, 4]
 
 
-async def test_a_slot_that_is_given_up_goes_to_the_next_in_turn(autojump_clock):
+async def test_a_slot_that_is_given_up_goes_to_the_next_in_turn(virtual_clock):
     """Whether its call is cancelled while it runs, while it waits, or when it has the slot and not yet its turn."""
     greeter = Greeter()
     settings = rpc.ServerSettings(max_concurrent_calls=1)

@@ -112,7 +112,7 @@ async def test_an_error_of_the_caller_is_none_of_the_server(seen):
     assert "a secret" not in str([(span.status.description, dict(span.attributes), span.events) for span in server])
 
 
-async def test_a_deadline_and_a_caller_that_gives_up_are_told_apart(seen, autojump_clock):
+async def test_a_deadline_and_a_caller_that_gives_up_are_told_apart(seen, virtual_clock):
     greeter = Greeter()
     async with greeting(seen, greeter) as stub:
         with trio.move_on_after(3):
@@ -133,7 +133,7 @@ async def test_a_deadline_and_a_caller_that_gives_up_are_told_apart(seen, autoju
     assert [round(seconds(span)) for span in both(seen)[1]] == [3, 2]
 
 
-async def test_what_a_drain_ends_is_unavailable(seen, autojump_clock):
+async def test_what_a_drain_ends_is_unavailable(seen, virtual_clock):
     drain = rpc.Drain()
     greeter = Greeter()
     async with (
@@ -201,7 +201,7 @@ async def test_a_traceparent_of_anybodys_is_continued_and_nonsense_in_it_does_no
     assert [span.parent for span in others] == [None, None]
 
 
-async def test_durations_are_histograms_by_method_and_status(seen, autojump_clock):
+async def test_durations_are_histograms_by_method_and_status(seen, virtual_clock):
     greeter = Greeter()
     async with greeting(seen, greeter) as stub:
         await stub.SayHello(HelloRequest(name="ada"))

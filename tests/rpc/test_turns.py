@@ -43,20 +43,20 @@ async def _largest_turn(clock, seconds_a_byte, size):
     return max(waits), trio.current_time() - begun
 
 
-async def test_costly_frames_of_one_connection_take_no_long_turn(mock_clock):
+async def test_costly_frames_of_one_connection_take_no_long_turn(virtual_clock):
     """Slices that were short enough one by one followed each other until the read was used up."""
-    longest, total = await _largest_turn(mock_clock, 1e-6, 50_000)
+    longest, total = await _largest_turn(virtual_clock, 1e-6, 50_000)
     assert total > 40 * longest
     assert longest < 3 * transport._FAIR_SHARE  # Trio changes the order of tasks, so that two turns may meet
 
 
-async def test_cheap_bytes_are_acted_on_at_one_go(mock_clock):
+async def test_cheap_bytes_are_acted_on_at_one_go(virtual_clock):
     """A large message has no use for turns: each would cost more than its bytes."""
-    longest, total = await _largest_turn(mock_clock, 1e-9, 60_000)
+    longest, total = await _largest_turn(virtual_clock, 1e-9, 60_000)
     assert longest == pytest.approx(total)
 
 
-async def test_calls_that_are_reset_in_the_read_they_came_in_start_no_handler(autojump_clock):
+async def test_calls_that_are_reset_in_the_read_they_came_in_start_no_handler(virtual_clock):
     """A task that is started to be cancelled costs ten times the frames: that is what a rapid reset lives on."""
     greeter = Greeter()
     async with serving(greeter) as connect, raw_client(connect) as client:
@@ -69,7 +69,7 @@ async def test_calls_that_are_reset_in_the_read_they_came_in_start_no_handler(au
     assert len(greeter.calls) == 1
 
 
-async def test_handlers_start_a_few_at_a_time(autojump_clock):
+async def test_handlers_start_a_few_at_a_time(virtual_clock):
     """A hundred calls in one packet are a hundred tasks: the other connections have their turns between them."""
     greeter = Greeter()
     async with serving(greeter) as connect, raw_client(connect) as client:

@@ -158,7 +158,7 @@ async def test_every_trial_gets_one_result(kept):
     assert (progress.ended, progress.tokens, progress.cost_usd) == ({"OK": 20}, 100, 10.0)
 
 
-async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, autojump_clock):
+async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, virtual_clock):
     worker = Worker(BUSY, rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), StoreUnavailable("store away"), GOOD)
     progress = await run_trials(plan(), [worker], kept, concurrency=1)
     [result] = kept.by_id.values()
@@ -168,7 +168,7 @@ async def test_what_may_succeed_later_is_tried_again_after_a_while(kept, autojum
     assert times[1] - times[0] >= 7, "as long as the failure asked for"
 
 
-async def test_whoever_is_idle_does_not_try_again_before_its_time(kept, autojump_clock):
+async def test_whoever_is_idle_does_not_try_again_before_its_time(kept, virtual_clock):
     """At the end of a run most are idle: all tries would be used up at once."""
     workers = [Worker(BUSY, GOOD, name=name) for name in "ab"]
     await run_trials(plan(), workers, kept, concurrency=8)
@@ -183,12 +183,12 @@ async def test_a_failure_that_stays_is_a_result_and_is_not_tried_again(kept):
     assert (len(worker.ran), progress.ended) == (1, {"PROGRAM_ERROR": 1})
 
 
-async def test_a_retryable_failure_is_a_result_in_the_end(kept, autojump_clock):
+async def test_a_retryable_failure_is_a_result_in_the_end(kept, virtual_clock):
     progress = await run_trials(plan(), [Worker(BUSY)], kept, retries=2)
     assert (progress.ended, progress.given_up) == ({"OVERLOADED": 1}, {})
 
 
-async def test_a_trial_whose_calls_fail_has_no_result_and_is_tried_by_the_next_run(kept, autojump_clock):
+async def test_a_trial_whose_calls_fail_has_no_result_and_is_tried_by_the_next_run(kept, virtual_clock):
     gone = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "connection refused"))
     progress = await run_trials(plan(), [gone], kept, retries=1)
     assert progress.done == 1
@@ -198,7 +198,7 @@ async def test_a_trial_whose_calls_fail_has_no_result_and_is_tried_by_the_next_r
     assert set(kept.by_id) == {"t0"}
 
 
-async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, autojump_clock):
+async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, virtual_clock):
     gone, there = Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), name="gone"), Worker(GOOD, name="there")
     progress = await run_trials(plan(30), [gone, there], kept, concurrency=2)
     assert progress.ended == {"OK": 30}
@@ -208,7 +208,7 @@ async def test_another_worker_takes_the_trials_of_one_that_is_gone(kept, autojum
 @pytest.mark.parametrize(
     "error", [rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "gone"), StoreUnavailable("gone", retryable=True)]
 )
-async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept, autojump_clock, error):
+async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept, virtual_clock, error):
     """The idle lanes of the dead one would take the trials again and again until they are given up.
 
     A trial with variables notices by the worker's store, which is gone too.
@@ -225,7 +225,7 @@ async def test_a_worker_that_is_gone_uses_up_no_tries_while_another_is_busy(kept
     assert len(gone.ran) == len({name for name, *_ in gone.ran})
 
 
-async def test_a_trial_that_ends_every_worker_is_given_up(kept, autojump_clock):
+async def test_a_trial_that_ends_every_worker_is_given_up(kept, virtual_clock):
     """What costs no try is bounded by the number of workers."""
     workers = [Worker(rpc.RpcError(rpc.StatusCode.UNAVAILABLE, "crashed"), name=name) for name in "abc"]
     progress = await run_trials(plan(), workers, kept, retries=1)
@@ -244,7 +244,7 @@ async def test_a_worker_that_refuses_all_trials_ends_the_run(kept):
         await run_trials(plan(9), [Worker(rpc.RpcError(rpc.StatusCode.UNAUTHENTICATED, "no token"))], kept)
 
 
-async def test_a_worker_that_never_answers_is_not_waited_for(kept, autojump_clock):
+async def test_a_worker_that_never_answers_is_not_waited_for(kept, virtual_clock):
     class Silent(Worker):
         async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
             await trio.sleep_forever()
@@ -427,24 +427,33 @@ async def test_a_session_that_is_made_for_a_trial_has_the_variables_that_the_tri
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
+COMMAND = ("-m", "dspex_trio", "run", "trials.jsonl", "--load", "runs_programs")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+
+
 def command(directory, *arguments):
-    whole = [sys.executable, "-m", "dspex_trio", "run", "trials.jsonl", "--load", "runs_programs", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    """The command under way, to be ended from outside."""
+    whole = [sys.executable, *COMMAND, *arguments]
     return subprocess.Popen(
-        whole, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        whole, cwd=directory, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+@pytest.fixture
+def finished(preloaded, tmp_path):
+    """What becomes of the command."""
+    return lambda *arguments: preloaded([*COMMAND, *arguments], tmp_path, ENVIRONMENT)
 
 
 SHOUT = {"program": {"python_class": "runs.Shout", "config_space": {"mark": "mark"}}, "sweep": {"mark": ["!", "?"]}}
 
 
-def test_a_file_is_run_in_this_process_and_summed_up(tmp_path):
+def test_a_file_is_run_in_this_process_and_summed_up(finished, tmp_path):
     trials = lines(SHOUT, {"id": "a", "inputs": {"question": "hm"}, "expected": {"answer": "HM?"}})
     (tmp_path / "trials.jsonl").write_text("\n".join(trials))
-    done = command(tmp_path, "--metric", "exact_match", "--export", "out.csv")
-    output, errors = done.communicate(timeout=120)
-    assert done.returncode == 0, errors
-    table = [line.split() for line in output.splitlines()]
+    done = finished("--metric", "exact_match", "--export", "out.csv")
+    assert done.returncode == 0, done.stderr
+    table = [line.split() for line in done.stdout.splitlines()]
     assert table[1][:4] == ['mark="?"', "1", "1", "1.000"]
     assert table[2][:4] == ['mark="!"', "1", "1", "0.000"]
     assert len((tmp_path / "trials.jsonl.results.jsonl").read_text().splitlines()) == 2
@@ -496,11 +505,10 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
     assert running.returncode == 130
 
 
-def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(tmp_path):
+def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(finished, tmp_path):
     (tmp_path / "trials.jsonl").write_text(
         "\n".join(lines({"program": {"python_class": "runs.Shout"}}, {"id": "a", "inputs": {"question": "?"}}))
     )
-    done = command(tmp_path, "--worker", "127.0.0.1:1", "--retries", "0")
-    _, errors = done.communicate(timeout=120)
+    done = finished("--worker", "127.0.0.1:1", "--retries", "0")
     assert done.returncode == 1
-    assert "did not end" in errors
+    assert "did not end" in done.stderr

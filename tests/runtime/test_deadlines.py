@@ -12,17 +12,11 @@ from dspy.utils import DummyLM
 
 import dspex_trio as dspex
 from dspex_trio.programs import MODULE_REGISTRY, interrupt_of_frame
-from dspex_trio.testing import VirtualClock
 
 SETTINGS = dspex.Settings(max_trials=1, max_queue=1, max_trial_seconds=1e6)
 PREDICT = dspex.Program("dspy.Predict", dspex.Signature("question -> answer"))
 QUESTION = {"question": "?"}
 HOUR = 3600.0
-
-
-@pytest.fixture
-def clock():
-    return VirtualClock()
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +38,7 @@ def answering():
     return DummyLM([{"answer": "42"}] * 100)
 
 
-async def test_the_callers_scope_is_the_deadline_and_the_outcome_comes_before_it_raises(clock):
+async def test_the_callers_scope_is_the_deadline_and_the_outcome_comes_before_it_raises(virtual_clock):
     async with dspex.open_runtime(SETTINGS) as runtime:
         with trio.fail_after(HOUR):
             outcome = await runtime.run_trial(program(lambda: time.sleep(2 * HOUR)), QUESTION)
@@ -55,7 +49,7 @@ async def test_the_callers_scope_is_the_deadline_and_the_outcome_comes_before_it
         assert outcome.timings.execute_ms == pytest.approx((HOUR - margin) * 1e3)
 
 
-async def test_every_thread_of_a_hundred_timed_out_trials_ends_and_its_slot_is_free_at_once(clock):
+async def test_every_thread_of_a_hundred_timed_out_trials_ends_and_its_slot_is_free_at_once(virtual_clock):
     async with dspex.open_runtime(SETTINGS, lm=answering()) as runtime:
         waiting = program(threading.Event().wait)
         for _ in range(100):
@@ -67,7 +61,7 @@ async def test_every_thread_of_a_hundred_timed_out_trials_ends_and_its_slot_is_f
             assert trio.current_time() == began
 
 
-async def test_a_trial_that_waits_for_a_slot_dies_in_admission_while_the_other_goes_on(clock):
+async def test_a_trial_that_waits_for_a_slot_dies_in_admission_while_the_other_goes_on(virtual_clock):
     async with dspex.open_runtime(SETTINGS) as runtime, trio.open_nursery() as nursery:
         outcomes = []
 
@@ -88,7 +82,7 @@ async def test_a_trial_that_waits_for_a_slot_dies_in_admission_while_the_other_g
     assert isinstance(done, dspex.TrialSuccess)
 
 
-async def test_a_drain_wakes_what_its_grace_was_too_short_for(clock):
+async def test_a_drain_wakes_what_its_grace_was_too_short_for(virtual_clock):
     async with dspex.open_runtime(SETTINGS) as runtime, trio.open_nursery() as nursery:
         outcomes = []
 
@@ -103,14 +97,14 @@ async def test_a_drain_wakes_what_its_grace_was_too_short_for(clock):
     assert (outcome.kind, outcome.details["rung"]) == (dspex.FailureKind.SHUTTING_DOWN, "wake")
 
 
-async def test_a_caller_that_goes_away_wakes_its_trial(clock):
+async def test_a_caller_that_goes_away_wakes_its_trial(virtual_clock):
     ended = []
 
     def wait():
         try:
             time.sleep(3 * HOUR)
         finally:
-            ended.append(clock.current_time())
+            ended.append(virtual_clock.current_time())
 
     async with dspex.open_runtime(SETTINGS) as runtime:
         with trio.CancelScope() as scope:
@@ -121,7 +115,7 @@ async def test_a_caller_that_goes_away_wakes_its_trial(clock):
         assert ended == [HOUR]
 
 
-async def test_what_a_loaded_module_imported_by_name_is_woken_too(clock, tmp_path, monkeypatch):
+async def test_what_a_loaded_module_imported_by_name_is_woken_too(virtual_clock, tmp_path, monkeypatch):
     (tmp_path / "loaded_by_name.py").write_text(
         "from time import sleep\nimport dspy\nimport dspex_trio as dspex\n@dspex.register('ByName')\n"
         "class ByName(dspy.Module):\n    def forward(self, question):\n        sleep(7200)\n"
@@ -169,7 +163,7 @@ async def outcome_of_thinking(lend, interpreter):
 
 @pytest.mark.filterwarnings("ignore:ProgramOfThought is deprecated")
 @pytest.mark.parametrize("lend", [False, True])
-async def test_a_code_interpreter_is_shut_down_as_ever_but_by_whoever_owns_it(clock, lend):
+async def test_a_code_interpreter_is_shut_down_as_ever_but_by_whoever_owns_it(virtual_clock, lend):
     """With its trial over it may still speak, else the machine would be paid for ever."""
     interpreter = Interpreter(threading.Event().wait)
     assert (await outcome_of_thinking(lend, interpreter)).details["rung"] == "wake"
@@ -177,12 +171,12 @@ async def test_a_code_interpreter_is_shut_down_as_ever_but_by_whoever_owns_it(cl
 
 
 @pytest.mark.filterwarnings("ignore:ProgramOfThought is deprecated")
-async def test_a_code_interpreter_whose_code_cannot_be_left_is_shut_down_by_another_thread(clock):
+async def test_a_code_interpreter_whose_code_cannot_be_left_is_shut_down_by_another_thread(virtual_clock):
     lock, gone = threading.Lock(), threading.Event()
     lock.acquire()
 
     def wait():
-        with clock.blocked():
+        with virtual_clock.blocked():
             lock.acquire()
         gone.set()
 

@@ -8,15 +8,9 @@ import trio
 
 import dspex_trio as dspex
 from dspex_trio.programs import MODULE_REGISTRY
-from dspex_trio.testing import VirtualClock
 
 SETTINGS = dspex.Settings(max_trials=1, max_trial_seconds=1e6)
 HOUR = 3600.0
-
-
-@pytest.fixture
-def clock():
-    return VirtualClock()
 
 
 @pytest.fixture
@@ -58,7 +52,9 @@ def behind(error):
 
 
 @pytest.mark.parametrize("error", [Waits(), behind(Waits())], ids=["its own text", "that of its cause"])
-async def test_a_text_that_waits_for_ever_is_ended_by_the_deadline_as_the_program_would_be(clock, raising, error):
+async def test_a_text_that_waits_for_ever_is_ended_by_the_deadline_as_the_program_would_be(
+    virtual_clock, raising, error
+):
     async with dspex.open_runtime(SETTINGS) as runtime:
         with trio.fail_after(HOUR):
             outcome = await runtime.run_trial(raising(error), {})
@@ -76,7 +72,7 @@ async def test_a_text_that_computes_for_ever_is_ended_by_an_exception_as_the_pro
         assert (outcome.kind.name, outcome.error_message) == ("PROGRAM_ERROR", "quick")
 
 
-async def test_nothing_of_what_a_program_raised_reaches_the_loop(clock, raising):
+async def test_nothing_of_what_a_program_raised_reaches_the_loop(virtual_clock, raising):
     """Its own code would run there."""
     threads_that_asked = []
 

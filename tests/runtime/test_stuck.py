@@ -28,7 +28,7 @@ def locks():
 
 
 @pytest.fixture
-def program(locks):
+def program(locks, virtual_clock):
     """A program that waits where it cannot be woken, and tells when it does."""
     waiting = threading.Semaphore(0)
 
@@ -39,7 +39,8 @@ def program(locks):
             lock.acquire()
             locks.append(lock)
             waiting.release()
-            lock.acquire()
+            with virtual_clock.blocked():  # else every moment of its time would be looked at for a tenth of a second
+                lock.acquire()
 
     yield waiting
     dspex.programs.MODULE_REGISTRY.pop("IsStuck")
@@ -50,7 +51,7 @@ async def time_out(runtime, trial_id=""):
         return await runtime.run_trial(STUCK, {}, trial_id=trial_id)
 
 
-async def test_an_embedded_runtime_raises_when_too_many_threads_are_stuck(program):
+async def test_an_embedded_runtime_raises_when_too_many_threads_are_stuck(virtual_clock, program):
     """Never through `sys.exit`: the process belongs to whoever embeds it, who gets the error as it is."""
 
     async def embedded():
@@ -90,7 +91,7 @@ def lines():
     log.setLevel(level)
 
 
-async def test_stuck_threads_are_listed_and_told_when_they_end_after_all(program, locks, lines):
+async def test_stuck_threads_are_listed_and_told_when_they_end_after_all(virtual_clock, program, locks, lines):
     async with dspex.open_runtime(dspex.Settings(max_trials=4)) as runtime:
         await time_out(runtime, "a-trial")
         [stuck] = runtime.stuck()
@@ -103,7 +104,7 @@ async def test_stuck_threads_are_listed_and_told_when_they_end_after_all(program
         assert runtime.stuck() == []
 
 
-async def test_a_served_worker_drains_says_that_it_does_not_serve_and_then_raises(program, nursery):
+async def test_a_served_worker_drains_says_that_it_does_not_serve_and_then_raises(virtual_clock, program, nursery):
     ended = trio.Event()
 
     async def serve(task_status):

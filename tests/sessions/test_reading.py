@@ -225,7 +225,7 @@ async def test_a_tool_that_does_not_read_variables_is_a_store_that_does_not_answ
 
 
 @pytest.mark.parametrize("away", [UNAVAILABLE, status("CANCELLED")])
-async def test_a_store_that_restarts_is_waited_for(away, autojump_clock):
+async def test_a_store_that_restarts_is_waited_for(away, virtual_clock):
     """A server that shuts down cancels the calls under it; nobody here did."""
     store = store_of_32(GetVariables=[away] * 5)
     with trio.fail_after(5):
@@ -233,7 +233,7 @@ async def test_a_store_that_restarts_is_waited_for(away, autojump_clock):
     assert store.calls == ["GetVariables"] * 6
 
 
-async def test_a_store_that_stays_away_fails_the_read_while_there_is_time_to_say_so(autojump_clock):
+async def test_a_store_that_stays_away_fails_the_read_while_there_is_time_to_say_so(virtual_clock):
     """The caller learns STORE_UNAVAILABLE, not merely that the deadline passed."""
     store = ScriptedStore(GetVariables=UNAVAILABLE)
     with (
@@ -258,7 +258,7 @@ class Link:
         self.failure = None
 
 
-async def test_a_store_that_is_away_is_not_asked_until_there_is_a_connection(autojump_clock):
+async def test_a_store_that_is_away_is_not_asked_until_there_is_a_connection(virtual_clock):
     """Hundreds of trials may wait for it, and each try costs processor time that its restart needs."""
     link = Link()
     store = store_of_32(GetVariables=[UNAVAILABLE] * 2)
@@ -279,7 +279,7 @@ async def test_a_store_that_is_away_is_not_asked_until_there_is_a_connection(aut
     assert ended == [(12, 0.03), (100, 0.05)], "who has little time left comes first, and not all come at once"
 
 
-async def test_a_connection_that_comes_too_late_is_no_help(mock_clock):
+async def test_a_connection_that_comes_too_late_is_no_help(virtual_clock):
     """A busy loop learns of it, and of the time, later than it was."""
     link = Link()
     store = ScriptedStore(GetVariables=UNAVAILABLE)
@@ -292,10 +292,10 @@ async def test_a_connection_that_comes_too_late_is_no_help(mock_clock):
         nursery.start_soon(read)
         await wait_all_tasks_blocked()
         link.back.set()
-        mock_clock.jump(2.8)
+        virtual_clock.jump(2.8)
 
 
-async def test_a_store_to_which_no_connection_comes_fails_the_read_in_time_too(autojump_clock):
+async def test_a_store_to_which_no_connection_comes_fails_the_read_in_time_too(virtual_clock):
     store = ScriptedStore(GetVariables=UNAVAILABLE)
     session = store.session(link=Link())
     with trio.fail_after(3) as scope, pytest.raises(StoreUnavailable, match="connection refused"):
@@ -305,7 +305,7 @@ async def test_a_store_to_which_no_connection_comes_fails_the_read_in_time_too(a
     assert session.away(2.69) == "the session store at the test's store cannot be reached: connection refused"
 
 
-async def test_what_is_known_of_a_store_that_was_away(autojump_clock):
+async def test_what_is_known_of_a_store_that_was_away(virtual_clock):
     store = store_of_32(GetVariables=[UNAVAILABLE, UNAVAILABLE])
     session = store.session()
     assert session.away(0) is None
@@ -316,13 +316,13 @@ async def test_what_is_known_of_a_store_that_was_away(autojump_clock):
     assert session.away(lost) is None
 
 
-async def test_a_try_that_hangs_after_the_store_went_away_still_ends_as_that(autojump_clock):
+async def test_a_try_that_hangs_after_the_store_went_away_still_ends_as_that(virtual_clock):
     store = ScriptedStore(GetVariables=[UNAVAILABLE, NEVER])
     with trio.fail_after(3), pytest.raises(StoreUnavailable, match="connection refused"):
         await store.session().get("v1")
 
 
-async def test_patience_has_an_end_without_a_deadline_too(autojump_clock):
+async def test_patience_has_an_end_without_a_deadline_too(virtual_clock):
     store = ScriptedStore(GetVariables=UNAVAILABLE)
     began = trio.current_time()
     with pytest.raises(StoreUnavailable):
@@ -330,7 +330,7 @@ async def test_patience_has_an_end_without_a_deadline_too(autojump_clock):
     assert trio.current_time() - began <= 10
 
 
-async def test_a_store_that_is_slow_is_cut_off_by_the_deadline(autojump_clock):
+async def test_a_store_that_is_slow_is_cut_off_by_the_deadline(virtual_clock):
     store = ScriptedStore(GetVariables=NEVER)
     with trio.move_on_after(3) as scope:
         await store.session().get("v1")
@@ -338,7 +338,7 @@ async def test_a_store_that_is_slow_is_cut_off_by_the_deadline(autojump_clock):
     assert store.running == 0
 
 
-async def test_a_stores_own_deadline_exceeded_is_our_deadline(autojump_clock):
+async def test_a_stores_own_deadline_exceeded_is_our_deadline(virtual_clock):
     """It travelled along with the call; the store noticed it a moment before."""
     store = ScriptedStore(GetVariables=status("DEADLINE_EXCEEDED"))
     with trio.move_on_after(3) as scope:

@@ -27,13 +27,13 @@ async def test_contexts_are_bounded_and_the_longest_unused_goes_first():
     assert sessions.context("b") is not b
 
 
-async def test_a_context_that_is_not_used_is_dropped(mock_clock):
+async def test_a_context_that_is_not_used_is_dropped(virtual_clock):
     sessions = Sessions(ScriptedStore(), idle_seconds=60)
     a = sessions.context("a")
-    mock_clock.jump(59)
+    virtual_clock.jump(59)
     assert sessions.context("a") is a
     sessions.context("b")
-    mock_clock.jump(60)
+    virtual_clock.jump(60)
     assert sessions.context("c") is not a
     assert len(sessions) == 1
 
@@ -88,7 +88,7 @@ async def test_a_value_without_a_json_form_is_refused_before_it_is_sent():
     assert store.calls == []
 
 
-async def test_ping_answers_and_waits_for_a_store_that_starts(autojump_clock):
+async def test_ping_answers_and_waits_for_a_store_that_starts(virtual_clock):
     sessions = Sessions(ScriptedStore(Ping=[UNAVAILABLE, UNAVAILABLE]))
     with trio.fail_after(2):
         assert await sessions.ping("hello") == "pong: hello"

@@ -44,7 +44,7 @@ async def test_a_store_without_tools_is_named_as_that():
         await store.session().tools()
 
 
-async def test_a_stores_own_deadline_exceeded_is_our_deadline(autojump_clock):
+async def test_a_stores_own_deadline_exceeded_is_our_deadline(virtual_clock):
     """It travelled along; the trial ends as what it is."""
     store = ScriptedStore(ExecuteElixirTool=status("DEADLINE_EXCEEDED"))
     with trio.move_on_after(2) as scope:
@@ -52,7 +52,7 @@ async def test_a_stores_own_deadline_exceeded_is_our_deadline(autojump_clock):
     assert scope.cancelled_caught
 
 
-async def test_a_call_that_is_cancelled_leaves_nothing_behind(autojump_clock):
+async def test_a_call_that_is_cancelled_leaves_nothing_behind(virtual_clock):
     store = ScriptedStore(ExecuteElixirTool=NEVER)
     with trio.move_on_after(1):
         await store.session().call_tool("x", {})
@@ -78,7 +78,7 @@ async def test_an_argument_without_a_json_form_is_refused_before_it_is_sent():
     assert store.calls == []
 
 
-async def test_the_list_of_tools_is_asked_for_again_while_the_store_restarts(autojump_clock):
+async def test_the_list_of_tools_is_asked_for_again_while_the_store_restarts(virtual_clock):
     """A question may be repeated."""
     tool = bridge_pb2.ToolSpec(name="search", description="Search.")
     tool.parameters.add(name="limit", type="integer", default_value=encode_any(5), validation_json='{"min": 1}')

@@ -50,7 +50,7 @@ def elixir(bridge, policy=NO_HEARTBEATS, lost=lambda: None):
     return Elixir(bridge, worker_id="w1", tools=tools, policy=policy, lost=lost)
 
 
-async def test_every_session_is_made_known_once_with_the_tools(autojump_clock, nursery):
+async def test_every_session_is_made_known_once_with_the_tools(virtual_clock, nursery):
     bridge = FakeBridge()
     ours = elixir(bridge)
     ours.adopt("s1")
@@ -68,7 +68,7 @@ async def test_every_session_is_made_known_once_with_the_tools(autojump_clock, n
     nursery.cancel_scope.cancel()
 
 
-async def test_a_session_and_tools_that_elixir_has_already_are_no_news(autojump_clock, nursery, caplog):
+async def test_a_session_and_tools_that_elixir_has_already_are_no_news(virtual_clock, nursery, caplog):
     """0.4 answers ALREADY_EXISTS, 0.13 that a tool is a duplicate: so it is for every worker but the first."""
     bridge = FakeBridge()
     bridge.registered = bridge_pb2.RegisterToolsResponse(success=False, error_message='{:duplicate_tool, "ping"}')
@@ -84,7 +84,7 @@ async def test_a_session_and_tools_that_elixir_has_already_are_no_news(autojump_
     nursery.cancel_scope.cancel()
 
 
-async def test_tools_that_elixir_would_not_take_do_not_keep_the_others_from_it(autojump_clock, nursery, caplog):
+async def test_tools_that_elixir_would_not_take_do_not_keep_the_others_from_it(virtual_clock, nursery, caplog):
     """It takes all tools of a call or none, and names of at most 64 letters, digits, `_`, `-` and `.`."""
     bridge = FakeBridge()
     names = ["ping", "_private", "two words", "a" * 65, "a" * 64, "x.y-z_1", "größe", ""]
@@ -100,7 +100,7 @@ async def test_tools_that_elixir_would_not_take_do_not_keep_the_others_from_it(a
     nursery.cancel_scope.cancel()
 
 
-async def test_a_session_that_elixir_has_lost_is_made_known_again_with_the_tools(autojump_clock, nursery):
+async def test_a_session_that_elixir_has_lost_is_made_known_again_with_the_tools(virtual_clock, nursery):
     """A session store that was restarted over there knows nobody; snakepit's own worker makes it one with each call."""
     bridge = FakeBridge()
     ours = elixir(bridge, HeartbeatPolicy(interval_ms=1000))
@@ -119,7 +119,7 @@ async def test_a_session_that_elixir_has_lost_is_made_known_again_with_the_tools
     nursery.cancel_scope.cancel()
 
 
-async def test_a_session_that_elixir_never_takes_is_not_offered_without_end(autojump_clock, nursery):
+async def test_a_session_that_elixir_never_takes_is_not_offered_without_end(virtual_clock, nursery):
     """A limit on sessions over there is answered once for each heartbeat at the most."""
     bridge = FakeBridge()
     bridge.beat = bridge_pb2.HeartbeatResponse(session_valid=False)
@@ -132,7 +132,7 @@ async def test_a_session_that_elixir_never_takes_is_not_offered_without_end(auto
     nursery.cancel_scope.cancel()
 
 
-async def test_an_elixir_that_goes_away_is_asked_again(autojump_clock, nursery):
+async def test_an_elixir_that_goes_away_is_asked_again(virtual_clock, nursery):
     bridge = FakeBridge()
     bridge.status = rpc.StatusCode.UNAVAILABLE
     ours = elixir(bridge)
@@ -147,7 +147,7 @@ async def test_an_elixir_that_goes_away_is_asked_again(autojump_clock, nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_heartbeats_come_at_their_interval_for_the_pools_first_session(autojump_clock, nursery):
+async def test_heartbeats_come_at_their_interval_for_the_pools_first_session(virtual_clock, nursery):
     bridge = FakeBridge()
     policy = HeartbeatPolicy(initial_delay_ms=500, interval_ms=2000)
     ours = elixir(bridge, policy)
@@ -162,7 +162,7 @@ async def test_heartbeats_come_at_their_interval_for_the_pools_first_session(aut
     nursery.cancel_scope.cancel()
 
 
-async def test_elixir_is_lost_after_so_many_missed_in_a_row(autojump_clock):
+async def test_elixir_is_lost_after_so_many_missed_in_a_row(virtual_clock):
     """Late answers are missed ones; an answer in between begins the count anew; a status is an answer."""
     bridge, lost = FakeBridge(), trio.Event()
     policy = HeartbeatPolicy(interval_ms=1000, timeout_ms=500, max_missed_heartbeats=2)
@@ -181,7 +181,7 @@ async def test_elixir_is_lost_after_so_many_missed_in_a_row(autojump_clock):
         assert ours.contact.missed == 2
 
 
-async def test_an_independent_worker_goes_on_asking(autojump_clock, nursery):
+async def test_an_independent_worker_goes_on_asking(virtual_clock, nursery):
     bridge, lost = FakeBridge(), trio.Event()
     ours = elixir(bridge, HeartbeatPolicy(interval_ms=1000, max_missed_heartbeats=2, dependent=False), lost.set)
     nursery.start_soon(ours.run)
@@ -193,7 +193,7 @@ async def test_an_independent_worker_goes_on_asking(autojump_clock, nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_an_elixir_that_never_answers_is_lost(autojump_clock):
+async def test_an_elixir_that_never_answers_is_lost(virtual_clock):
     bridge, lost = FakeBridge(), trio.Event()
     bridge.delay = 10_000
     await elixir(bridge, HeartbeatPolicy(), lost.set).run()

@@ -19,20 +19,21 @@ ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
 
 
-def finish(*arguments, script=(SCRIPT,), env=None):
-    """Run a worker that is expected to end by itself: its exit code and what it wrote."""
-    command = [sys.executable, *map(str, script), *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": PATH, **(env or {})}
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def finish(preloaded, tmp_path):
+    """`finish(*arguments)`: run a worker that is expected to end by itself: its exit code and what it wrote."""
+
+    def run(*arguments, script=(SCRIPT,), env=None):
+        done = preloaded([*script, *arguments], tmp_path, {**os.environ, "PYTHONPATH": PATH, **(env or {})}, seconds=60)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
 
 
 # ---- the beginning
 
 
-def test_a_module_that_cannot_be_loaded_ends_the_start_with_one_line_and_a_code_that_is_retried(tmp_path):
+def test_a_module_that_cannot_be_loaded_ends_the_start_with_one_line_and_a_code_that_is_retried(finish, tmp_path):
     """0 and 143 mean to a pool that it was shut down."""
     code, _, told = finish("--load", "no_such_module", env={"SNAKEPIT_READY_FILE": str(tmp_path / "ready")})
     assert code == 1
@@ -40,26 +41,26 @@ def test_a_module_that_cannot_be_loaded_ends_the_start_with_one_line_and_a_code_
     assert not list(tmp_path.iterdir())
 
 
-def test_a_port_that_is_taken_ends_the_start():
+def test_a_port_that_is_taken_ends_the_start(finish):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, told = finish("--port", taken.getsockname()[1])
     assert code == 1
     assert "cannot listen on 127.0.0.1:" in told
 
 
-def test_a_ready_file_that_cannot_be_written_ends_the_start(tmp_path):
+def test_a_ready_file_that_cannot_be_written_ends_the_start(finish, tmp_path):
     code, _, told = finish(env={"SNAKEPIT_READY_FILE": str(tmp_path / "gone" / "ready")})
     assert code == 1
     assert told.splitlines()[-1].startswith("Error: cannot write the ready file")
 
 
-def test_an_address_that_is_none_is_named():
+def test_an_address_that_is_none_is_named(finish):
     code, _, told = finish("--elixir-address", "elixir")
     assert code == 2
     assert "--elixir-address 'elixir' is no HOST:PORT" in told
 
 
-def test_a_health_check_loads_everything_and_exits():
+def test_a_health_check_loads_everything_and_exits(finish):
     code, told, _ = finish("--health-check", "--adapter", "any.Thing", "--load", "pool_programs")
     assert (code, told) == (0, "everything that a worker needs is here\n")
     code, _, told = finish("--health-check", "--load", "no_such_module", script=("-m", "dspex_trio", "worker"))
@@ -67,7 +68,7 @@ def test_a_health_check_loads_everything_and_exits():
     assert "no_such_module" in told
 
 
-def test_the_scripts_place_is_printed():
+def test_the_scripts_place_is_printed(finish):
     code, told, _ = finish(script=("-m", "dspex_trio.snakepit.script_path"))
     assert (code, Path(told.strip()).name) == (0, "grpc_server.py")
     assert [each.name for each in Path(told.strip()).parent.iterdir() if each.name != "__pycache__"] == [
@@ -115,8 +116,8 @@ def test_a_second_signal_ends_it_at_once(make_pool):
     os.kill(worker.pid, signal.SIGTERM)
     wait_until(lambda: "SIGTERM: shutting down" in worker.log)
     os.kill(worker.pid, signal.SIGTERM)
+    assert running.code() is grpc.StatusCode.UNAVAILABLE  # first: whoever waits for the worker closes its channel
     assert worker.wait(2) == 128 + signal.SIGTERM
-    assert running.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_worker_that_crashes_is_replaced(make_pool):
@@ -177,8 +178,9 @@ trio.run(main)
 """
 
 
-def test_a_worker_that_stands_still_ends_and_says_where():
+def test_a_worker_that_stands_still_ends_and_says_where(finish, tmp_path):
     """With the GIL held no signal, no end of standard input and no lost heartbeat can be noticed."""
-    code, _, told = finish(script=("-c", STANDSTILL))
+    (tmp_path / "standstill.py").write_text(STANDSTILL)
+    code, _, told = finish(script=(tmp_path / "standstill.py",))
     assert code == 1
     assert "in main" in told

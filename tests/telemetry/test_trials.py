@@ -21,7 +21,6 @@ from dspex_trio.programs import MODULE_REGISTRY
 from dspex_trio.rpc.telemetry import server_telemetry
 from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
-from dspex_trio.testing import VirtualClock
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.wire import encode_request, program_from_json
 
@@ -31,11 +30,6 @@ STAGES = ["ADMISSION", "SESSION", "HYDRATE", "SYNC", "EXECUTE", "SERIALIZE"]
 PREDICT = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 QUESTION = {"question": "?"}
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-def clock():
-    return VirtualClock()
 
 
 @pytest.fixture
@@ -57,7 +51,7 @@ def answers(*texts):
     return DummyLM([{"answer": text} for text in texts])
 
 
-async def test_a_trial_is_a_span_with_one_for_each_stage_and_each_lm_call(clock, seen):
+async def test_a_trial_is_a_span_with_one_for_each_stage_and_each_lm_call(virtual_clock, seen):
     async with dspex.open_runtime(lm=answers("yes"), telemetry=seen.telemetry) as runtime:
         await runtime.run_trial(PREDICT, QUESTION, trial_id="t1", session="s1")
     assert seen.paths() == [
@@ -75,7 +69,7 @@ async def test_a_trial_is_a_span_with_one_for_each_stage_and_each_lm_call(clock,
     assert all(span.status.is_unset for span in seen.spans)
 
 
-async def test_a_span_takes_the_time_of_trios_clock(clock, seen, register):
+async def test_a_span_takes_the_time_of_trios_clock(virtual_clock, seen, register):
     @register("Sleeps")
     class Sleeps(dspy.Module):
         def forward(self):
@@ -88,7 +82,7 @@ async def test_a_span_takes_the_time_of_trios_clock(clock, seen, register):
     assert [point.sum for point in seen.points("dspex.trial.duration")] == [3.0]
 
 
-async def test_an_lm_call_is_told_as_the_conventions_for_generative_ai_have_it(clock, seen):
+async def test_an_lm_call_is_told_as_the_conventions_for_generative_ai_have_it(virtual_clock, seen):
     """Model, provider, tokens and why it ended; and no text, which may be anybody's."""
     lm = answers("yes")
     lm.model = "openai/gpt-4o-mini"
@@ -108,7 +102,7 @@ async def test_an_lm_call_is_told_as_the_conventions_for_generative_ai_have_it(c
     assert not [value for span in seen.spans for value in span.attributes.values() if "secret" in str(value)]
 
 
-async def test_prompts_and_replies_stand_in_spans_for_those_who_want_that(clock):
+async def test_prompts_and_replies_stand_in_spans_for_those_who_want_that(virtual_clock):
     seen = Seen(content=True)
     async with dspex.open_runtime(lm=answers("yes"), telemetry=seen.telemetry) as runtime:
         await runtime.run_trial(PREDICT, {"question": "red or blue?"})
@@ -126,7 +120,7 @@ def weather(city: str) -> str:
     return f"rain in {city}"
 
 
-async def test_a_programs_own_spans_and_its_tools_are_where_it_makes_them(clock, seen, register):
+async def test_a_programs_own_spans_and_its_tools_are_where_it_makes_them(virtual_clock, seen, register):
     """In its thread, in a tool's, in dspy.Parallel's threads, and in an event loop of its own."""
 
     def told(city: str) -> str:
@@ -170,7 +164,7 @@ async def test_a_programs_own_spans_and_its_tools_are_where_it_makes_them(clock,
     assert seen.span("execute_tool told").attributes["gen_ai.tool.type"] == "function"
 
 
-async def test_what_surrounds_a_trial_is_its_parent_and_current_again_when_it_is_over(clock, seen):
+async def test_what_surrounds_a_trial_is_its_parent_and_current_again_when_it_is_over(virtual_clock, seen):
     async with dspex.open_runtime(lm=answers("a"), telemetry=seen.telemetry) as runtime:
         with seen.tracer.start_as_current_span("orchestrator") as around:
             await runtime.run_trial(PREDICT, QUESTION)
@@ -179,14 +173,14 @@ async def test_what_surrounds_a_trial_is_its_parent_and_current_again_when_it_is
     assert "orchestrator/trial/EXECUTE" in seen.paths()
 
 
-async def test_a_requests_own_traceparent_is_continued_where_no_trace_surrounds_it(clock, seen):
+async def test_a_requests_own_traceparent_is_continued_where_no_trace_surrounds_it(virtual_clock, seen):
     """As Elixir sends it along with a tool call."""
     async with dspex.open_runtime(lm=answers("a"), telemetry=seen.telemetry) as runtime:
         await runtime.run_trial(PREDICT, QUESTION, metadata={"traceparent": TRACEPARENT})
     assert f"{seen.span('trial').parent.span_id:016x}" == "b7ad6b7169203331"
 
 
-async def test_a_late_trial_says_so_in_its_status_and_in_what_it_did_last(clock, seen, register):
+async def test_a_late_trial_says_so_in_its_status_and_in_what_it_did_last(virtual_clock, seen, register):
     @register("Waits")
     class Waits(dspy.Module):
         def forward(self):
@@ -208,7 +202,7 @@ async def test_a_late_trial_says_so_in_its_status_and_in_what_it_did_last(clock,
     assert seen.values("dspex.trials", "error.type", "dspex.failure.stage") == {("DEADLINE_EXCEEDED", "EXECUTE"): 1}
 
 
-async def test_a_cancelled_trial_says_so_too(clock, seen, register):
+async def test_a_cancelled_trial_says_so_too(virtual_clock, seen, register):
     @register("Waits")
     class Waits(dspy.Module):
         def forward(self):
@@ -265,7 +259,7 @@ async def test_a_thread_that_goes_on_after_its_trial_has_a_span_of_its_own_and_i
     assert seen.span("abandoned").attributes["dspex.stuck"] == "false"
 
 
-async def test_the_correlation_id_stands_in_the_span(clock, seen):
+async def test_the_correlation_id_stands_in_the_span(virtual_clock, seen):
     async with dspex.open_runtime(lm=answers("a"), telemetry=seen.telemetry) as runtime:
         with correlation.correlated("c-17"):
             await runtime.run_trial(PREDICT, QUESTION)
@@ -317,7 +311,7 @@ async def test_calls_of_the_store_continue_the_stage_and_the_tool_in_which_they_
     ]
 
 
-async def test_trials_that_wait_and_that_run_are_counted_while_they_do(clock, seen, register):
+async def test_trials_that_wait_and_that_run_are_counted_while_they_do(virtual_clock, seen, register):
     @register("Sleeps")
     class Sleeps(dspy.Module):
         def forward(self):
@@ -336,7 +330,7 @@ async def test_trials_that_wait_and_that_run_are_counted_while_they_do(clock, se
     assert (stage.count, stage.sum) == (3, 2.0)
 
 
-async def test_stuck_trials_lateness_and_lost_records_are_measured_of_what_observers_are_told(clock, seen):
+async def test_stuck_trials_lateness_and_lost_records_are_measured_of_what_observers_are_told(virtual_clock, seen):
     observer = seen.telemetry.trials()
     observer.on_stuck(2)
     observer.on_stuck(1)
@@ -371,7 +365,7 @@ async def test_other_observers_watches_and_records_see_what_they_saw_without_it(
     assert seen.span("trial").attributes["dspex.outcome"] == "success"
 
 
-async def test_the_line_of_a_trial_in_the_log_leads_to_its_trace(clock, seen, caplog):
+async def test_the_line_of_a_trial_in_the_log_leads_to_its_trace(virtual_clock, seen, caplog):
     caplog.set_level("INFO", "dspex_trio.trials.observer")
     async with dspex.open_runtime(lm=answers("a"), telemetry=seen.telemetry) as runtime:
         await runtime.run_trial(PREDICT, QUESTION)
@@ -379,7 +373,7 @@ async def test_the_line_of_a_trial_in_the_log_leads_to_its_trace(clock, seen, ca
     assert f"-{seen.span('trial').context.trace_id:032x}-" in line.traceparent
 
 
-async def test_a_watched_trial_does_not_stream_because_spans_are_made_of_it(clock, seen):
+async def test_a_watched_trial_does_not_stream_because_spans_are_made_of_it(virtual_clock, seen):
     """Only who reads the text as it comes makes the provider stream it."""
     requests = []
 

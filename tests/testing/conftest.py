@@ -6,16 +6,23 @@ import pytest
 
 
 @pytest.fixture
-def run_pytest(tmp_path):
-    """Runs a test file in a process of its own, with these plugins beside the kit's and no others."""
+def run_pytest(tmp_path, preloaded):
+    """Runs a test file in a process of its own, with these plugins beside the kit's and no others: what it said.
 
-    def run(code, *plugins, options=()):
+    The process is a `fresh` one where it matters that nothing is imported yet.
+    """
+
+    def run(code, *plugins, options=(), fresh=False):
         (tmp_path / "test_it.py").write_text(code)
-        arguments = [each for plugin in ("dspex_trio.testing.plugin", *plugins) for each in ("-p", plugin)]
+        named = [each for plugin in ("dspex_trio.testing.plugin", *plugins) for each in ("-p", plugin)]
+        arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *named, *options, "test_it.py"]
+        environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        if not fresh:
+            return preloaded(arguments, tmp_path, environment).stdout
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *options, "test_it.py"],
+            [sys.executable, *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=60,

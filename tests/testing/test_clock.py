@@ -12,7 +12,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.testing import VirtualClock
 from dspex_trio.threads import Job, Slots, open_threads, run_in_loop
 
 HOUR = 3600.0
@@ -20,12 +19,7 @@ MONOTONIC = time.monotonic
 
 
 @pytest.fixture
-def clock():
-    return VirtualClock()
-
-
-@pytest.fixture
-async def threads(clock):
+async def threads(virtual_clock):
     async with open_threads(patience=lambda: 10) as threads:
         yield threads
 
@@ -39,13 +33,13 @@ def take_from_an_empty_queue(timeout):
         queue.Queue().get(timeout=timeout)
 
 
-async def test_tasks_sleep_in_virtual_time(clock):
+async def test_tasks_sleep_in_virtual_time(virtual_clock):
     began = trio.current_time()
     await trio.sleep(HOUR)
     assert trio.current_time() - began == HOUR
 
 
-async def test_deadlines_come_in_order(clock):
+async def test_deadlines_come_in_order(virtual_clock):
     order = []
 
     async def sleep(hours):
@@ -58,7 +52,32 @@ async def test_deadlines_come_in_order(clock):
     assert order == [(1, HOUR), (2, 2 * HOUR), (3, 3 * HOUR)]
 
 
-async def test_time_stands_still_while_a_thread_runs(clock, threads):
+async def test_a_jump_makes_late_whatever_was_due_meanwhile(virtual_clock, threads):
+    woke = []
+
+    async def task():
+        await trio.sleep(1)
+        woke.append(("task", trio.current_time()))
+
+    def thread():
+        time.sleep(2)
+        woke.append(("thread", virtual_clock.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task)
+        nursery.start_soon(run, threads, thread)
+        await trio.sleep(0.5)  # passes when the thread waits, too
+        virtual_clock.jump(HOUR - 0.5)
+        assert trio.current_time() == HOUR
+    assert sorted(woke) == [("task", HOUR), ("thread", HOUR)]
+
+
+async def test_time_does_not_go_back(virtual_clock):
+    with pytest.raises(ValueError, match="does not go back"):
+        virtual_clock.jump(-1)
+
+
+async def test_time_stands_still_while_a_thread_runs(virtual_clock, threads):
     """Trio's own autojump clock would let the deadline pass here."""
     with trio.move_on_after(HOUR) as scope:
         await run(threads, lambda: sum(range(1_000_000)))
@@ -76,7 +95,7 @@ async def test_time_stands_still_while_a_thread_runs(clock, threads):
         lambda: run_in_loop(trio.sleep, HOUR),
     ],
 )
-async def test_a_threads_waits_take_virtual_time(clock, threads, wait):
+async def test_a_threads_waits_take_virtual_time(virtual_clock, threads, wait):
     await run(threads, wait)
     assert trio.current_time() == HOUR
 
@@ -129,7 +148,7 @@ def select_in_vain():
         select_in_vain,
     ],
 )
-async def test_waits_of_trios_own_threads_take_virtual_time_and_those_of_what_they_start(clock, wait):
+async def test_waits_of_trios_own_threads_take_virtual_time_and_those_of_what_they_start(virtual_clock, wait):
     await trio.to_thread.run_sync(wait)
     assert trio.current_time() == HOUR
 
@@ -150,13 +169,13 @@ def compute_in_a_pool():
 
 
 @pytest.mark.parametrize("work", [compute, compute_in_a_thread, compute_in_a_pool])
-async def test_time_stands_still_while_a_thread_computes_for_another_one(clock, work):
+async def test_time_stands_still_while_a_thread_computes_for_another_one(virtual_clock, work):
     with trio.fail_after(0.01):
         await trio.to_thread.run_sync(work)
     assert trio.current_time() == 0
 
 
-async def test_threads_talk_over_sockets_in_virtual_time(clock):
+async def test_threads_talk_over_sockets_in_virtual_time(virtual_clock):
     """A wait for what another thread will send is a wait; it ends when that is sent and not a moment later."""
     heard = []
 
@@ -180,7 +199,7 @@ async def test_threads_talk_over_sockets_in_virtual_time(clock):
     assert heard == [HOUR, 2 * HOUR, 3 * HOUR]
 
 
-async def test_a_thread_that_waits_for_a_server_of_the_loops_waits(clock):
+async def test_a_thread_that_waits_for_a_server_of_the_loops_waits(virtual_clock):
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     address = listener.socket.getsockname()
 
@@ -202,7 +221,7 @@ async def test_a_thread_that_waits_for_a_server_of_the_loops_waits(clock):
 MODULES_OWN = threading.Lock()
 
 
-async def test_a_thread_that_waits_for_a_lock_of_one_that_sleeps_holds_nobody_up(clock):
+async def test_a_thread_that_waits_for_a_lock_of_one_that_sleeps_holds_nobody_up(virtual_clock):
     """The clock cannot see a bare lock, but that the thread does nothing."""
 
     def work():
@@ -215,11 +234,11 @@ async def test_a_thread_that_waits_for_a_lock_of_one_that_sleeps_holds_nobody_up
     assert trio.current_time() == 2 * HOUR
 
 
-async def test_a_computation_that_is_declared_to_have_no_end_is_ended_at_its_deadline(clock, threads):
+async def test_a_computation_that_is_declared_to_have_no_end_is_ended_at_its_deadline(virtual_clock, threads):
     job = Job()
 
     def burn():
-        with clock.blocked():
+        with virtual_clock.blocked():
             while True:
                 pass
 
@@ -230,7 +249,7 @@ async def test_a_computation_that_is_declared_to_have_no_end_is_ended_at_its_dea
     assert HOUR < trio.current_time() < HOUR + 1
 
 
-async def test_a_thread_and_a_task_take_turns(clock, threads):
+async def test_a_thread_and_a_task_take_turns(virtual_clock, threads):
     seen = []
 
     def work():
@@ -247,7 +266,7 @@ async def test_a_thread_and_a_task_take_turns(clock, threads):
     assert seen == ["task", "thread"] * 3
 
 
-async def test_the_deadline_wakes_a_thread_that_sleeps(clock, threads):
+async def test_the_deadline_wakes_a_thread_that_sleeps(virtual_clock, threads):
     job = Job()
     with trio.move_on_after(HOUR) as scope:
         await run(threads, lambda: time.sleep(2 * HOUR), job)
@@ -255,7 +274,7 @@ async def test_the_deadline_wakes_a_thread_that_sleeps(clock, threads):
     assert (trio.current_time(), job.details()["rung"]) == (HOUR, "wake")
 
 
-async def test_one_thread_wakes_another(clock, threads):
+async def test_one_thread_wakes_another(virtual_clock, threads):
     """The one that was notified runs again at once, whenever it gets to it: time must not jump before."""
     event, slots = threading.Event(), Slots(2)
     times = []
@@ -279,13 +298,13 @@ async def test_one_thread_wakes_another(clock, threads):
     assert times == [HOUR]
 
 
-async def test_a_wait_that_the_clock_cannot_see_can_be_declared(clock, threads):
+async def test_a_wait_that_the_clock_cannot_see_can_be_declared(virtual_clock, threads):
     """Here a bare lock, which no cancel ends: the thread is abandoned when the patience is over."""
     lock, job = threading.Lock(), Job()
     lock.acquire()
 
     def work():
-        with clock.blocked():
+        with virtual_clock.blocked():
             lock.acquire()
 
     with trio.move_on_after(HOUR) as scope:
@@ -295,7 +314,7 @@ async def test_a_wait_that_the_clock_cannot_see_can_be_declared(clock, threads):
     lock.release()
 
 
-async def test_whoever_waits_for_idleness_goes_first(clock):
+async def test_whoever_waits_for_idleness_goes_first(virtual_clock):
     seen = []
 
     async with trio.open_nursery() as nursery:
@@ -310,7 +329,7 @@ async def test_whoever_waits_for_idleness_goes_first(clock):
     assert seen == ["idle", "slept"]
 
 
-async def test_the_same_thing_happens_every_time(clock, threads):
+async def test_the_same_thing_happens_every_time(virtual_clock, threads):
     """Two hundred rounds of threads and tasks that time each other; one jump too early would show."""
     slots = Slots(4)
     seen = []

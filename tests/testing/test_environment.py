@@ -43,11 +43,6 @@ def lm():
     return DummyLM([{"answer": "Paris"}] * 4)
 
 
-@pytest.fixture
-def clock():
-    return VirtualClock()
-
-
 def test_a_class_is_tested_in_a_plain_function(lm):
     outcome = TrialEnvironment(lm=lm).run_sync(Answers, question="The capital of France?")
     assert isinstance(outcome, dspex.TrialSuccess)
@@ -56,7 +51,7 @@ def test_a_class_is_tested_in_a_plain_function(lm):
     assert [name for name in MODULE_REGISTRY if name.startswith("dspex_trio.testing")] == []
 
 
-async def test_an_instance_is_tested_inside_trio_and_stays_as_it_was(lm, clock):
+async def test_an_instance_is_tested_inside_trio_and_stays_as_it_was(lm, virtual_clock):
     """An optimised program is an instance; DSPy's modules keep history, which a trial's copy takes away with it."""
     program = Answers()
     program.suffix = "?"
@@ -114,21 +109,21 @@ def test_a_tool_is_the_tests_own_and_gone_afterwards():
 
 
 def test_ten_minutes_of_work_take_no_time_and_end_with_a_deadline():
-    clock = VirtualClock()
-    timeline = Timeline(clock)
+    virtual_clock = VirtualClock()
+    timeline = Timeline(virtual_clock)
     environment = TrialEnvironment(timeout=5, timeline=timeline)
 
     async def main():
         assert isinstance(await environment.run(Sleeps, seconds=4), dspex.TrialSuccess)
         return await environment.run(Sleeps, seconds=600)
 
-    outcome = trio.run(main, clock=clock, instruments=[clock])
+    outcome = trio.run(main, clock=virtual_clock, instruments=[virtual_clock])
     assert (outcome.kind.name, outcome.stage.name) == ("DEADLINE_EXCEEDED", "EXECUTE")
     assert outcome.details["stuck"] == "false"
     timeline.expect("EXECUTE@0.0", "success@4.0", "EXECUTE@4.0", "rung:wake@9.0", "deadline@9.0")
 
 
-async def test_calls_of_the_model_stand_on_the_timeline(lm, clock):
+async def test_calls_of_the_model_stand_on_the_timeline(lm, virtual_clock):
     timeline = Timeline()
     await TrialEnvironment(lm=lm, timeline=timeline).run(Answers, question="…")
     stages = ["ADMISSION", "SESSION", "HYDRATE", "SYNC", "EXECUTE"]
@@ -136,7 +131,7 @@ async def test_calls_of_the_model_stand_on_the_timeline(lm, clock):
     assert [one.data["predictor"] for one in timeline.happenings if one.name == "lm_started"] == ["generate"]
 
 
-async def test_the_enclosing_scope_is_a_deadline_as_well(clock):
+async def test_the_enclosing_scope_is_a_deadline_as_well(virtual_clock):
     with trio.fail_after(3):
         outcome = await TrialEnvironment(timeout=60).run(Sleeps, seconds=600)
     assert outcome.kind.name == "DEADLINE_EXCEEDED"

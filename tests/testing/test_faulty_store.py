@@ -8,7 +8,7 @@ import dspex_trio as dspex
 from dspex_trio import rpc
 from dspex_trio.errors import VariableInvalid
 from dspex_trio.programs import MODULE_REGISTRY
-from dspex_trio.testing import Fault, FaultyStore, Timeline, TrialEnvironment, VirtualClock, system
+from dspex_trio.testing import Fault, FaultyStore, Timeline, TrialEnvironment, system
 
 UNAVAILABLE = rpc.StatusCode.UNAVAILABLE
 UNIMPLEMENTED = rpc.StatusCode.UNIMPLEMENTED
@@ -26,11 +26,6 @@ class Says(dspy.Module):
         return dspy.Prediction(heat=self.heat, word=self.word)
 
 
-@pytest.fixture
-def clock():
-    return VirtualClock()
-
-
 @pytest.fixture(autouse=True)
 def _registered():
     dspex.register("tests.Says")(Says)
@@ -39,7 +34,7 @@ def _registered():
 
 
 @pytest.fixture(params=["system", "TrialEnvironment"])
-def run(request, clock):
+def run(request, virtual_clock):
     """`run(store)` → a trial's outcome."""
 
     async def run(store, seconds=100):
@@ -56,7 +51,7 @@ def kind(outcome):
     return outcome.kind.name, outcome.stage.name
 
 
-async def test_without_faults_it_is_a_store(run, clock):
+async def test_without_faults_it_is_a_store(run, virtual_clock):
     store = FaultyStore()
     assert (await run(store)).prediction == VARIABLES
     [call] = [call for call in store.calls if call.method == "GetVariables"]
@@ -64,7 +59,7 @@ async def test_without_faults_it_is_a_store(run, clock):
     assert call.fault is None
 
 
-async def test_a_delay_is_part_of_the_trials_time(run, clock):
+async def test_a_delay_is_part_of_the_trials_time(run, virtual_clock):
     store = FaultyStore(Fault("GetVariables", delay=4))
     began = trio.current_time()
     assert (await run(store)).prediction == VARIABLES
@@ -74,7 +69,7 @@ async def test_a_delay_is_part_of_the_trials_time(run, clock):
     assert kind(await run(store, seconds=3)) == ("DEADLINE_EXCEEDED", "SYNC")
 
 
-async def test_a_fault_of_a_variable_befalls_the_calls_that_name_it(run, clock):
+async def test_a_fault_of_a_variable_befalls_the_calls_that_name_it(run, virtual_clock):
     """Asked for one by one, the variables are slow and quick at the same time."""
     store = FaultyStore(Fault("GetVariables", status=UNIMPLEMENTED), Fault(key="heat", delay=5))
     assert (await run(store)).prediction == VARIABLES
@@ -84,26 +79,26 @@ async def test_a_fault_of_a_variable_befalls_the_calls_that_name_it(run, clock):
     assert single["heat"].at == single["word"].at
 
 
-async def test_a_store_that_refuses_a_few_times_is_asked_again(run, clock):
+async def test_a_store_that_refuses_a_few_times_is_asked_again(run, virtual_clock):
     store = FaultyStore(Fault("GetVariables", status=UNAVAILABLE, times=2))
     assert (await run(store)).prediction == VARIABLES
     assert [call.fault is not None for call in store.calls if call.method == "GetVariables"] == [True, True, False]
 
 
-async def test_a_store_that_goes_on_refusing_is_a_failure_that_may_be_retried(run, clock):
+async def test_a_store_that_goes_on_refusing_is_a_failure_that_may_be_retried(run, virtual_clock):
     outcome = await run(FaultyStore(Fault("GetVariables", status=UNAVAILABLE, message="down for repair")))
     assert kind(outcome) == ("STORE_UNAVAILABLE", "SYNC")
     assert outcome.retryable
     assert "down for repair" in outcome.error_message
 
 
-async def test_a_store_that_hangs_costs_the_deadline(run, clock):
+async def test_a_store_that_hangs_costs_the_deadline(run, virtual_clock):
     store = FaultyStore(Fault("GetVariables", hang=True))
     assert kind(await run(store, seconds=5)) == ("DEADLINE_EXCEEDED", "SYNC")
 
 
 @pytest.mark.parametrize("batch", [True, False])
-async def test_a_variable_that_is_said_to_be_missing_is_missing(run, clock, batch):
+async def test_a_variable_that_is_said_to_be_missing_is_missing(run, virtual_clock, batch):
     first = [] if batch else [Fault("GetVariables", status=UNIMPLEMENTED)]
     outcome = await run(FaultyStore(*first, Fault(key="word", missing=True)))
     assert kind(outcome) == ("VARIABLE_NOT_FOUND", "SYNC")
@@ -111,7 +106,7 @@ async def test_a_variable_that_is_said_to_be_missing_is_missing(run, clock, batc
 
 
 @pytest.mark.parametrize("batch", [True, False])
-async def test_a_lie_is_believed_where_it_fits_and_refused_where_it_does_not(run, clock, batch):
+async def test_a_lie_is_believed_where_it_fits_and_refused_where_it_does_not(run, virtual_clock, batch):
     first = [] if batch else [Fault("GetVariables", status=UNIMPLEMENTED)]
     store = FaultyStore(*first, Fault(key="heat", value=1.5, times=1), Fault(key="heat", value="hot"))
     assert (await run(store)).prediction == {"heat": 1.5, "word": "hello"}
@@ -121,7 +116,7 @@ async def test_a_lie_is_believed_where_it_fits_and_refused_where_it_does_not(run
     assert store.values() == VARIABLES
 
 
-async def test_what_a_program_writes_is_there_and_can_be_refused(clock):
+async def test_what_a_program_writes_is_there_and_can_be_refused(virtual_clock):
     class Writes(dspy.Module):
         def forward(self):
             self.session.set("heat", 0.9)
@@ -135,7 +130,7 @@ async def test_what_a_program_writes_is_there_and_can_be_refused(clock):
     assert store.values()["heat"] == 0.9
 
 
-async def test_who_watches_variables_is_befallen_too(clock):
+async def test_who_watches_variables_is_befallen_too(virtual_clock):
     store = FaultyStore(Fault("WatchVariables", status=UNAVAILABLE, message="no watching today"))
     async with system(store=store, variables=VARIABLES) as one:
         session = one.client.session("test")
@@ -144,8 +139,8 @@ async def test_who_watches_variables_is_befallen_too(clock):
                 await anext(changes)
 
 
-async def test_sessions_age_on_the_given_clock(clock):
-    store = FaultyStore(clock=clock)
+async def test_sessions_age_on_the_given_clock(virtual_clock):
+    store = FaultyStore(clock=virtual_clock)
     store.memory.initialize("short", idle_seconds=60)
     await trio.sleep(61)
     assert len(store.memory) == 1
@@ -176,7 +171,7 @@ def test_what_makes_no_sense_is_refused(make, said):
         make()
 
 
-async def test_the_timeline_of_a_system_shows_when_calls_came(clock):
+async def test_the_timeline_of_a_system_shows_when_calls_came(virtual_clock):
     timeline = Timeline()
     store = FaultyStore(Fault("GetVariables", status=UNAVAILABLE, delay=2, times=1))
     async with system(store=store, variables=VARIABLES, timeline=timeline) as one:

@@ -4,12 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_trio.testing import Link, VirtualClock
-
-
-@pytest.fixture
-def clock():
-    return VirtualClock()
+from dspex_trio.testing import Link
 
 
 async def connected(link):
@@ -36,7 +31,7 @@ async def test_an_end_is_a_half_closeable_stream():
     await trio.testing.check_half_closeable_stream(lambda: connected(Link()), clogged)
 
 
-async def test_bytes_take_as_long_as_the_delay_and_stay_in_order(clock):
+async def test_bytes_take_as_long_as_the_delay_and_stay_in_order(virtual_clock):
     link = Link()
     client, server = await connected(link)
     link.delay(2.0)
@@ -53,7 +48,7 @@ async def test_bytes_take_as_long_as_the_delay_and_stay_in_order(clock):
     ]
 
 
-async def test_a_stalled_way_holds_bytes_and_its_end_until_it_goes_on(clock):
+async def test_a_stalled_way_holds_bytes_and_its_end_until_it_goes_on(virtual_clock):
     link = Link()
     client, server = await connected(link)
     link.stall()
@@ -67,7 +62,7 @@ async def test_a_stalled_way_holds_bytes_and_its_end_until_it_goes_on(clock):
     assert await server.receive_some() == b""
 
 
-async def test_a_sender_waits_when_too_much_is_held(clock):
+async def test_a_sender_waits_when_too_much_is_held(virtual_clock):
     link = Link()
     client, server = await connected(link)
     link.to_server.stall()

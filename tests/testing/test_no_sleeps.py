@@ -8,8 +8,10 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 SLEEPS = {("time", "sleep"), ("trio", "sleep"), ("trio", "sleep_until"), ("asyncio", "sleep"), ("anyio", "sleep")}
-CLOCKS = {"clock", "autojump_clock", "virtual_clock", "mock_clock"}
-MAKERS = {"VirtualClock", "MockClock", "run_schedule", "schedules"}
+CLOCKS = {"virtual_clock"}  # of which the kit sees to it that it is taken
+MAKERS = {"VirtualClock", "run_schedule", "schedules"}
+TRIOS_OWN = {"autojump_clock", "mock_clock"}
+ABOUT_TRIOS_OWN = {"trials/test_margin.py"}
 
 # So long nobody sleeps in a test: such a sleep is there to be woken, cancelled or killed.
 ENDLESS = 60
@@ -32,9 +34,8 @@ def sleeps_in(tree):
         if (node.module, alias.name) in SLEEPS
     }
     scheduled = bool(names_in(tree) & {"run_schedule", "schedules"})  # what is no test is run by one of these
-    clocks = CLOCKS | {outer.name for outer in tree.body if is_function(outer) and takes_one_of(outer, CLOCKS)}
     for outer in tree.body:
-        if is_function(outer) and takes_one_of(outer, clocks):
+        if is_function(outer) and in_virtual_time(outer):
             continue
         its_own = not getattr(outer, "name", "").startswith("test_")
         if its_own and scheduled:
@@ -48,11 +49,16 @@ def is_function(node):
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
-def takes_one_of(function, clocks):
-    """Whether a test or a fixture is given a clock by a fixture, or makes one."""
-    given = {argument.arg for argument in function.args.args}
-    marks = {node.value for one in function.decorator_list for node in ast.walk(one) if isinstance(node, ast.Constant)}
-    return bool((given | marks) & clocks or names_in(function) & MAKERS)
+def in_virtual_time(function):
+    """Whether it names a clock among its arguments, where alone pytest-trio looks for one, or makes one.
+
+    A clock that only a fixture takes would be no clock of the test's.
+    """
+    return bool(arguments_of(function) & CLOCKS or names_in(function) & MAKERS)
+
+
+def arguments_of(function):
+    return {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
 
 
 def names_in(tree):
@@ -93,6 +99,18 @@ def test_no_test_sleeps_in_real_time():
     assert {where: line for where, line in found().items() if where not in ALLOWED} == {}
 
 
+def test_virtual_time_is_the_kits():
+    """Trio's own clock jumps while a thread is busy, and nobody says so where a fixture alone takes it."""
+    used = {
+        path.relative_to(TESTS).as_posix()
+        for path in TESTS.rglob("*.py")
+        if any(name in (text := path.read_text(encoding="utf-8")) for name in TRIOS_OWN)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.arg) and node.arg in TRIOS_OWN
+    }
+    assert used == ABOUT_TRIOS_OWN
+
+
 def test_nothing_is_allowed_that_nobody_needs():
     assert set(ALLOWED) <= set(found())
 
@@ -105,10 +123,13 @@ def test_nothing_is_allowed_that_nobody_needs():
         ("class A:\n    def run(self):\n        time.sleep(0.1)", [("A", 3)]),
         ("class A:\n    def run(self):\n        time.sleep(self.seconds)", []),
         ("def test_a():\n    time.sleep(SHORT)", [("test_a", 2)]),
-        ("@pytest.fixture\ndef late(autojump_clock): ...\nasync def test_a(late):\n    await trio.sleep(1)", []),
+        (
+            "@pytest.fixture\ndef late(virtual_clock): ...\nasync def test_a(late):\n    await trio.sleep(1)",
+            [("test_a", 4)],
+        ),
         ("def test_a():\n    trio.run(lambda: trio.sleep(1), clock=VirtualClock())", []),
-        ("async def test_a(clock):\n    await trio.sleep(0.1)", []),
-        ("@pytest.mark.usefixtures('autojump_clock')\nasync def test_a():\n    await trio.sleep(0.1)", []),
+        ("async def test_a(virtual_clock):\n    await trio.sleep(0.1)", []),
+        ("@pytest.mark.usefixtures('virtual_clock')\nasync def test_a():\n    await trio.sleep(1)", [("test_a", 3)]),
         ("async def test_a():\n    await trio.sleep(0)", []),
         ("def test_a():\n    subject(lambda: time.sleep(600))", []),
         ("async def test_a():\n    await trio.sleep_forever()", []),

@@ -1,8 +1,5 @@
 """The fixtures work under both plugins that run tests on Trio, and cost nobody anything who does not use them."""
 
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -38,33 +35,12 @@ pytestmark = pytest.mark.anyio
 """
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Runs a test file in a process of its own, with these plugins and no others."""
-
-    def run(code, *plugins):
-        (tmp_path / "test_it.py").write_text(code)
-        arguments = [argument for plugin in (PLUGIN, *plugins) for argument in ("-p", plugin)]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, "test_it.py"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.stdout
-
-    return run
-
-
 def test_pytest_finds_the_plugin_where_the_project_is_installed():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert declared["project"]["entry-points"]["pytest11"] == {"dspex_trio": PLUGIN}
 
 
-def test_nothing_is_imported_for_a_project_that_uses_none_of_it(run):
+def test_nothing_is_imported_for_a_project_that_uses_none_of_it(run_pytest):
     """Every run of pytest loads the plugins of everything that is installed."""
     code = """
 import sys
@@ -72,30 +48,30 @@ import sys
 def test_nothing_heavy():
     assert not {"trio", "dspy", "purerpc", "pydantic", "dspex_trio.threads"} & set(sys.modules)
 """
-    assert "1 passed" in run(code)
+    assert "1 passed" in run_pytest(code, fresh=True)
 
 
-def test_pytest_trio_takes_the_clock_by_itself(run):
-    assert "1 passed" in run(
+def test_pytest_trio_takes_the_clock_by_itself(run_pytest):
+    assert "1 passed" in run_pytest(
         f"import pytest, trio\npytestmark = pytest.mark.trio\n{IN_VIRTUAL_TIME}", "pytest_trio.plugin"
     )
 
 
-def test_anyios_plugin_is_handed_the_clock(run):
-    assert "1 passed" in run(HANDED_ON + IN_VIRTUAL_TIME, "anyio.pytest_plugin")
+def test_anyios_plugin_is_handed_the_clock(run_pytest):
+    assert "1 passed" in run_pytest(HANDED_ON + IN_VIRTUAL_TIME, "anyio.pytest_plugin")
 
 
 @pytest.mark.parametrize(
     ("before", "plugin"),
     [("import pytest\npytestmark = pytest.mark.trio\n", "pytest_trio.plugin"), (HANDED_ON, "anyio.pytest_plugin")],
 )
-def test_a_whole_system_is_there_under_both_plugins(run, before, plugin):
-    assert "1 passed" in run(before + A_WHOLE_SYSTEM, plugin)
+def test_a_whole_system_is_there_under_both_plugins(run_pytest, before, plugin):
+    assert "1 passed" in run_pytest(before + A_WHOLE_SYSTEM, plugin)
 
 
-def test_a_model_that_was_asked_too_much_fails_the_test(run):
+def test_a_model_that_was_asked_too_much_fails_the_test(run_pytest):
     """The program may have kept the error to itself."""
-    said = run("""
+    said = run_pytest("""
 import pytest
 
 def test_it(scripted_lm):
@@ -133,6 +109,6 @@ def test_it(scripted_lm):
         ),
     ],
 )
-def test_a_clock_that_nobody_took_says_what_to_do(run, code, plugins, said):
+def test_a_clock_that_nobody_took_says_what_to_do(run_pytest, code, plugins, said):
     """Else a test would wait in real time, and pass or fail for another reason."""
-    assert said in run(code, *plugins)
+    assert said in run_pytest(code, *plugins)

@@ -475,6 +475,7 @@ async def test_another_outcome_is_told_so_that_people_see_what_differs(record):
 
 async def test_isolated_programs_are_replayed_in_this_process(record):
     seen = []
+    recorded = await record({**PREDICT}, YES)  # before there is anything to start a child for
 
     @dspex.register("tests.Isolated", isolation="process")
     class Isolated(dspy.Module):
@@ -486,7 +487,6 @@ async def test_isolated_programs_are_replayed_in_this_process(record):
             seen.append(threading.get_ident())
             return self.ask(question=question)
 
-    recorded = await record({**PREDICT}, YES)
     trace = json.loads(json.dumps(recorded.record["outcome"]["success"]["trace"]).replace('"self"', '"ask"'))
     outcome = {"success": {**recorded.record["outcome"]["success"], "trace": trace}}
     await same({**recorded.record, "program": {"python_class": "tests.Isolated"}, "outcome": outcome})

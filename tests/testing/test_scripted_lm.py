@@ -34,19 +34,14 @@ ASKED = {"question": "?"}
 YES = {"answer": "yes"}
 
 
-@pytest.fixture
-def clock():
-    return VirtualClock()
-
-
 def kind(outcome):
     return outcome.kind.name, outcome.error_type.rpartition(".")[2], outcome.retryable, outcome.retry_after
 
 
 def in_virtual_time(main):
-    clock = VirtualClock()
-    timeline = Timeline(clock)
-    return trio.run(main, timeline, clock=clock, instruments=[clock]), timeline
+    virtual_clock = VirtualClock()
+    timeline = Timeline(virtual_clock)
+    return trio.run(main, timeline, clock=virtual_clock, instruments=[virtual_clock]), timeline
 
 
 # ---- over HTTP and in process, which must be the same ---------------------------------------------------------------

@@ -12,7 +12,6 @@ from dspex_trio.testing import (
     Script,
     Timeline,
     TrialEnvironment,
-    VirtualClock,
     open_provider,
 )
 
@@ -98,13 +97,8 @@ async def test_prompts_keep_calls_apart_that_come_at_once():
     assert found == {"the first": "yes", "the second": "no"}
 
 
-@pytest.fixture
-def clock():
-    return VirtualClock()
-
-
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_deadline_closes_the_connection_of_a_reply_that_takes_too_long(clock, streaming):
+async def test_a_deadline_closes_the_connection_of_a_reply_that_takes_too_long(virtual_clock, streaming):
     timeline = Timeline()
     answers = Answer(fields=YES, delay=3), Answer(fields=YES, delay=1, pause=30)
     async with open_provider(*answers, timeline=timeline) as provider:
@@ -116,7 +110,7 @@ async def test_a_deadline_closes_the_connection_of_a_reply_that_takes_too_long(c
     timeline.expect("provider_request@0.0", "provider_replied@3.0", "provider_request@3.0", "provider_closed@8.0")
 
 
-async def test_a_drip_keeps_no_deadline_from_coming(clock):
+async def test_a_drip_keeps_no_deadline_from_coming(virtual_clock):
     timeline = Timeline()
     async with open_provider(Drip(), timeline=timeline) as provider:
         outcome = await TrialEnvironment(lm=provider.lm(), timeout=60).run(PREDICT, **ASKED)

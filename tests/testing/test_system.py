@@ -10,7 +10,7 @@ import trio.lowlevel
 import dspex_trio as dspex
 from dspex_trio import rpc
 from dspex_trio.programs import MODULE_REGISTRY
-from dspex_trio.testing import Leaked, VirtualClock, no_leaks, system
+from dspex_trio.testing import Leaked, no_leaks, system
 
 GREETING = {"python_class": "Greets", "config_space": {"greeting": "greeting"}}
 SLOW = {"python_class": "Greets", "parameters": {"seconds": 3600.0}}
@@ -26,11 +26,6 @@ class Greets(dspy.Module):
     def forward(self, name):
         time.sleep(self.seconds)
         return dspy.Prediction(answer=f"{self.greeting} {name}")
-
-
-@pytest.fixture
-def clock():
-    return VirtualClock()
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +46,7 @@ def kind(outcome):
     return outcome.kind.name, outcome.stage.name
 
 
-async def test_a_trial_goes_its_way_through_all_parts(clock):
+async def test_a_trial_goes_its_way_through_all_parts(virtual_clock):
     with no_leaks():
         async with system(variables={"greeting": "hi"}) as one:
             outcome = await one.client.execute(GREETING, QUESTION, session_id="test")
@@ -64,7 +59,7 @@ async def test_a_trial_goes_its_way_through_all_parts(clock):
             assert one.links.worker.connections == 1
 
 
-async def test_a_deadline_ends_the_trial_at_its_time_and_says_by_which_rung(clock):
+async def test_a_deadline_ends_the_trial_at_its_time_and_says_by_which_rung(virtual_clock):
     async with system() as one:
         outcome = await one.client.execute(SLOW, QUESTION, timeout=5)
         assert kind(outcome) == ("DEADLINE_EXCEEDED", "EXECUTE")
@@ -72,7 +67,7 @@ async def test_a_deadline_ends_the_trial_at_its_time_and_says_by_which_rung(cloc
         assert one.runtime.running == 0
 
 
-async def test_what_a_system_holds_is_counted_and_given_back(clock):
+async def test_what_a_system_holds_is_counted_and_given_back(virtual_clock):
     async with system(settings=dspex.Settings(max_trials=2)) as one:
         await one.client.execute({"python_class": "Greets"}, QUESTION, timeout=60)  # connected
         with no_leaks(**one.counts):
@@ -88,14 +83,14 @@ async def test_what_a_system_holds_is_counted_and_given_back(clock):
             await one.client.initialize_session("another")
 
 
-async def test_bytes_one_at_a_time_make_no_difference(clock):
+async def test_bytes_one_at_a_time_make_no_difference(virtual_clock):
     async with system(variables={"greeting": "hi"}) as one:
         for link in (one.links.worker, one.links.store):
             link.to_server.piece = link.to_client.piece = 1
         assert greeted(await one.client.execute(GREETING, QUESTION, session_id="test")) == "hi Ada"
 
 
-async def test_a_far_away_store_is_where_the_time_went(clock):
+async def test_a_far_away_store_is_where_the_time_went(virtual_clock):
     async with system(variables={"greeting": "hi"}) as one:
         await one.client.execute(GREETING, QUESTION, session_id="test")  # connected
         one.links.store.delay(10)
@@ -107,7 +102,7 @@ async def test_a_far_away_store_is_where_the_time_went(clock):
         assert greeted(outcome) == "hi Ada"
 
 
-async def test_a_store_that_is_cut_off_in_the_middle_of_a_read_is_asked_again(clock):
+async def test_a_store_that_is_cut_off_in_the_middle_of_a_read_is_asked_again(virtual_clock):
     async with system(variables={"greeting": "hi"}) as one:
         await one.client.execute(GREETING, QUESTION, session_id="test")
         one.links.store.to_client.cut(after=5)
@@ -116,7 +111,7 @@ async def test_a_store_that_is_cut_off_in_the_middle_of_a_read_is_asked_again(cl
         assert one.links.store.connections == 2
 
 
-async def test_a_store_that_cannot_be_reached_is_a_failure_that_may_be_retried(clock):
+async def test_a_store_that_cannot_be_reached_is_a_failure_that_may_be_retried(virtual_clock):
     async with system(variables={"greeting": "hi"}) as one:
         one.links.store.cut()
         one.links.store.refuse()
@@ -128,7 +123,7 @@ async def test_a_store_that_cannot_be_reached_is_a_failure_that_may_be_retried(c
         assert greeted(outcome) == "hi Ada"
 
 
-async def test_trials_that_get_no_slot_while_others_wait_for_the_store_fail_for_that_reason(clock):
+async def test_trials_that_get_no_slot_while_others_wait_for_the_store_fail_for_that_reason(virtual_clock):
     """A caller is told what is the matter; one whose program needs no store is told what that means for it."""
     async with system(variables={"greeting": "hi"}, settings=dspex.Settings(max_trials=1, max_queue=1)) as one:
         await one.client.execute(GREETING, QUESTION, session_id="test")
@@ -156,7 +151,7 @@ async def test_trials_that_get_no_slot_while_others_wait_for_the_store_fail_for_
         ]
 
 
-async def test_a_store_that_has_gone_silent_is_noticed_and_left_for_a_new_connection(clock):
+async def test_a_store_that_has_gone_silent_is_noticed_and_left_for_a_new_connection(virtual_clock):
     """Nothing tells of a machine that was switched off but that it does not answer pings."""
     async with system(variables={"greeting": "hi"}) as one:
         await one.client.execute(GREETING, QUESTION, session_id="test")
@@ -174,7 +169,7 @@ async def test_a_store_that_has_gone_silent_is_noticed_and_left_for_a_new_connec
         assert trio.current_time() < 100
 
 
-async def test_a_store_that_went_silent_while_nobody_asked_it_is_noticed_when_the_next_trial_does(clock):
+async def test_a_store_that_went_silent_while_nobody_asked_it_is_noticed_when_the_next_trial_does(virtual_clock):
     async with system(variables={"greeting": "hi"}) as one:
         await one.client.execute(GREETING, QUESTION, session_id="test")
         await trio.sleep(100)
@@ -191,7 +186,7 @@ async def test_a_store_that_went_silent_while_nobody_asked_it_is_noticed_when_th
             one.links.store.to_client.resume()
 
 
-async def test_a_caller_whose_connection_is_cut_ends_its_trial_and_frees_the_slot(clock):
+async def test_a_caller_whose_connection_is_cut_ends_its_trial_and_frees_the_slot(virtual_clock):
     async with system(settings=dspex.Settings(max_trials=1)) as one:
         async with trio.open_nursery() as nursery:
 
@@ -208,7 +203,7 @@ async def test_a_caller_whose_connection_is_cut_ends_its_trial_and_frees_the_slo
         one.timeline.expect("cancelled@7.0", "caller_gone@7.0", "success")
 
 
-async def test_bytes_that_a_store_sent_and_that_are_lost_cost_a_trial_its_deadline_and_not_more(clock):
+async def test_bytes_that_a_store_sent_and_that_are_lost_cost_a_trial_its_deadline_and_not_more(virtual_clock):
     """What is left of the frames makes the reader wait for the rest of one; TCP loses none, so nothing mends that."""
     async with system(variables={"greeting": "hi"}) as one:
         await one.client.execute(GREETING, QUESTION, session_id="test")
@@ -219,7 +214,7 @@ async def test_bytes_that_a_store_sent_and_that_are_lost_cost_a_trial_its_deadli
         assert greeted(await one.client.execute(GREETING, QUESTION, session_id="test", timeout=60)) == "hi Ada"
 
 
-async def test_changed_bytes_are_an_error_of_the_calls_they_hit_and_of_no_other(clock):
+async def test_changed_bytes_are_an_error_of_the_calls_they_hit_and_of_no_other(virtual_clock):
     async with system(variables={"greeting": "hi"}) as one:
         await one.client.execute(GREETING, QUESTION, session_id="test")
         one.links.worker.to_client.corrupt(4)
@@ -230,7 +225,7 @@ async def test_changed_bytes_are_an_error_of_the_calls_they_hit_and_of_no_other(
             assert greeted(await one.client.execute(GREETING, QUESTION, session_id="test")) == "hi Ada"
 
 
-async def test_a_worker_that_stops_gives_what_runs_its_grace(clock):
+async def test_a_worker_that_stops_gives_what_runs_its_grace(virtual_clock):
     async with system(settings=dspex.Settings(grace_seconds=5)) as one, trio.open_nursery() as nursery:
         outcomes = []
 
@@ -250,7 +245,7 @@ async def test_a_worker_that_stops_gives_what_runs_its_grace(clock):
         one.timeline.expect("shutting_down@1.0", "shutting_down@6.0")
 
 
-async def test_another_store_can_stand_in_its_place(clock):
+async def test_another_store_can_stand_in_its_place(virtual_clock):
     from dspex_trio.service.store import SessionStore
     from dspex_trio.sessions import MemoryStore
 

@@ -8,12 +8,7 @@ import trio
 from dspex_trio.testing import Timeline, VirtualClock
 
 
-@pytest.fixture
-def clock():
-    return VirtualClock()
-
-
-async def test_what_happened_is_compared_by_order_and_time(clock):
+async def test_what_happened_is_compared_by_order_and_time(virtual_clock):
     timeline = Timeline()
     timeline.record("SYNC")
     await trio.sleep(0.1)
@@ -24,7 +19,7 @@ async def test_what_happened_is_compared_by_order_and_time(clock):
     timeline.expect_exactly("SYNC", "EXECUTE@0.10", "deadline@5")
 
 
-async def test_time_begins_with_the_timeline(clock):
+async def test_time_begins_with_the_timeline(virtual_clock):
     await trio.sleep(100)
     timeline = Timeline()
     await trio.sleep(1)
@@ -32,7 +27,7 @@ async def test_time_begins_with_the_timeline(clock):
     timeline.expect_exactly("later@1.000")
 
 
-async def test_what_is_not_named_does_not_count_unless_it_is_asked_for(clock):
+async def test_what_is_not_named_does_not_count_unless_it_is_asked_for(virtual_clock):
     timeline = Timeline()
     for name in ("HYDRATE", "SYNC", "retry"):
         timeline.record(name)
@@ -52,7 +47,7 @@ async def test_what_is_not_named_does_not_count_unless_it_is_asked_for(clock):
         (["a@0.0", "a@0.0", "b@2.0"], "- a@0.0"),
     ],
 )
-async def test_the_difference_can_be_read(clock, expected, line):
+async def test_the_difference_can_be_read(virtual_clock, expected, line):
     """A wrong time, one that is missing, a wrong order and a wrong number are told each as what they are."""
     timeline = Timeline()
     timeline.record("a", why="because")
@@ -65,31 +60,31 @@ async def test_the_difference_can_be_read(clock, expected, line):
 
 
 @pytest.mark.parametrize("text", ["SYNC@", "SYNC@soon", "@1.0", "", "SYNC @1.0", "SYNC@-1"])
-async def test_an_expectation_that_cannot_be_read_is_said_to_be_one(clock, text):
+async def test_an_expectation_that_cannot_be_read_is_said_to_be_one(virtual_clock, text):
     """Else a slip of the pen would look like something that did not happen."""
     with pytest.raises(ValueError, match="an expectation is 'name@seconds'"):
         Timeline().expect(text)
 
 
 @pytest.mark.parametrize("name", ["", "two words", "line\n"])
-async def test_a_name_that_could_not_be_expected_is_refused(clock, name):
+async def test_a_name_that_could_not_be_expected_is_refused(virtual_clock, name):
     with pytest.raises(ValueError, match="a word without white space"):
         Timeline().record(name)
 
 
-async def test_a_name_may_hold_what_separates_it_from_its_time(clock):
+async def test_a_name_may_hold_what_separates_it_from_its_time(virtual_clock):
     timeline = Timeline()
     timeline.record("fetch:a@b")
     timeline.expect("fetch:a@b@0.0")
 
 
-async def test_nothing_is_expected_of_nothing(clock):
+async def test_nothing_is_expected_of_nothing(virtual_clock):
     Timeline().expect_exactly()
     with pytest.raises(AssertionError, match="all that happened:\nnothing"):
         Timeline().expect("a")
 
 
-async def test_threads_record_too(clock):
+async def test_threads_record_too(virtual_clock):
     timeline = Timeline()
     threads = [threading.Thread(target=timeline.record, args=("thread",)) for _ in range(8)]
     for thread in threads:
@@ -106,12 +101,12 @@ def test_outside_trio_it_says_what_it_needs():
 
 def test_a_clock_may_be_given_before_it_runs():
     """As a fixture does, which is made before the test's own run."""
-    clock = VirtualClock()
-    timeline = Timeline(clock)
+    virtual_clock = VirtualClock()
+    timeline = Timeline(virtual_clock)
 
     async def main():
         await trio.sleep(3)
         timeline.record("late")
 
-    trio.run(main, clock=clock, instruments=[clock])
+    trio.run(main, clock=virtual_clock, instruments=[virtual_clock])
     timeline.expect_exactly("late@3.0")

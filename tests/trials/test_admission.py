@@ -36,7 +36,7 @@ async def test_one_more_than_the_queue_holds_is_overloaded_at_once():
         release.set()
 
 
-async def test_a_wait_that_cannot_fit_is_overloaded_at_once_and_says_when_to_come_again(autojump_clock):
+async def test_a_wait_that_cannot_fit_is_overloaded_at_once_and_says_when_to_come_again(virtual_clock):
     """Ten-second trials were seen; a trial with one second left need not wait to learn that it came too late."""
     admission, release = Admission(FakeSlots(1), 8), trio.Event()
     for _ in range(40):

@@ -30,27 +30,27 @@ async def look(clock, late=0.0):
     await wait_all_tasks_blocked()
 
 
-async def test_nothing_happens_while_no_trial_runs(mock_clock, watch, seen):
-    mock_clock.jump(100)
+async def test_nothing_happens_while_no_trial_runs(virtual_clock, watch, seen):
+    virtual_clock.jump(100)
     await wait_all_tasks_blocked()
     assert (seen, watch.summary()) == ([], LoopLateness())
     watch.begin()
     await wait_all_tasks_blocked()
-    await look(mock_clock)
+    await look(virtual_clock)
     watch.end()
-    await look(mock_clock)
+    await look(virtual_clock)
     assert len(seen) == 2  # one look more, and then no timer any more
-    mock_clock.jump(100)
+    virtual_clock.jump(100)
     await wait_all_tasks_blocked()
     assert len(seen) == 2
     assert watch.worst_since(0) == pytest.approx(0)
 
 
-async def test_how_late_it_was_is_summed_up_and_told_since_a_time(mock_clock, watch, seen):
+async def test_how_late_it_was_is_summed_up_and_told_since_a_time(virtual_clock, watch, seen):
     watch.begin()
     await wait_all_tasks_blocked()
     for late in [0.002] * 60 + [0.03] + [0.001] * 40:
-        await look(mock_clock, late)
+        await look(virtual_clock, late)
         if late == 0.03:
             after = trio.current_time() + 0.01
     assert len(seen) == 101
@@ -63,30 +63,30 @@ async def test_how_late_it_was_is_summed_up_and_told_since_a_time(mock_clock, wa
     assert watch.worst_since(after) == pytest.approx(0.001)
 
 
-async def test_a_loop_that_is_late_just_now_is_told_before_the_watch_itself_has_its_turn(mock_clock, watch):
+async def test_a_loop_that_is_late_just_now_is_told_before_the_watch_itself_has_its_turn(virtual_clock, watch):
     """A trial whose deadline has passed meanwhile may run first."""
     watch.begin()
     await wait_all_tasks_blocked()
-    mock_clock.jump(0.1 + 0.4)
+    virtual_clock.jump(0.1 + 0.4)
     assert watch.worst_since(trio.current_time()) == pytest.approx(0.4)
 
 
-async def test_a_loop_that_is_too_late_is_told_to_the_log_once_a_minute(mock_clock, watch, caplog):
+async def test_a_loop_that_is_too_late_is_told_to_the_log_once_a_minute(virtual_clock, watch, caplog):
     watch.begin()
     await wait_all_tasks_blocked()
     with caplog.at_level(logging.WARNING):
         for _ in range(20):
-            await look(mock_clock, 0.2)
+            await look(virtual_clock, 0.2)
         [told] = [record.getMessage() for record in caplog.records]
         assert told.startswith(
             "the loop was 200 ms late (p99 200 ms, at most 200 ms over the last 1 looks): threads that"
         )
-        mock_clock.jump(60)
-        await look(mock_clock, 0.2)
+        virtual_clock.jump(60)
+        await look(virtual_clock, 0.2)
         assert len(caplog.records) == 2
 
 
-async def test_a_failure_says_how_late_the_loop_was_while_its_trial_ran(mock_clock, watch):
+async def test_a_failure_says_how_late_the_loop_was_while_its_trial_ran(virtual_clock, watch):
     told = []
 
     async def run():
@@ -95,13 +95,13 @@ async def test_a_failure_says_how_late_the_loop_was_while_its_trial_ran(mock_clo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await wait_all_tasks_blocked()
-        mock_clock.jump(1.3)
+        virtual_clock.jump(1.3)
     [outcome] = told
     assert outcome.kind is FailureKind.DEADLINE_EXCEEDED
     assert float(outcome.details["loop_late_ms"]) == pytest.approx(1200)
 
 
-async def test_the_log_has_a_line_for_each_trial_and_one_for_threads_that_ended_late(caplog, mock_clock):
+async def test_the_log_has_a_line_for_each_trial_and_one_for_threads_that_ended_late(caplog, virtual_clock):
     late = {"now": 0.0}
     log = TrialLog(lambda _since: late["now"])
     with caplog.at_level(logging.INFO, "dspex_trio.trials"):

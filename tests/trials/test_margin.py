@@ -18,13 +18,7 @@ def late(seconds):
     return replace(asked, arrived=asked.arrived - 10, deadline=trio.current_time() - seconds)
 
 
-@pytest.fixture
-def clock():
-    """Time that stands still: however busy the machine, nothing is later than the test says."""
-    return VirtualClock()
-
-
-async def test_the_margin_grows_with_how_late_answers_leave_up_to_fifty_milliseconds(clock):
+async def test_the_margin_grows_with_how_late_answers_leave_up_to_fifty_milliseconds(virtual_clock):
     margin = ReplyMargin(0.01)
     assert margin() == 0.02
     margin.observe(late(0.012), EXCEEDED)
@@ -33,7 +27,7 @@ async def test_the_margin_grows_with_how_late_answers_leave_up_to_fifty_millisec
     assert margin() == 0.05
 
 
-async def test_it_shrinks_again_to_its_floor_when_answers_are_on_time(clock):
+async def test_it_shrinks_again_to_its_floor_when_answers_are_on_time(virtual_clock):
     margin = ReplyMargin(0.01)
     margin.observe(late(0.9), EXCEEDED)
     for _ in range(200):
@@ -41,7 +35,7 @@ async def test_it_shrinks_again_to_its_floor_when_answers_are_on_time(clock):
     assert margin() == pytest.approx(0.01, abs=0.003)
 
 
-async def test_waiting_for_a_stuck_thread_is_no_lateness(clock):
+async def test_waiting_for_a_stuck_thread_is_no_lateness(virtual_clock):
     margin = ReplyMargin(0.01)
     stuck = replace(EXCEEDED, details={"stuck": "true"})
     margin.observe(late(margin.patience()), stuck)
@@ -55,7 +49,7 @@ async def test_other_outcomes_and_deadlines_that_were_past_on_arrival_teach_noth
     assert margin() == 0.02
 
 
-async def test_the_margin_follows_the_loops_own_lateness_up_to_fifty_milliseconds_and_back(clock):
+async def test_the_margin_follows_the_loops_own_lateness_up_to_fifty_milliseconds_and_back(virtual_clock):
     margin = ReplyMargin(0.01)
     margin.loop_was_late(0.04)
     assert margin() == 0.04
@@ -81,5 +75,5 @@ def test_it_is_as_in_real_time_where_the_clock_keeps_the_time_of_threads():
         await trio.lowlevel.checkpoint()
         return ReplyMargin(0.01)()
 
-    clock = VirtualClock()
-    assert trio.run(look, clock=clock, instruments=[clock]) == 0.02
+    virtual_clock = VirtualClock()
+    assert trio.run(look, clock=virtual_clock, instruments=[virtual_clock]) == 0.02

@@ -19,7 +19,7 @@ from dspex_trio.trials import Described
 from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
 
 
-async def test_a_trial_that_succeeds_tells_everything(autojump_clock):
+async def test_a_trial_that_succeeds_tells_everything(virtual_clock):
     async def read():
         await trio.sleep(0.25)
         return {"temperature": bound("temperature", 0.3)}
@@ -42,7 +42,7 @@ async def test_a_trial_that_succeeds_tells_everything(autojump_clock):
     assert outcome.timings.total_ms == pytest.approx(2250)
 
 
-async def test_the_deadline_names_the_stage_it_struck_in_and_keeps_what_is_known(autojump_clock):
+async def test_the_deadline_names_the_stage_it_struck_in_and_keeps_what_is_known(virtual_clock):
     entry = TraceEntry("self", "Predict", "q -> a", {}, {})
     program = sleeps(100)
     program.trace, program.variables = (entry,), {"max_iters": bound("max_iters", 3)}
@@ -59,7 +59,7 @@ async def test_the_deadline_names_the_stage_it_struck_in_and_keeps_what_is_known
 
 
 @pytest.mark.parametrize("stage", ["ADMISSION", "HYDRATE", "SYNC", "EXECUTE"])
-async def test_the_one_deadline_covers_every_stage(autojump_clock, stage):
+async def test_the_one_deadline_covers_every_stage(virtual_clock, stage):
     async def forever(*_args):
         await trio.sleep_forever()
 
@@ -84,7 +84,7 @@ async def test_the_one_deadline_covers_every_stage(autojump_clock, stage):
     [("ADMISSION", 0, True), ("SYNC", 9, True), ("EXECUTE", 0.6, True), ("EXECUTE", 0.4, False)],
 )
 async def test_a_deadline_that_passes_because_the_store_was_away_is_not_the_programs(
-    autojump_clock, stage, sync_seconds, blamed
+    virtual_clock, stage, sync_seconds, blamed
 ):
     """Whether the trial itself waited for the store, for most of its time, or for those that did."""
 
@@ -111,7 +111,7 @@ async def test_a_deadline_that_passes_because_the_store_was_away_is_not_the_prog
         assert outcome.retryable
 
 
-async def test_a_trial_that_is_turned_away_while_its_store_is_away_is_told_so(autojump_clock):
+async def test_a_trial_that_is_turned_away_while_its_store_is_away_is_told_so(virtual_clock):
     for config_space, kind in [((Binding("a", "b"),), FailureKind.STORE_UNAVAILABLE), ((), FailureKind.OVERLOADED)]:
         runner = trials(sleeps(100), max_queue=0, why_away="the store is away")
         async with trio.open_nursery() as nursery:
@@ -129,7 +129,7 @@ async def test_a_deadline_that_is_already_past_runs_nothing():
     assert (outcome.kind, outcome.stage, ran) == (FailureKind.DEADLINE_EXCEEDED, Stage.ADMISSION, [])
 
 
-async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_cancelled(autojump_clock):
+async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_cancelled(virtual_clock):
     told = Told()
     runner = trials(sleeps(100), observer=told)
     with trio.move_on_after(3) as caller:
@@ -142,14 +142,14 @@ async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_
     assert runner.running == 0
 
 
-async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(mock_clock):
+async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(virtual_clock):
     """The caller's own timer beat the answer: the reply margin learns from it, and CANCELLED would be a lie."""
     told = Told()
     runner = trials(sleeps(100), observer=told)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run, request(seconds=3))
         await wait_all_tasks_blocked()
-        mock_clock.jump(3.5)  # nothing ran at the deadline itself
+        virtual_clock.jump(3.5)  # nothing ran at the deadline itself
         nursery.cancel_scope.cancel()
     assert [(o.kind, o.stage) for o in told.outcomes] == [(FailureKind.DEADLINE_EXCEEDED, Stage.EXECUTE)]
 
@@ -186,7 +186,7 @@ async def test_a_fault_of_ours_is_internal_and_disturbs_nobody(caplog):
     assert "KeyError: 'ours'" in caplog.text
 
 
-async def test_drain_lets_running_trials_end_within_the_grace_and_fails_the_rest(autojump_clock):
+async def test_drain_lets_running_trials_end_within_the_grace_and_fails_the_rest(virtual_clock):
     outcomes = {}
 
     async def sleep_as_asked(inputs):
@@ -211,7 +211,7 @@ async def test_drain_lets_running_trials_end_within_the_grace_and_fails_the_rest
     assert late.kind is FailureKind.SHUTTING_DOWN
 
 
-async def test_two_trials_in_two_slots_do_not_mix(autojump_clock):
+async def test_two_trials_in_two_slots_do_not_mix(virtual_clock):
     async def run(inputs):
         await trio.sleep(1)
         return Prediction({"answer": inputs["n"]})
@@ -255,7 +255,7 @@ async def test_a_call_that_is_no_trial_returns_what_it_returns_and_tells_what_it
     assert road.running == 0
 
 
-async def test_a_call_that_is_no_trial_waits_for_a_slot_and_is_stopped_by_its_deadline(autojump_clock):
+async def test_a_call_that_is_no_trial_waits_for_a_slot_and_is_stopped_by_its_deadline(virtual_clock):
     """A tool holds a slot as a trial does: a worker for one trial runs one thing at a time."""
     road = trials(answers())
     async with trio.open_nursery() as nursery:
@@ -266,7 +266,7 @@ async def test_a_call_that_is_no_trial_waits_for_a_slot_and_is_stopped_by_its_de
         assert trio.current_time() == 2
 
 
-async def test_a_drain_ends_a_call_that_is_no_trial(autojump_clock):
+async def test_a_drain_ends_a_call_that_is_no_trial(virtual_clock):
     road = trials(answers())
     async with trio.open_nursery() as nursery:
 
@@ -293,7 +293,7 @@ class Elsewhere:
 
 @pytest.mark.parametrize(("seconds", "after", "told"), [(100, 5.05, "execute_timeout"), (3, 3, "the deadline passed")])
 async def test_a_stage_in_another_process_that_cannot_keep_to_its_budget_is_ended_from_here(
-    autojump_clock, seconds, after, told
+    virtual_clock, seconds, after, told
 ):
     """Nothing in a process that hangs could."""
     road = trials(None, isolation=Elsewhere(), budgets={Stage.EXECUTE: 5})

@@ -239,6 +239,17 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         if sock.family != getattr(socket, "AF_UNIX", None):
             self._ports.add(sock.getsockname()[1])
 
+    def jump(self, seconds: float) -> None:
+        """Let so much time pass at once, while nobody has a turn, as where the loop is held up: what was due is late.
+
+        Raises:
+            ValueError: Less than nothing is to pass.
+        """
+        if seconds < 0:
+            raise ValueError("time does not go back")
+        self._jump(self._now + seconds, tie=False)
+        self._look()
+
     async def until_nothing_can_happen(self) -> str:
         """In a seeded run: wait until it can be told that it will not end, and tell why, and where everybody is."""
         self._end = _End()
