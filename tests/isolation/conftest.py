@@ -87,11 +87,11 @@ def loadable():
 
 @pytest.fixture(scope="module")
 def isolated(loadable):
-    with running(isolation="process", max_trials=2, reply_margin_ms=400) as runtime:
+    with running(isolation="process", max_trials=1, reply_margin_ms=400) as runtime:
         yield runtime
 
 
 @pytest.fixture(scope="module")
 def unisolated(loadable):
-    with running(isolate=("AsTheWorkerSays",), max_trials=2, max_trials_per_child=1) as runtime:
+    with running(isolate=("AsTheWorkerSays",), max_trials=1, max_trials_per_child=1) as runtime:
         yield runtime
