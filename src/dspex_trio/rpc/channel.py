@@ -116,7 +116,7 @@ class Channel:
     async def call(self, path: str, request: bytes, options: CallOptions) -> bytes:
         """Make a call with one request and one reply; see UnaryUnary."""
         for attempt in itertools.count(1):
-            call = await self._start(path, options)
+            call = await self._start(path, options, trio.current_effective_deadline())
             try:
                 await call.send_message(request, end=True)
                 return await call.only_reply()
@@ -130,8 +130,8 @@ class Channel:
     async def call_each(self, path: str, requests: Sequence[bytes], options: CallOptions, answered: Answered) -> None:
         """Make a call with one reply for each request, all at once; see UnaryUnary."""
         left = dict(enumerate(requests))
+        start = partial(self._start, path, options, trio.current_effective_deadline())
         for attempt in range(1, _MAX_ATTEMPTS + 1):
-            start = partial(self._start, path, options)
             left = await call_each(start, left, answered, last=attempt == _MAX_ATTEMPTS)
             if not left:
                 return
@@ -139,15 +139,14 @@ class Channel:
     @asynccontextmanager
     async def open(self, path: str, options: CallOptions, request: bytes | None = None) -> AsyncIterator[ClientCall]:
         """Begin a call, with its only request if that is given; at the end of the block it is over."""
-        attempts = _Attempts(lambda: self._start(path, options), request)
+        attempts = _Attempts(lambda: self._start(path, options, trio.current_effective_deadline()), request)
         try:
             yield await attempts.begin()
         finally:
             attempts.close()
 
-    async def _start(self, path: str, options: CallOptions) -> ClientCall:
+    async def _start(self, path: str, options: CallOptions, deadline: float) -> ClientCall:
         await trio.lowlevel.checkpoint_if_cancelled()
-        deadline = trio.current_effective_deadline()
         wait = self._settings.wait_for_ready if options.wait_for_ready is None else options.wait_for_ready
         compression = options.compression or self._settings.compression
         while True:

@@ -58,7 +58,7 @@ class ClientCall(CallStream):
         self._compress = compressor(compression) if compression else None
         self._max_request_size = max_request_size
         self._deadline = deadline
-        self._sending = trio.Lock()  # held while a message goes out in parts, between which no other's may come
+        self._sending: trio.Lock | None = None  # held while a message goes out in parts, for no other's to come between
         self._no_more = False
 
     def started(self, metadata: Metadata) -> None:
@@ -111,7 +111,7 @@ class ClientCall(CallStream):
         if self._no_more:
             raise self.error() or failed_call(StatusCode.FAILED_PRECONDITION, "no more requests were to be sent")
         framed = frame(data, self._compress if compress else None)
-        if not self._sending.locked() and self.send_now(framed, end=end):
+        if not self._in_parts() and self.send_now(framed, end=end):
             if end and self._client.engine.streams == 1:
                 self._client.push()
             else:
@@ -119,7 +119,12 @@ class ClientCall(CallStream):
             return
         await self._send_in_turn(framed, end=end)
 
+    def _in_parts(self) -> bool:
+        return self._sending is not None and self._sending.locked()
+
     async def _send_in_turn(self, framed: bytes, *, end: bool) -> None:
+        if self._sending is None:  # few calls ever need one
+            self._sending = trio.Lock()
         try:
             async with self._sending:
                 await self.send(framed, end=end)
@@ -130,13 +135,13 @@ class ClientCall(CallStream):
                 self._give_up()
             raise
         finally:
-            if self._no_more and not self._sending.locked():
+            if self._no_more and not self._in_parts():
                 self.end_requests()
 
     def end_requests(self) -> None:
         """No more requests will be sent but those that wait to be; nothing happens if the call is over."""
         self._no_more = True
-        if not self._sending.locked() and self._client.engine.is_open(self.stream_id):
+        if not self._in_parts() and self._client.engine.is_open(self.stream_id):
             self._client.engine.end_call(self.stream_id)
             self._client.wake()
 

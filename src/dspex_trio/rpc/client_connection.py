@@ -144,7 +144,8 @@ class ClientConnection(Connection[ClientEngine]):
         stream_id = self.engine.start_call(path, metadata, timeout=timeout, encoding=compression or "identity")
         call = ClientCall(self, stream_id, compression, self._settings.max_request_size, deadline)
         self._calls[stream_id] = call
-        self._begun.unpark()
+        if len(self._calls) == 1:
+            self._begun.unpark()
         if self.engine.exhausted:
             self._retire()
         return call
@@ -157,6 +158,8 @@ class ClientConnection(Connection[ClientEngine]):
 
         Each has its slot from then on. Left to whoever comes first it went to the task whose call had just ended.
         """
+        if not self._waiting:
+            return
         count = len(self._waiting) if self.retired.is_set() else max(self._free_slots(), 0)
         self._let_in += len(self._waiting.unpark(count=count))
 
