@@ -17,7 +17,9 @@ Start: TypeAlias = Callable[[], Awaitable[ClientCall]]
 Answered: TypeAlias = Callable[[int, bytes | RpcError], None]
 """Told of a call that has ended: its number, and its reply or why there is none. What it raises ends the others."""
 
-# How many requests leave in one packet, so that the server works on them while the rest is made.
+# How many requests leave in one packet, so that the server works on them while the rest is made: few at first, for it
+# has nothing to do yet, and then ever more.
+_FIRST_SENT: Final = 2
 _SENT_TOGETHER: Final = 8
 # The writer may have its turn after those that are ready by now: one is not enough for it.
 _TURNS_TO_WRITE: Final = 2
@@ -61,6 +63,7 @@ async def call_each(start: Start, requests: Mapping[int, bytes], answered: Answe
 
 
 async def _begin(start: Start, requests: Mapping[int, bytes], calls: dict[int, ClientCall]) -> None:
+    due = _FIRST_SENT
     for place, (number, request) in enumerate(requests.items(), start=1):
         calls[number] = call = await start()
         try:
@@ -69,7 +72,8 @@ async def _begin(start: Start, requests: Mapping[int, bytes], calls: dict[int, C
             if call.status is None:
                 raise
             # It has ended already, which is told in its turn.
-        if place % _SENT_TOGETHER == 0:
+        if place == due:
+            due += min(place, _SENT_TOGETHER)
             for _ in range(_TURNS_TO_WRITE):
                 await trio.lowlevel.checkpoint()
 
