@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from _thread import LockType, allocate_lock, get_ident
 from enum import Enum, auto
+from pathlib import Path
+from threading import get_native_id
 from time import monotonic  # the real one
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +20,8 @@ HELD_UP: Final = 0.05
 """How often to look whether a thread is held up, in real seconds; one that used no CPU in twice that is."""
 # How long a thread may take to come back that should, in real seconds; after that it is away.
 _COMING_BACK: Final = 1.0
+# The same on a machine that has no time for it.
+_LONGEST_COMING_BACK: Final = 10.0
 
 
 class State(Enum):
@@ -43,7 +47,7 @@ class VirtualThread(ClockedThread):
         self._threads = threads
         self._label = f"thread {number}"
         self.name = name
-        self._ident = 0
+        self._ident = self._native = 0
         self._has_turn = False
         self._turn = held_lock()
         self._back = held_lock()
@@ -57,7 +61,7 @@ class VirtualThread(ClockedThread):
     # ---- in the thread -----------------------------------------------------------------------------------------------
 
     def entered(self) -> None:
-        self._ident = get_ident()
+        self._ident, self._native = get_ident(), get_native_id()
         with self._threads.lock:
             self._threads.by_ident[self._ident] = self
         self.pause()
@@ -120,7 +124,7 @@ class VirtualThread(ClockedThread):
         """Whether it runs, or is about to; under the lock."""
         if self.state is State.WAITING:
             return self.waiter is not None and self.waiter.has_happened()
-        if self.state is State.RETURNING and (monotonic() - self._since > _COMING_BACK or self.is_held_up()):
+        if self.state is State.RETURNING and (self._is_missing_since(self._since) or self.is_held_up()):
             self._set(State.AWAY)
         return self.state is not State.AWAY
 
@@ -142,7 +146,13 @@ class VirtualThread(ClockedThread):
 
     def comes_back(self) -> None:
         """Wait until it is ready, in real time."""
-        self._back.acquire(timeout=_COMING_BACK)
+        began = monotonic()
+        while not self._back.acquire(timeout=_COMING_BACK) and not self._is_missing_since(began):
+            pass
+
+    def _is_missing_since(self, began: float) -> bool:
+        seconds = monotonic() - began
+        return seconds > _LONGEST_COMING_BACK or (seconds > _COMING_BACK and not _is_kept_waiting(self._native))
 
     def is_held_up(self) -> bool:
         """Whether it uses no CPU, which is known when this has been asked for a while."""
@@ -151,7 +161,12 @@ class VirtualThread(ClockedThread):
         now = monotonic()
         if self._cpu is None or self._cpu[0] != used:
             self._cpu = used, now
-        return now - self._cpu[1] >= 2 * HELD_UP
+        if now - self._cpu[1] < 2 * HELD_UP:
+            return False
+        if _is_kept_waiting(self._native):
+            self._cpu = used, now
+            return False
+        return True
 
     def look_again(self) -> None:
         """Forget that it was held up."""
@@ -171,3 +186,12 @@ def _cpu_time(ident: int) -> float | None:
         return time.clock_gettime(time.pthread_getcpuclockid(ident))
     except (AttributeError, OSError):
         return None
+
+
+def _is_kept_waiting(native: int) -> bool:
+    """Whether a thread would go on if the machine had time for it: it is runnable, or waits for a disk (Linux)."""
+    try:
+        status = Path(f"/proc/self/task/{native}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] in {"R", "D"}
