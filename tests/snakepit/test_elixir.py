@@ -119,6 +119,24 @@ async def test_a_session_that_elixir_has_lost_is_made_known_again_with_the_tools
     nursery.cancel_scope.cancel()
 
 
+async def test_a_session_that_is_being_made_known_is_not_taken_for_lost(virtual_clock, nursery):
+    """Elixir looks for it before it is told, and its answer arrives after that."""
+    bridge = FakeBridge()
+    bridge.beat = bridge_pb2.HeartbeatResponse(session_valid=False)
+    bridge.delay = 0.8
+    ours = elixir(bridge, HeartbeatPolicy(initial_delay_ms=1000, interval_ms=1000, timeout_ms=1000))
+    ours.adopt("s1")
+    nursery.start_soon(ours.run)
+    await trio.sleep(1.9)  # asked for contact until 0.8, made known until 2.4, and asked about at 1.8
+    bridge.delay = 0.7
+    await trio.sleep(0.8)
+    bridge.beat = bridge_pb2.HeartbeatResponse(session_valid=True)
+    await trio.sleep(5)
+    assert len(bridge.times_of(bridge_pb2.HeartbeatRequest)) > 3
+    assert len(bridge.times_of(bridge_pb2.RegisterToolsRequest)) == 1
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_session_that_elixir_never_takes_is_not_offered_without_end(virtual_clock, nursery):
     """A limit on sessions over there is answered once for each heartbeat at the most."""
     bridge = FakeBridge()

@@ -131,8 +131,8 @@ class Elixir:
 
     async def _make_known(self) -> None:
         async for session_id in self._new:
-            self._waiting.discard(session_id)
             await self._introduce(session_id)
+            self._waiting.discard(session_id)
 
     async def _introduce(self, session_id: str) -> None:
         session = bridge_pb2.InitializeSessionRequest(session_id=session_id, metadata={"worker_id": self._worker_id})
@@ -186,6 +186,7 @@ class Elixir:
     async def _ask_for_a_sign(self) -> None:
         request = bridge_pb2.HeartbeatRequest(session_id=self._session_id, client_time=timestamp())
         self.contact.missed += 1
+        to_be_known = bool(self._waiting)  # Elixir may look before it is told
         with trio.move_on_after(self._policy.timeout_ms / 1e3):
             try:
                 valid = (await self._bridge.Heartbeat(request)).session_valid
@@ -195,7 +196,7 @@ class Elixir:
                     return
                 valid = True  # it does not say
             self._answered()
-            if not valid and not self._waiting:
+            if not valid and not to_be_known and not self._waiting:
                 # Its session store was started anew. Snakepit's own worker makes the session one with each call.
                 self._make_known_soon(*self._known)
 
