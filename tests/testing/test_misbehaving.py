@@ -81,7 +81,9 @@ async def test_what_is_busy_without_end_is_answered_and_then_ended(name):
         program = {"python_class": f"dspex_trio.testing.misbehaving.{name}"}
         outcome = await runtime.run_trial(program, {"question": "q"}, deadline=trio.current_time() + 0.1)
         assert outcome.kind.name == "DEADLINE_EXCEEDED"
-        assert outcome.details["rung"] in {"abandon", *IN_REAL_TIME[name]}
+        # On a busy machine its deadline may come when it is just made.
+        allowed = IN_REAL_TIME[name] if outcome.stage.name == "EXECUTE" else {"check", "returned"}
+        assert outcome.details["rung"] in {"abandon", *allowed}
         await ended.wait()
 
 
