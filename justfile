@@ -6,6 +6,7 @@ set positional-arguments
 python := env("PYTHON", "python3")
 bin := justfile_directory() / ".venv/bin"
 h2-4 := justfile_directory() / ".venv/h2-4.4.1"
+arrays := justfile_directory() / ".venv/arrays-2.4.6-3.1.1"
 
 # List the recipes
 [private]
@@ -34,6 +35,12 @@ test-h2-4 *arguments: (_venv "dev")
         --target {{h2-4}} h2==4.4.1 hpack==4.2.0 hyperframe==6.1.0 && touch {{h2-4}}/.complete; }
     @PYTHONPATH={{h2-4}} {{bin}}/python -c 'import h2; print("h2", h2.__version__)'
     @PYTHONPATH={{h2-4}} {{bin}}/python -m pytest tests/rpc "$@"
+
+# Run the tests of values that numpy and pandas themselves make, without which everything works as well
+test-arrays *arguments: (_venv "dev")
+    @[ -e {{arrays}}/.complete ] || { {{bin}}/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+        --target {{arrays}} numpy==2.4.6 pandas==3.1.1 python-dateutil==2.9.0.post0 six==1.17.0 && touch {{arrays}}/.complete; }
+    @PYTHONPATH={{arrays}} {{bin}}/python -m pytest tests/test_values.py -k itself "$@"
 
 # Run what purerpc's own server and client do not survive on them as well: each test must fail there
 test-stock *arguments: (_venv "dev")
