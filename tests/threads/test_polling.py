@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import queue
 import select
 import selectors
@@ -23,16 +22,10 @@ from requests.adapters import HTTPAdapter
 from dspex_trio.threads import Job, JobCancelled, Slots, left_alone
 
 # An exception from outside may leave a coroutine that was made and not begun, or a socket, to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected_here():
-    """So that it does so in the test that left it. What there was before is not looked at again: that takes long."""
-    gc.freeze()
-    yield
-    gc.collect()
-    gc.unfreeze()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected_here"),
+]
 
 
 @pytest.fixture

@@ -32,16 +32,10 @@ from dspex_trio.threads import Job, JobCancelled, Slots, left_alone, open_thread
 from dspex_trio.threads.job import enter_job
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected_here():
-    """So that it does so in the test that left it. What there was before is not looked at again: that takes long."""
-    gc.freeze()
-    yield
-    gc.collect()
-    gc.unfreeze()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected_here"),
+]
 
 
 @contextlib.contextmanager
