@@ -44,7 +44,7 @@ test-arrays *arguments: (_venv "dev")
 
 # Run what purerpc's own server and client do not survive on them as well: each test must fail there
 test-stock *arguments: (_venv "dev")
-    @DSPEX_TRIO_TEST_STOCK=1 {{bin}}/python -m pytest tests/rpc/test_rows.py tests/rpc/test_rows_missing.py -k stock "$@"
+    @DSPEX_TRIO_TEST_STOCK=1 {{bin}}/python -m pytest tests/rpc/test_rows.py tests/rpc/test_rows_missing.py -k stock -n 4 "$@"
 
 # Run gRPC's interoperability cases both ways against grpcio, grpc-js and raw frames
 interop *arguments: (_venv "dev")
