@@ -202,6 +202,36 @@ def test_a_call_that_is_begun_and_given_up_at_once_is_not_even_reported():
     assert pair.pump() == ([], [])
 
 
+def test_a_frame_of_thousands_of_messages_is_no_longer_turn_than_its_pieces():
+    """Three thousand empty ones in a frame took 20 ms at once, however small the slices were that it came in."""
+    pair = Pair()
+    stream = pair.client.start_call("/a/b")
+    pair.client.send_data(stream, frame(b"") * 3200, end=True)
+    data = pair.client.data_to_send()
+    heard = [pair.server.receive(bytes(data[at : at + 500]), pair.now) for at in range(0, len(data), 500)]
+    assert max(map(len, heard)) <= 101
+    assert sum(isinstance(event, MessageReceived) for events in heard for event in events) == 3200
+    assert [event for events in heard for event in events][-1] == RequestEnded(stream)
+    assert pair.server.failure is None
+
+
+@unhurried
+@given(
+    messages=st.lists(st.binary(max_size=300), min_size=1, max_size=40),
+    cuts=st.lists(st.integers(min_value=0, max_value=20_000), max_size=20),
+)
+def test_a_call_is_the_same_however_its_bytes_come(messages, cuts):
+    pair = Pair()
+    stream = pair.client.start_call("/a/b")
+    pair.client.send_data(stream, b"".join(map(frame, messages)), end=True)
+    data = bytes(pair.client.data_to_send())
+    heard = [event for piece in in_pieces(data, cuts) for event in pair.server.receive(piece, pair.now)]
+    told = [event for event in heard if isinstance(event, MessageReceived)]
+    assert [event.data for event in told] == messages
+    assert sum(event.size for event in told) == sum(map(len, map(frame, messages)))
+    assert heard[-1] == RequestEnded(stream)
+
+
 def test_a_reset_is_reported_once_the_call_was():
     pair = Pair()
     stream = pair.client.start_call("/a/b")

@@ -36,6 +36,8 @@ _HEADER_SIZE: Final = 9
 _STREAM_ID_BITS: Final = 2**31 - 1
 _END_HEADERS: Final = 0x04
 _PRIORITY: Final = 0x20
+# So much of a frame of data is not waited for the rest of.
+_PART: Final = 64
 # The states in which a stream takes data, and a response its headers.
 _RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
 
@@ -164,6 +166,10 @@ class FramedH2Connection(ControlH2Connection):
                 raise FrameTooLargeError(f"a frame of {size} bytes, more than {self.max_inbound_frame_size}")
             body, after = position + _HEADER_SIZE, position + _HEADER_SIZE + size
             if after > end:
+                if kind == DATA and self._take_part(flags, stream_id & _STREAM_ID_BITS, source[body:]):
+                    rest = after - end
+                    self._unread = bytearray(_FRAME_HEADER.pack(rest >> 8, rest & 0xFF, kind, flags, stream_id))
+                    return
                 break
             if not self._take(kind, flags, stream_id & _STREAM_ID_BITS, bytes(source[body:after])):
                 self._leave_to_h2(bytes(source[position:after]))
@@ -172,6 +178,23 @@ class FramedH2Connection(ControlH2Connection):
             self._unread += data[position:]
         else:
             del self._unread[:position]
+
+    def _take_part(self, flags: int, stream_id: int, payload: bytes | bytearray) -> bool:
+        """Act on the beginning of a frame of data, as if the rest were another one; False if it is to be waited for.
+
+        It may hold thousands of messages, and whoever feeds us in small pieces wants a turn between them.
+        """
+        if len(payload) < _PART or flags & PADDED or self.incoming_buffer.within_block:
+            return False
+        stream = self.streams.get(stream_id)
+        if not self._takes_data(stream):
+            return False
+        self._take_data(stream, bytes(payload), ended=False)
+        return True
+
+    def _takes_data(self, stream: Any) -> bool:
+        receiving = stream is not None and stream.state_machine.state in _RECEIVING
+        return receiving and not self.awaits_headers(stream)
 
     def _leave_to_h2(self, frame: bytes) -> None:
         self.incoming_buffer.add_data(frame)
