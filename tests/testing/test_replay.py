@@ -25,7 +25,6 @@ from dspex_trio.testing import (
     Refusal,
     Script,
     Timeline,
-    VirtualClock,
     misbehaving,
     open_provider,
     read_record,
@@ -205,20 +204,14 @@ async def test_elixir_tools_are_replayed_too(record):
     await same({**recorded.record, "program": everything})
 
 
-async def test_a_deadline_comes_at_its_time_while_the_model_is_still_asked(record):
-    recorded = await record(PREDICT, Hang(), seconds=0.3)
+async def test_a_deadline_comes_at_its_time_while_the_model_is_still_asked(record, virtual_clock):
+    recorded = await record(PREDICT, Hang(), seconds=5)
     assert recorded.kind == "DEADLINE_EXCEEDED"
-    clock = VirtualClock()
-    timeline = Timeline(clock)
-
-    async def main():
-        replayed = await replay(recorded, timeline=timeline)
-        replayed.check()
-        return replayed
-
-    replayed = await trio.to_thread.run_sync(lambda: trio.run(main, clock=clock, instruments=[clock]))
+    timeline = Timeline()
+    replayed = await replay(recorded, timeline=timeline)
+    replayed.check()
     assert replayed.outcome.stage.name == "EXECUTE"
-    timeline.expect("lm_started@0.0", "rung:wake@0.3", "deadline@0.3")
+    timeline.expect("lm_started@0.0", "rung:wake@5.0", "deadline@5.0")
 
 
 async def test_latencies_are_virtual(record, no_network):
