@@ -193,8 +193,7 @@ class FramedH2Connection(ControlH2Connection):
         return True
 
     def _takes_data(self, stream: Any) -> bool:
-        receiving = stream is not None and stream.state_machine.state in _RECEIVING
-        return receiving and not self.awaits_headers(stream)
+        return _receives(stream) and not self.awaits_headers(stream)
 
     def _leave_to_h2(self, frame: bytes) -> None:
         self.incoming_buffer.add_data(frame)
@@ -211,20 +210,19 @@ class FramedH2Connection(ControlH2Connection):
         if self.incoming_buffer.within_block:
             return False  # anything but a continuation is an error, which is h2's to tell
         stream = self.streams.get(stream_id)
-        receiving = stream is not None and stream.state_machine.state in _RECEIVING
-        if kind == DATA and payload and receiving and not flags & PADDED and not self.awaits_headers(stream):
+        if kind == DATA and payload and not flags & PADDED and self._takes_data(stream):
             self._take_data(stream, payload, ended=bool(flags & END_STREAM))
             return True
         if kind == HEADERS:
             begins = not self._client and stream_id % 2 == 1 and stream_id > self.highest_inbound_stream_id
             # Trailers end their stream; those that do not are h2's to tell.
-            answers = self._client and receiving and (bool(flags & END_STREAM) or self.awaits_headers(stream))
+            answers = self._client and _receives(stream) and (bool(flags & END_STREAM) or self.awaits_headers(stream))
             if flags & (PADDED | _PRIORITY) or not flags & _END_HEADERS or not (begins or answers):
                 return False
             self._take_headers(stream_id, stream, payload, ended=bool(flags & END_STREAM))
             return True
         self._on_frame(kind, flags, payload)
-        if kind == DATA and receiving and not payload and not self.awaits_headers(stream):
+        if kind == DATA and not payload and self._takes_data(stream):
             self._take_data(stream, payload, ended=bool(flags & END_STREAM))
             return True
         events = self.take_control(kind, flags, stream_id, payload)
@@ -263,6 +261,10 @@ class FramedH2Connection(ControlH2Connection):
             events[0].stream_ended = events[-1]
         for event in events:
             self._on_event(event)
+
+
+def _receives(stream: Any) -> bool:
+    return stream is not None and stream.state_machine.state in _RECEIVING
 
 
 def _ignore(*_: Any) -> None:
