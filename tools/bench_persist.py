@@ -81,7 +81,7 @@ async def main(writes: int) -> None:
         print("store    writers   writes/s   a write takes")
         await measure_store("memory", SessionStore(MemoryStore()), writes)
         async with open_persistent(place / "store.db") as (memory, journal):
-            await measure_store("file", SessionStore(memory, settled=journal.settled), writes)
+            await measure_store("file", SessionStore(memory, journal=journal), writes)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dspex_trio.rpc.service import (
     STREAM_UNARY,
     UNARY_STREAM,
     UNARY_UNARY,
+    Reply,
     Service,
     Servicer,
     unimplemented,
@@ -86,8 +87,10 @@ def _servicer(service: descriptor_pb2.ServiceDescriptorProto, full_name: str, ty
         # An `async def` with a `yield` in it is, for a type checker, a plain function that returns an iterator.
         if method.server_streaming:
             yield f"    def {_python_name(method)}(self, {argument}, call: Call) -> AsyncIterator[{reply}]:"
-        else:
+        elif method.client_streaming:
             yield f"    async def {_python_name(method)}(self, {argument}, call: Call) -> {reply}:"
+        else:
+            yield f"    def {_python_name(method)}(self, {argument}, call: Call) -> Reply[{reply}]:"
         yield f'        raise unimplemented("/{full_name}/{method.name}")'
     yield ""
     yield "    @property"

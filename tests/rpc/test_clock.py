@@ -168,15 +168,23 @@ async def test_data_that_arrives_after_the_deadline_is_not_answered(virtual_cloc
         assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["HeadersFrame", "RstStreamFrame"]
 
 
-async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could_notice(virtual_clock):
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could_notice(virtual_clock, plain):
     """A handler that keeps the whole process busy keeps the task from running that would have reset the stream."""
 
     class Busy(Greeter):
         async def SayHello(self, request, call):
+            return self.late()
+
+        def late(self):
             virtual_clock.jump(2)
             return HelloReply(text="late")
 
-    async with serving(Busy()) as connect, raw_client(connect) as client:
+    class PlainlyBusy(Busy):
+        def SayHello(self, request, call):
+            return self.late()
+
+    async with serving(PlainlyBusy() if plain else Busy()) as connect, raw_client(connect) as client:
         await client.send(*client.call(1, grpc_timeout="1S"))
         assert await client.reset_of(1) == 8
         assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["RstStreamFrame"]

@@ -109,7 +109,7 @@ async def test_nobody_is_told_of_a_write_that_is_not_on_the_disk(path):
     with closing(SlowFile(path)) as file:
         journal = Journal(file)
         memory = MemoryStore(note=journal.note)
-        session = Sessions(in_process_stub(SessionStore(memory, settled=journal.settled))).context("s")
+        session = Sessions(in_process_stub(SessionStore(memory, journal=journal))).context("s")
         memory.initialize("s")
         memory.register("s", "t", "float", 1)
         memory.register("s", "u", "float", 1)

@@ -8,6 +8,7 @@ from dspex_trio.rpc.service import (
     STREAM_UNARY,
     UNARY_STREAM,
     UNARY_UNARY,
+    Reply,
     Service,
     Servicer,
     unimplemented,
@@ -20,58 +21,58 @@ from . import bridge_pb2
 class BridgeServiceServicer(Servicer):
     """The server's side of `snakepit.bridge.BridgeService`; a method that is not overridden is UNIMPLEMENTED."""
 
-    async def Ping(self, request: bridge_pb2.PingRequest, call: Call) -> bridge_pb2.PingResponse:
+    def Ping(self, request: bridge_pb2.PingRequest, call: Call) -> Reply[bridge_pb2.PingResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/Ping")
 
-    async def InitializeSession(self, request: bridge_pb2.InitializeSessionRequest, call: Call) -> bridge_pb2.InitializeSessionResponse:
+    def InitializeSession(self, request: bridge_pb2.InitializeSessionRequest, call: Call) -> Reply[bridge_pb2.InitializeSessionResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/InitializeSession")
 
-    async def CleanupSession(self, request: bridge_pb2.CleanupSessionRequest, call: Call) -> bridge_pb2.CleanupSessionResponse:
+    def CleanupSession(self, request: bridge_pb2.CleanupSessionRequest, call: Call) -> Reply[bridge_pb2.CleanupSessionResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/CleanupSession")
 
-    async def GetSession(self, request: bridge_pb2.GetSessionRequest, call: Call) -> bridge_pb2.GetSessionResponse:
+    def GetSession(self, request: bridge_pb2.GetSessionRequest, call: Call) -> Reply[bridge_pb2.GetSessionResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/GetSession")
 
-    async def Heartbeat(self, request: bridge_pb2.HeartbeatRequest, call: Call) -> bridge_pb2.HeartbeatResponse:
+    def Heartbeat(self, request: bridge_pb2.HeartbeatRequest, call: Call) -> Reply[bridge_pb2.HeartbeatResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/Heartbeat")
 
-    async def GetVariable(self, request: bridge_pb2.GetVariableRequest, call: Call) -> bridge_pb2.GetVariableResponse:
+    def GetVariable(self, request: bridge_pb2.GetVariableRequest, call: Call) -> Reply[bridge_pb2.GetVariableResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/GetVariable")
 
-    async def SetVariable(self, request: bridge_pb2.SetVariableRequest, call: Call) -> bridge_pb2.SetVariableResponse:
+    def SetVariable(self, request: bridge_pb2.SetVariableRequest, call: Call) -> Reply[bridge_pb2.SetVariableResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/SetVariable")
 
-    async def GetVariables(self, request: bridge_pb2.BatchGetVariablesRequest, call: Call) -> bridge_pb2.BatchGetVariablesResponse:
+    def GetVariables(self, request: bridge_pb2.BatchGetVariablesRequest, call: Call) -> Reply[bridge_pb2.BatchGetVariablesResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/GetVariables")
 
-    async def SetVariables(self, request: bridge_pb2.BatchSetVariablesRequest, call: Call) -> bridge_pb2.BatchSetVariablesResponse:
+    def SetVariables(self, request: bridge_pb2.BatchSetVariablesRequest, call: Call) -> Reply[bridge_pb2.BatchSetVariablesResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/SetVariables")
 
-    async def RegisterVariable(self, request: bridge_pb2.RegisterVariableRequest, call: Call) -> bridge_pb2.RegisterVariableResponse:
+    def RegisterVariable(self, request: bridge_pb2.RegisterVariableRequest, call: Call) -> Reply[bridge_pb2.RegisterVariableResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/RegisterVariable")
 
-    async def ListVariables(self, request: bridge_pb2.ListVariablesRequest, call: Call) -> bridge_pb2.ListVariablesResponse:
+    def ListVariables(self, request: bridge_pb2.ListVariablesRequest, call: Call) -> Reply[bridge_pb2.ListVariablesResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/ListVariables")
 
-    async def DeleteVariable(self, request: bridge_pb2.DeleteVariableRequest, call: Call) -> bridge_pb2.DeleteVariableResponse:
+    def DeleteVariable(self, request: bridge_pb2.DeleteVariableRequest, call: Call) -> Reply[bridge_pb2.DeleteVariableResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/DeleteVariable")
 
     def WatchVariables(self, request: bridge_pb2.WatchVariablesRequest, call: Call) -> AsyncIterator[bridge_pb2.VariableUpdate]:
         raise unimplemented("/snakepit.bridge.BridgeService/WatchVariables")
 
-    async def ExecuteTool(self, request: bridge_pb2.ExecuteToolRequest, call: Call) -> bridge_pb2.ExecuteToolResponse:
+    def ExecuteTool(self, request: bridge_pb2.ExecuteToolRequest, call: Call) -> Reply[bridge_pb2.ExecuteToolResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/ExecuteTool")
 
     def ExecuteStreamingTool(self, request: bridge_pb2.ExecuteToolRequest, call: Call) -> AsyncIterator[bridge_pb2.ToolChunk]:
         raise unimplemented("/snakepit.bridge.BridgeService/ExecuteStreamingTool")
 
-    async def RegisterTools(self, request: bridge_pb2.RegisterToolsRequest, call: Call) -> bridge_pb2.RegisterToolsResponse:
+    def RegisterTools(self, request: bridge_pb2.RegisterToolsRequest, call: Call) -> Reply[bridge_pb2.RegisterToolsResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/RegisterTools")
 
-    async def GetExposedElixirTools(self, request: bridge_pb2.GetExposedElixirToolsRequest, call: Call) -> bridge_pb2.GetExposedElixirToolsResponse:
+    def GetExposedElixirTools(self, request: bridge_pb2.GetExposedElixirToolsRequest, call: Call) -> Reply[bridge_pb2.GetExposedElixirToolsResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/GetExposedElixirTools")
 
-    async def ExecuteElixirTool(self, request: bridge_pb2.ExecuteElixirToolRequest, call: Call) -> bridge_pb2.ExecuteElixirToolResponse:
+    def ExecuteElixirTool(self, request: bridge_pb2.ExecuteElixirToolRequest, call: Call) -> Reply[bridge_pb2.ExecuteElixirToolResponse]:
         raise unimplemented("/snakepit.bridge.BridgeService/ExecuteElixirTool")
 
     def StreamTelemetry(self, requests: AsyncIterator[bridge_pb2.TelemetryControl], call: Call) -> AsyncIterator[bridge_pb2.TelemetryEvent]:

@@ -8,6 +8,7 @@ from dspex_trio.rpc.service import (
     STREAM_UNARY,
     UNARY_STREAM,
     UNARY_UNARY,
+    Reply,
     Service,
     Servicer,
     unimplemented,
@@ -20,7 +21,7 @@ from . import program_pb2
 class SnakepitBridgeServicer(Servicer):
     """The server's side of `snakepit.bridge.SnakepitBridge`; a method that is not overridden is UNIMPLEMENTED."""
 
-    async def ExecuteProgram(self, request: program_pb2.ExecuteProgramRequest, call: Call) -> program_pb2.ExecuteProgramResponse:
+    def ExecuteProgram(self, request: program_pb2.ExecuteProgramRequest, call: Call) -> Reply[program_pb2.ExecuteProgramResponse]:
         raise unimplemented("/snakepit.bridge.SnakepitBridge/ExecuteProgram")
 
     def StreamProgram(self, request: program_pb2.ExecuteProgramRequest, call: Call) -> AsyncIterator[program_pb2.ProgramEvent]:

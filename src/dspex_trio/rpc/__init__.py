@@ -14,7 +14,7 @@ from dspex_trio.rpc.memory import memory_link
 from dspex_trio.rpc.metadata import Metadata, MetadataLike
 from dspex_trio.rpc.reflection import reflection
 from dspex_trio.rpc.server import serve
-from dspex_trio.rpc.service import Servicer, service_names
+from dspex_trio.rpc.service import Reply, Servicer, replied, service_names
 from dspex_trio.rpc.settings import ChannelSettings, ServerSettings
 from dspex_trio.rpc.status import RpcError, StatusCode
 from dspex_trio.rpc.stubs import MessageStream, ReplyStream, RequestStream, SingleReply
@@ -37,6 +37,7 @@ __all__ = [
     "Metadata",
     "MetadataLike",
     "Proceed",
+    "Reply",
     "ReplyStream",
     "RequestStream",
     "RpcError",
@@ -53,6 +54,7 @@ __all__ = [
     "open_tcp",
     "open_unix",
     "reflection",
+    "replied",
     "serve",
     "server_tls",
     "service_names",

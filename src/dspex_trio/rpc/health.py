@@ -73,13 +73,13 @@ class Health(HealthServicer):
             return HealthCheckResponse(status=_SERVICE_UNKNOWN)
         return HealthCheckResponse(status=_SERVING if serving else _NOT_SERVING)
 
-    async def Check(self, request: HealthCheckRequest, call: Call) -> HealthCheckResponse:  # noqa: ARG002, N802
+    def Check(self, request: HealthCheckRequest, call: Call) -> HealthCheckResponse:  # noqa: ARG002, N802
         """The state of one service."""
         if request.service not in self._serving:
             raise RpcError(StatusCode.NOT_FOUND, "the service is not known here")
         return self._response(request.service)
 
-    async def List(self, request: HealthListRequest, call: Call) -> HealthListResponse:  # noqa: ARG002, N802
+    def List(self, request: HealthListRequest, call: Call) -> HealthListResponse:  # noqa: ARG002, N802
         """The states of all services."""
         return HealthListResponse(statuses={name: self._response(name) for name in self._serving})
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -19,7 +19,7 @@ from dspex_trio.rpc.details import pack_details
 from dspex_trio.rpc.http2.interface import ServerEngine
 from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.interceptors import Interceptor, chain
-from dspex_trio.rpc.service import Route
+from dspex_trio.rpc.service import Route, replied
 from dspex_trio.rpc.status import OK, RpcError, Status, StatusCode
 from dspex_trio.rpc.transport import Connection
 
@@ -38,8 +38,14 @@ class ServerCall(CallStream):
         stream_id: Its HTTP/2 stream.
         call: What its handler sees.
         max_response_size: The largest reply in bytes.
-        streaming: Whether there may be several.
+        patience: When its handler is cancelled because time is up, on Trio's clock: a moment before the caller's
+            deadline.
+        streaming: Whether there may be several replies.
         reset_late: Called with this call to have its stream reset, its deadline being past.
+
+    Attributes:
+        scope: What its handler's task runs under, once there is one.
+        result: What a plain handler has returned, if that has not become a reply yet.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class ServerCall(CallStream):
         stream_id: int,
         call: Call,
         max_response_size: int,
+        patience: float,
         *,
         streaming: bool,
         reset_late: Callable[[ServerCall], None],
@@ -55,9 +62,11 @@ class ServerCall(CallStream):
         super().__init__(connection, stream_id)
         self.engine = connection.engine
         self.call = call
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope | None = None
+        self.result: Any = None
         self.gone = False
         self.replied = False
+        self._patience = patience
         self._max_response_size = max_response_size
         self._streaming = streaming
         self._reset_late = reset_late
@@ -68,7 +77,13 @@ class ServerCall(CallStream):
         """The caller is not there any more: nothing may be sent, the handler is of no use."""
         self.gone = True
         self.end_input()
-        self.scope.cancel()
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def new_scope(self) -> trio.CancelScope:
+        """The scope for its handler's task."""
+        self.scope = trio.CancelScope(deadline=self._patience)
+        return self.scope
 
     def expire(self) -> None:
         """The caller's deadline has come and no status was sent: the call is forgotten; one RST_STREAM follows."""
@@ -79,7 +94,7 @@ class ServerCall(CallStream):
         """Answer with a status, if there is anybody to answer; `alone` when no other call is running."""
         if self.gone or not self.engine.is_open(self.stream_id):
             return
-        if trio.current_time() >= self.call.deadline:
+        if self._late():
             self._reset_late(self)
         else:
             metadata = self.call.initial_metadata
@@ -93,15 +108,16 @@ class ServerCall(CallStream):
 
     def cancelled_status(self) -> Status:
         """Why the handler's scope was cancelled, if not by the caller: its deadline, or the end of a drain."""
-        late = trio.current_time() >= self.scope.deadline < math.inf
-        return _TOO_LATE if late else _SHUTTING_DOWN
+        return _TOO_LATE if trio.current_time() >= self._patience else _SHUTTING_DOWN
 
     def cancelled_as(self) -> StatusCode:
         """As `Call.cancelled_as`."""
         if not self.gone:
             return self.cancelled_status().code
-        late = trio.current_time() >= self.call.deadline
-        return StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
+        return StatusCode.DEADLINE_EXCEEDED if self._late() else StatusCode.CANCELLED
+
+    def _late(self) -> bool:
+        return trio.current_time() >= self.call.deadline
 
     async def send_initial(self) -> None:
         """Send the response's headers, unless they were sent."""
@@ -122,20 +138,12 @@ class ServerCall(CallStream):
 
     async def send_reply(self, reply: Any) -> None:
         """Send one message, after the headers if they were not sent yet."""
-        data: bytes = reply.SerializeToString()
-        if len(data) > self._max_response_size:
-            raise RpcError(
-                StatusCode.RESOURCE_EXHAUSTED,
-                f"the reply has {len(data)} bytes, more than the limit of {self._max_response_size}",
-            )
-        if trio.current_time() >= self.call.deadline < math.inf and not self.gone:
+        data = self._serialized(reply)
+        if not self.gone and self._late():
             self.expire()  # the handler has kept the whole process from noticing
         if self.gone:
             await trio.sleep_forever()  # until the cancellation, which is under way, arrives
-        self.replied = True
-        if not self._headers_sent:
-            self._start()
-        framed = frame(data, self._compress if self.call.compress else None)
+        framed = self._framed(data)
         if self.send_now(framed):
             # A single reply goes out together with the status; one of several should not wait for the next one.
             if self._streaming:
@@ -146,6 +154,27 @@ class ServerCall(CallStream):
             await self.send(framed)
         except trio.ClosedResourceError:
             await trio.sleep_forever()  # as above
+
+    def reply_now(self, reply: Any) -> bool:
+        """Queue the only message, if all of it can be sent now; one that is late is left to `finish`."""
+        data = self._serialized(reply)
+        return self._late() or self.send_now(self._framed(data))
+
+    def _serialized(self, reply: Any) -> bytes:
+        data: bytes = reply.SerializeToString()
+        if len(data) > self._max_response_size:
+            raise RpcError(
+                StatusCode.RESOURCE_EXHAUSTED,
+                f"the reply has {len(data)} bytes, more than the limit of {self._max_response_size}",
+            )
+        return data
+
+    def _framed(self, data: bytes) -> bytes:
+        """The message as it is sent, after the headers."""
+        self.replied = True
+        if not self._headers_sent:
+            self._start()
+        return frame(data, self._compress if self.call.compress else None)
 
     async def only_request(self, parse: Callable[[bytes], Any]) -> Any:
         """The request of a method that takes exactly one."""
@@ -198,6 +227,22 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
         raise RpcError(StatusCode.INVALID_ARGUMENT, "a request message cannot be parsed") from None
 
 
+def respond_at_once(call: ServerCall, route: Route) -> Status | None:
+    """Ask a plain handler here and now, and queue what it replies; None if `respond` has to go on in a task."""
+    try:
+        data = call.take_only()
+        if data is None:
+            return None
+        call.result = route.handler(_parsed(route.parse, data), call.call)
+        if inspect.isawaitable(call.result) or not call.reply_now(call.result):
+            return None
+    except BadMessage as error:
+        return error.status
+    except Exception as error:  # noqa: BLE001 - a handler may raise anything; its caller is told nothing of it
+        return _status_after(error, call)
+    return OK
+
+
 async def respond(call: ServerCall, route: Route, interceptors: Sequence[Interceptor]) -> Status:
     """Run the handler and send what it replies; what becomes of it is returned, only cancellation is raised."""
     try:
@@ -214,10 +259,12 @@ async def respond(call: ServerCall, route: Route, interceptors: Sequence[Interce
 
 
 async def _handle(call: ServerCall, route: Route) -> None:
-    argument = Requests(call, route.parse) if route.stream_in else await call.only_request(route.parse)
-    result: Any = route.handler(argument, call.call)
+    result = call.result
+    if result is None:
+        argument = Requests(call, route.parse) if route.stream_in else await call.only_request(route.parse)
+        result = route.handler(argument, call.call)
     if not route.stream_out:
-        await call.send_reply(await result)
+        await call.send_reply(await replied(result) if route.plain else await result)
     elif isinstance(result, AsyncGenerator):
         async with aclosing(result):
             async for reply in result:

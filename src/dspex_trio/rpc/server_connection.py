@@ -31,7 +31,7 @@ from dspex_trio.rpc.http2.events import (
 from dspex_trio.rpc.http2.interface import ErrorCode, ServerEngine
 from dspex_trio.rpc.http2.server_engine import H2ServerEngine
 from dspex_trio.rpc.interceptors import Interceptor
-from dspex_trio.rpc.server_call import ServerCall, respond
+from dspex_trio.rpc.server_call import ServerCall, respond, respond_at_once
 from dspex_trio.rpc.service import Route
 from dspex_trio.rpc.settings import ServerSettings
 from dspex_trio.rpc.status import Status, StatusCode
@@ -217,20 +217,27 @@ class ServerConnection(Connection[ServerEngine]):
             accepts=head.accept_encoding,
         )
         context.compression = self._settings.compression
-        limit = self._settings.max_response_size
-        call = ServerCall(self, stream_id, context, limit, streaming=route.stream_out, reset_late=self._reset_late)
-        context.respond_with(call)
+        margin = 0.0
         if head.timeout is not None:
             least = min(head.timeout / 2, _LEAST_MARGIN)
             margin = min(self._settings.deadline_margin, max(head.timeout * _MARGIN_SHARE, least))
-            call.scope.deadline = deadline - margin
+        call = ServerCall(
+            self,
+            stream_id,
+            context,
+            self._settings.max_response_size,
+            deadline - margin,
+            streaming=route.stream_out,
+            reset_late=self._reset_late,
+        )
+        context.respond_with(call)
         if not self._live:
             self._idle_or_busy.unpark_all()
         self._live[stream_id] = call
         self._begun.append((call, route))
 
     async def after_events(self) -> None:
-        """Start the handlers of the calls that came in one read and were not given up in it, a few at a time."""
+        """Ask the handlers of the calls that came in one read and were not given up in it, a few at a time."""
         self._start_handlers(_CALLS_PER_TURN)
         while self._begun:
             # One turn in which those run, and one in which their replies leave while the next ones run.
@@ -244,9 +251,17 @@ class ServerConnection(Connection[ServerEngine]):
             call, route = self._begun.popleft()
             if call.gone:  # it was reset, or its client left: to start a task and cancel it is what floods are made of
                 self._forget(call)
+                continue
+            most -= 1
+            # A task, its scope and its deadline are a good part of what a small call costs.
+            if route.plain and not self._interceptors and (status := respond_at_once(call, route)) is not None:
+                self._end(call, status)
             else:
-                self._calls.start_soon(self._serve_call, call, route)
-                most -= 1
+                self._calls.start_soon(self._serve_call, call, call.new_scope(), route)
+
+    def _end(self, call: ServerCall, status: Status) -> None:
+        self._forget(call)
+        call.finish(status, alone=not self._live)
 
     def _forget(self, call: ServerCall) -> None:
         del self._live[call.stream_id]
@@ -262,21 +277,20 @@ class ServerConnection(Connection[ServerEngine]):
         self.engine.reset(stream_id, ErrorCode.CANCEL)
         self.wake()
 
-    async def _serve_call(self, call: ServerCall, route: Route) -> None:
+    async def _serve_call(self, call: ServerCall, scope: trio.CancelScope, route: Route) -> None:
         expiry = None
         if call.call.deadline < math.inf:
             expiry = self._watch.add(call.call.deadline, call.expire)
         status = _SHUTTING_DOWN  # what a caller is told if this task is cancelled from outside
         try:
-            with call.scope:
+            with scope:
                 status = await respond(call, route, self._interceptors)
-            if call.scope.cancelled_caught:
+            if scope.cancelled_caught:
                 status = call.cancelled_status()
         finally:
             if expiry is not None:
                 expiry.cancel()
-            self._forget(call)
-            call.finish(status, alone=not self._live)
+            self._end(call, status)
 
     def drain(self, deadline: float) -> None:
         """Say goodbye in two steps; end when the calls have, or at a time on Trio's clock. May be called again."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 from dspex_trio.rpc._purerpc import BoundRPCMethod, purerpc
 from dspex_trio.rpc.status import RpcError, StatusCode
+
+T = TypeVar("T")
+Reply: TypeAlias = T | Awaitable[T]
+"""What a handler with one reply returns: an `async def` an awaitable of it, a plain `def` either."""
 
 UNARY_UNARY: Final = purerpc.Cardinality.UNARY_UNARY
 UNARY_STREAM: Final = purerpc.Cardinality.UNARY_STREAM
@@ -36,13 +41,23 @@ class Servicer:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method as a server needs it."""
+    """One method as a server needs it.
+
+    Attributes:
+        path: "/package.Service/Method".
+        handler: Takes the request or requests, and the Call.
+        parse: Makes a request of bytes.
+        stream_in: Whether it takes any number of requests.
+        stream_out: Whether it gives any number of replies.
+        plain: Whether it takes one request, gives one reply, and can be asked without a task: it is no `async def`.
+    """
 
     path: str
-    handler: Callable[..., Awaitable[Any] | AsyncIterator[Any]]
+    handler: Callable[..., Reply[Any] | AsyncIterator[Any]]
     parse: Callable[[bytes], Any]
     stream_in: bool
     stream_out: bool
+    plain: bool
 
 
 def routes(servicers: Iterable[Servicer]) -> dict[str, Route]:
@@ -67,8 +82,14 @@ def routes(servicers: Iterable[Servicer]) -> dict[str, Route]:
                 bound.signature.request_type.FromString,
                 stream_in=cardinality in {STREAM_UNARY, STREAM_STREAM},
                 stream_out=cardinality in {UNARY_STREAM, STREAM_STREAM},
+                plain=cardinality is UNARY_UNARY and not inspect.iscoroutinefunction(bound.method_fn),
             )
     return found
+
+
+async def replied(result: Reply[T]) -> T:
+    """The reply, of whatever a handler with one reply has returned."""
+    return await result if inspect.isawaitable(result) else result
 
 
 def service_names(servicers: Iterable[Servicer]) -> tuple[str, ...]:

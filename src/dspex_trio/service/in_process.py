@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -42,13 +42,14 @@ class _InProcess:
 class _Unary:
     """A method with one request and one reply, as a stub has it."""
 
-    def __init__(self, path: str, handler: Callable[[Any, rpc.Call], Awaitable[Any]]) -> None:
+    def __init__(self, path: str, handler: Callable[[Any, rpc.Call], rpc.Reply[Any]]) -> None:
         self._path = path
         self._handler = handler
 
     async def __call__(self, request: Any) -> Any:
         await trio.lowlevel.checkpoint()  # as a call over a channel would
-        return await self._handler(request, rpc.Call(self._path, deadline=trio.current_effective_deadline()))
+        call = rpc.Call(self._path, deadline=trio.current_effective_deadline())
+        return await rpc.replied(self._handler(request, call))
 
     async def each(self, requests: Iterable[Any], answered: Callable[[int, Any], None]) -> None:
         await rpc.each_in_a_task(self, requests, answered)

@@ -32,4 +32,4 @@ async def open_store(
         yield SessionStore(MemoryStore(), tools=tools, redact=redact)
     else:
         async with open_persistent(file) as (memory, journal):
-            yield SessionStore(memory, settled=journal.settled, tools=tools, redact=redact)
+            yield SessionStore(memory, journal=journal, tools=tools, redact=redact)

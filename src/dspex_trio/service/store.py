@@ -6,7 +6,8 @@ The tools of workers, and telemetry, are UNIMPLEMENTED here.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -17,12 +18,13 @@ from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.redaction import Redactor
-from dspex_trio.service.answering import Answer, as_status, at_once
+from dspex_trio.service.answering import Answer, as_status
 from dspex_trio.service.elixir_tools import StandIns
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.stored_messages import StoredMessages, timestamp
 from dspex_trio.service.watching import Watch
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.sessions.journal import Journal
 from dspex_trio.sessions.records import NotStored, Refused, StoreError
 from dspex_trio.values import plain, type_name
 from dspex_trio.wire import (
@@ -43,7 +45,7 @@ class SessionStore(BridgeServiceServicer):
 
     Args:
         memory: The store.
-        settled: Waits until what the store has noted up to now is safe. Nobody is told of anything before.
+        journal: Where the store notes what must outlive the process; nobody is told of anything that is not safe there.
         tools: What stands in for Elixir tools; by default there are none.
         redact: Takes secrets out of what a tool's failure says.
     """
@@ -52,13 +54,12 @@ class SessionStore(BridgeServiceServicer):
         self,
         memory: MemoryStore,
         *,
-        settled: Callable[[], Awaitable[None]] = at_once,
+        journal: Journal | None = None,
         tools: StandIns | None = None,
         redact: Callable[[str], str] = _REDACT_SHAPES,
     ) -> None:
         self._memory = memory
-        self._settled = settled
-        self._answer = Answer(settled)
+        self._answer = Answer(journal)
         self._tools = tools
         self._redact = redact
         self._messages = StoredMessages()
@@ -119,7 +120,7 @@ class SessionStore(BridgeServiceServicer):
             valid = False
         else:
             valid = True
-        await self._settled()
+        await self._answer.settled()
         return bridge_pb2.HeartbeatResponse(server_time=timestamp(time.time()), session_valid=valid)
 
     # ---- variables
@@ -141,14 +142,16 @@ class SessionStore(BridgeServiceServicer):
             )
         return bridge_pb2.RegisterVariableResponse(success=True, variable_id=record.variable.id)
 
-    async def GetVariable(  # noqa: N802
+    def GetVariable(  # noqa: N802
         self,
         request: bridge_pb2.GetVariableRequest,
         call: rpc.Call,  # noqa: ARG002
-    ) -> bridge_pb2.GetVariableResponse:
-        """Read one variable, by name or id."""
-        async with self._answer:
-            record = self._memory.get(request.session_id, request.variable_identifier)
+    ) -> rpc.Reply[bridge_pb2.GetVariableResponse]:
+        """Read one variable, by name or id. Workers ask for dozens at once, so it has no task unless it has to wait."""
+        return self._answer.of(partial(self._get, request))
+
+    def _get(self, request: bridge_pb2.GetVariableRequest) -> bridge_pb2.GetVariableResponse:
+        record = self._memory.get(request.session_id, request.variable_identifier)
         return bridge_pb2.GetVariableResponse(variable=self._messages.variable(record))
 
     async def GetVariables(  # noqa: N802
@@ -249,7 +252,7 @@ class SessionStore(BridgeServiceServicer):
         try:
             while True:
                 changes = watch.take()
-                await self._settled()
+                await self._answer.settled()
                 for change in changes:
                     yield self._messages.update(change)
                 if watch.ended:

@@ -40,8 +40,13 @@ class Journal:
         self._noted += 1
         self._more.set()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that was noted up to now is on the disk."""
+        return self._written >= self._noted
+
     async def settled(self) -> None:
-        """Wait until everything that was noted up to now is on the disk."""
+        """Wait until it is."""
         wanted = self._noted
         while self._written < wanted:
             await self._progress.wait()

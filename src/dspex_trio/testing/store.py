@@ -159,10 +159,10 @@ class FaultyStore(SessionStore):
             faulty.add(name, handler, signature.cardinality, signature.request_type, signature.response_type)
         return faulty
 
-    def _unary(self, method: str, handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, method: str, handler: Callable[..., rpc.Reply[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, call: rpc.Call) -> Any:
             fault = await self._befall(method, request)
-            reply = await handler(request, call)
+            reply = await rpc.replied(handler(request, call))
             return reply if fault is None else _altered(reply, fault, request)
 
         return call

@@ -8,6 +8,7 @@ from dspex_trio.rpc.service import (
     STREAM_UNARY,
     UNARY_STREAM,
     UNARY_UNARY,
+    Reply,
     Service,
     Servicer,
     unimplemented,
@@ -21,7 +22,7 @@ from . import greeter_pb2
 class GreeterServicer(Servicer):
     """The server's side of `greeting.Greeter`; a method that is not overridden is UNIMPLEMENTED."""
 
-    async def SayHello(self, request: greeter_pb2.HelloRequest, call: Call) -> greeter_pb2.HelloReply:
+    def SayHello(self, request: greeter_pb2.HelloRequest, call: Call) -> Reply[greeter_pb2.HelloReply]:
         raise unimplemented("/greeting.Greeter/SayHello")
 
     def Watch(self, request: greeter_pb2.HelloRequest, call: Call) -> AsyncIterator[greeter_pb2.HelloReply]:
@@ -33,10 +34,10 @@ class GreeterServicer(Servicer):
     def Chat(self, requests: AsyncIterator[greeter_pb2.HelloRequest], call: Call) -> AsyncIterator[greeter_pb2.HelloReply]:
         raise unimplemented("/greeting.Greeter/Chat")
 
-    async def Nested(self, request: greeter_pb2.Outer.Inner, call: Call) -> empty_protobuf_pb2.Empty:
+    def Nested(self, request: greeter_pb2.Outer.Inner, call: Call) -> Reply[empty_protobuf_pb2.Empty]:
         raise unimplemented("/greeting.Greeter/Nested")
 
-    async def import_(self, request: greeter_pb2.HelloRequest, call: Call) -> greeter_pb2.HelloReply:
+    def import_(self, request: greeter_pb2.HelloRequest, call: Call) -> Reply[greeter_pb2.HelloReply]:
         raise unimplemented("/greeting.Greeter/import")
 
     @property

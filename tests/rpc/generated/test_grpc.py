@@ -8,6 +8,7 @@ from dspex_trio.rpc.service import (
     STREAM_UNARY,
     UNARY_STREAM,
     UNARY_UNARY,
+    Reply,
     Service,
     Servicer,
     unimplemented,
@@ -21,13 +22,13 @@ from . import messages_pb2
 class TestServiceServicer(Servicer):
     """The server's side of `grpc.testing.TestService`; a method that is not overridden is UNIMPLEMENTED."""
 
-    async def EmptyCall(self, request: empty_testing_pb2.Empty, call: Call) -> empty_testing_pb2.Empty:
+    def EmptyCall(self, request: empty_testing_pb2.Empty, call: Call) -> Reply[empty_testing_pb2.Empty]:
         raise unimplemented("/grpc.testing.TestService/EmptyCall")
 
-    async def UnaryCall(self, request: messages_pb2.SimpleRequest, call: Call) -> messages_pb2.SimpleResponse:
+    def UnaryCall(self, request: messages_pb2.SimpleRequest, call: Call) -> Reply[messages_pb2.SimpleResponse]:
         raise unimplemented("/grpc.testing.TestService/UnaryCall")
 
-    async def CacheableUnaryCall(self, request: messages_pb2.SimpleRequest, call: Call) -> messages_pb2.SimpleResponse:
+    def CacheableUnaryCall(self, request: messages_pb2.SimpleRequest, call: Call) -> Reply[messages_pb2.SimpleResponse]:
         raise unimplemented("/grpc.testing.TestService/CacheableUnaryCall")
 
     def StreamingOutputCall(self, request: messages_pb2.StreamingOutputCallRequest, call: Call) -> AsyncIterator[messages_pb2.StreamingOutputCallResponse]:
@@ -42,7 +43,7 @@ class TestServiceServicer(Servicer):
     def HalfDuplexCall(self, requests: AsyncIterator[messages_pb2.StreamingOutputCallRequest], call: Call) -> AsyncIterator[messages_pb2.StreamingOutputCallResponse]:
         raise unimplemented("/grpc.testing.TestService/HalfDuplexCall")
 
-    async def UnimplementedCall(self, request: empty_testing_pb2.Empty, call: Call) -> empty_testing_pb2.Empty:
+    def UnimplementedCall(self, request: empty_testing_pb2.Empty, call: Call) -> Reply[empty_testing_pb2.Empty]:
         raise unimplemented("/grpc.testing.TestService/UnimplementedCall")
 
     @property
@@ -76,7 +77,7 @@ class TestServiceStub:
 class UnimplementedServiceServicer(Servicer):
     """The server's side of `grpc.testing.UnimplementedService`; a method that is not overridden is UNIMPLEMENTED."""
 
-    async def UnimplementedCall(self, request: empty_testing_pb2.Empty, call: Call) -> empty_testing_pb2.Empty:
+    def UnimplementedCall(self, request: empty_testing_pb2.Empty, call: Call) -> Reply[empty_testing_pb2.Empty]:
         raise unimplemented("/grpc.testing.UnimplementedService/UnimplementedCall")
 
     @property

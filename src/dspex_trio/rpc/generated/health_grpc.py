@@ -8,6 +8,7 @@ from dspex_trio.rpc.service import (
     STREAM_UNARY,
     UNARY_STREAM,
     UNARY_UNARY,
+    Reply,
     Service,
     Servicer,
     unimplemented,
@@ -20,10 +21,10 @@ from . import health_pb2
 class HealthServicer(Servicer):
     """The server's side of `grpc.health.v1.Health`; a method that is not overridden is UNIMPLEMENTED."""
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, call: Call) -> health_pb2.HealthCheckResponse:
+    def Check(self, request: health_pb2.HealthCheckRequest, call: Call) -> Reply[health_pb2.HealthCheckResponse]:
         raise unimplemented("/grpc.health.v1.Health/Check")
 
-    async def List(self, request: health_pb2.HealthListRequest, call: Call) -> health_pb2.HealthListResponse:
+    def List(self, request: health_pb2.HealthListRequest, call: Call) -> Reply[health_pb2.HealthListResponse]:
         raise unimplemented("/grpc.health.v1.Health/List")
 
     def Watch(self, request: health_pb2.HealthCheckRequest, call: Call) -> AsyncIterator[health_pb2.HealthCheckResponse]:
