@@ -177,6 +177,10 @@ class ServerConnection(Connection[ServerEngine]):
             case SettingsChanged() | WindowOpened(0):
                 self._reading.deadline = math.inf  # it speaks HTTP/2
                 self.window_grew()
+            case MessageReceived() | RequestEnded() | WindowOpened() | StreamReset() | StreamFailed():
+                call = self._live.get(event.stream_id)
+                if call is not None:
+                    _tell(call, event)
             case PingAnswered(data):
                 if data == _DRAIN_PING:
                     self._pong.set()
@@ -184,10 +188,6 @@ class ServerConnection(Connection[ServerEngine]):
                 self._check_ping()
             case GoawayReceived() | ResponseStarted() | ResponseEnded():
                 pass
-            case _:
-                call = self._live.get(event.stream_id)
-                if call is not None:
-                    _tell(call, event)
 
     def _start_call(self, event: RequestStarted) -> None:
         assert self._calls is not None  # noqa: S101 - events come from `read`, within the nursery

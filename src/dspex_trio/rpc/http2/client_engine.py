@@ -92,15 +92,16 @@ class H2ClientEngine(H2Engine):
         """Queue the end of a request's messages."""
         self.send_data(stream_id, b"", end=True)
 
-    def _response_received(self, event: Any) -> None:
-        state = self._streams.get(event.stream_id)
+    def on_headers(self, stream_id: int, block: HeaderBlock, *, ended: bool) -> None:
+        """A response began, or is over with that."""
+        state = self._streams.get(stream_id)
         if state is None:
             return
-        if event.stream_ended is not None:
-            self._read_trailers(state, event.headers, only=True)
+        if ended:
+            self._read_trailers(state, block, only=True)
             return
         try:
-            head = self._head(event.headers)
+            head = self._head(block)
         except BadResponse as error:
             self._fail_stream(state, error.status)
             return
@@ -108,7 +109,7 @@ class H2ClientEngine(H2Engine):
             self._fail_stream(state, Status(StatusCode.INTERNAL, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
             return
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
-        self._events.append(ResponseStarted(event.stream_id, head))
+        self._events.append(ResponseStarted(stream_id, head))
 
     def _head(self, block: HeaderBlock) -> ResponseHead:
         """What headers mean: the same block means the same each time that it comes."""
@@ -131,23 +132,24 @@ class H2ClientEngine(H2Engine):
             text = f"the response's headers are larger than the limit of {limit} bytes"
             raise BadResponse(Status(StatusCode.RESOURCE_EXHAUSTED, text))
 
-    def _trailers_received(self, event: Any) -> None:
-        state = self._streams.get(event.stream_id)
+    def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
+        """A response is complete."""
+        state = self._streams.get(stream_id)
         if state is not None:
-            self._read_trailers(state, event.headers, only=False)
+            self._read_trailers(state, block, only=False)
 
-    def _read_trailers(self, state: StreamState, headers: Any, *, only: bool) -> None:
+    def _read_trailers(self, state: StreamState, block: HeaderBlock, *, only: bool) -> None:
         try:
-            status, trailers = self._end(headers, only=only)
+            status, trailers = self._end(block, only=only)
         except BadResponse as error:
             status, trailers = error.status, NO_METADATA
         if status.code is StatusCode.OK and state.reader is not None and state.reader.buffered:
             status = Status(StatusCode.INTERNAL, "the response ended within a message")
         self._finish(state, status, trailers)
 
-    def _stream_ended(self, event: Any) -> None:
-        """A response that ends without trailers; those with trailers are forgotten by now."""
-        state = self._streams.get(event.stream_id)
+    def on_end(self, stream_id: int) -> None:
+        """A response ended; without trailers, for those with trailers are forgotten by now."""
+        state = self._streams.get(stream_id)
         if state is not None:
             self._finish(state, Status(StatusCode.UNKNOWN, "the server ended the stream without trailers"))
 
@@ -184,9 +186,6 @@ class H2ClientEngine(H2Engine):
 
     dispatch: ClassVar[Mapping[type[Any], Any]] = {
         **H2Engine.dispatch,
-        h2.events.ResponseReceived: _response_received,
-        h2.events.TrailersReceived: _trailers_received,
-        h2.events.StreamEnded: _stream_ended,
         h2.events.StreamReset: _stream_reset,
         h2.events.ConnectionTerminated: _goaway_received,
     }

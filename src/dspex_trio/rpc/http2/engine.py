@@ -22,7 +22,7 @@ from dspex_trio.rpc.http2.events import (
 )
 from dspex_trio.rpc.http2.floods import FloodControl
 from dspex_trio.rpc.http2.h2_frames import FramedH2Connection
-from dspex_trio.rpc.http2.header_codec import Field, header_list_size, literal
+from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size, literal
 from dspex_trio.rpc.http2.headers import encode_metadata
 from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
@@ -74,8 +74,7 @@ class H2Engine:
             client=client,
             settings=settings,
             max_block=limits.max_header_block,
-            on_frame=self._count_frame,
-            on_event=self._handle,
+            sink=self,
         )
         self._streams: dict[int, StreamState] = {}
         self._events: list[Event] = []
@@ -122,7 +121,8 @@ class H2Engine:
         self._h2.feed(data)
         return events
 
-    def _handle(self, event: Any) -> None:
+    def on_event(self, event: Any) -> None:
+        """Act on an event of h2's."""
         handle = self.dispatch.get(type(event))
         if handle is not None:
             handle(self, event)
@@ -219,8 +219,8 @@ class H2Engine:
         self._streams.pop(state.stream_id, None)
         self._h2.forget(state.stream_id)
 
-    def _data_received(self, event: Any) -> None:
-        stream_id, flow = event.stream_id, event.flow_controlled_length
+    def on_data(self, stream_id: int, data: bytes, flow: int) -> None:
+        """Data came."""
         # The connection's window is given back at once, so that a call whose handler is slow holds up no other; what is
         # held is bounded by the streams' windows and by `max_buffered`.
         self._connection_owed += flow
@@ -233,7 +233,6 @@ class H2Engine:
         if state.reader is None:  # as it is for a client that awaits a response's headers
             self._fail_stream(state, Status(StatusCode.INTERNAL, "data came before the headers"))
             return
-        data = event.data
         if state.content_length is not None:
             state.content_length -= len(data)
         if flow > len(data):
@@ -263,8 +262,32 @@ class H2Engine:
             block += literal(name, value)
         return block
 
+    def on_headers(self, stream_id: int, block: HeaderBlock, *, ended: bool) -> None:
+        """A request or a response began."""
+        raise NotImplementedError
+
+    def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
+        """Headers came after the data."""
+        raise NotImplementedError
+
+    def on_end(self, stream_id: int) -> None:
+        """The peer's half of a stream is over."""
+        raise NotImplementedError
+
     def _fail_stream(self, state: StreamState, status: Status) -> None:
         raise NotImplementedError
+
+    def _data_received(self, event: Any) -> None:
+        self.on_data(event.stream_id, event.data, event.flow_controlled_length)
+
+    def _headers_received(self, event: Any) -> None:
+        self.on_headers(event.stream_id, event.headers, ended=event.stream_ended is not None)
+
+    def _trailers_received(self, event: Any) -> None:
+        self.on_trailers(event.stream_id, event.headers)
+
+    def _stream_ended(self, event: Any) -> None:
+        self.on_end(event.stream_id)
 
     def _window_updated(self, event: Any) -> None:
         self._events.append(WindowOpened(event.stream_id))
@@ -287,11 +310,16 @@ class H2Engine:
             self._forget(state)
             self._events.append(StreamReset(event.stream_id, int(event.error_code)))
 
-    def _count_frame(self, kind: int, flags: int, payload: bytes) -> None:
+    def on_frame(self, kind: int, flags: int, payload: bytes) -> None:
+        """A frame will be acted on."""
         self._floods.count(kind, flags, payload, self._now)
 
     dispatch: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
+        h2.events.RequestReceived: _headers_received,
+        h2.events.ResponseReceived: _headers_received,
+        h2.events.TrailersReceived: _trailers_received,
         h2.events.DataReceived: _data_received,
+        h2.events.StreamEnded: _stream_ended,
         h2.events.WindowUpdated: _window_updated,
         h2.events.RemoteSettingsChanged: _settings_changed,
         h2.events.PingReceived: _ping_received,

@@ -18,7 +18,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameDataMissingError, FrameTooLargeError, NoSuchStreamError, ProtocolError, StreamClosedError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
-from h2.stream import StreamClosedBy
+from h2.stream import H2Stream, StreamClosedBy
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hyperframe.frame import (
     ContinuationFrame,
@@ -94,6 +94,8 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
 
     # Remembered to tell late frames from wrong ones. h2 keeps 65,536, six megabytes on a connection of long life.
     MAX_CLOSED_STREAMS = 1024
+    highest_inbound_stream_id: int
+    highest_outbound_stream_id: int
 
     def __init__(
         self,
@@ -163,8 +165,18 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         )
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: Any) -> Any:
-        """As h2's, which takes our window to be known before the peer can know it."""
-        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        """As h2's, which takes our window to be known before the peer can know it, and notes for a log who comes."""
+        ours = stream_id % 2 == self._client  # clients' are odd
+        highest = self.highest_outbound_stream_id if ours else self.highest_inbound_stream_id
+        if stream_id <= highest or stream_id % 2 != allowed_ids:
+            return super()._begin_new_stream(stream_id, allowed_ids)  # which refuses it
+        windows = self.local_settings.initial_window_size, self.remote_settings.initial_window_size
+        self.streams[stream_id] = stream = H2Stream(stream_id, self.config, *windows)
+        stream.max_outbound_frame_size = self.max_outbound_frame_size
+        if ours:
+            self.highest_outbound_stream_id = stream_id
+        else:
+            self.highest_inbound_stream_id = stream_id
         if self._early_window:
             stream._inbound_window_manager.window_opened(self._early_window)  # noqa: SLF001 - h2's private
         return stream

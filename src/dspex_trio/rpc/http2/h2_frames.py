@@ -8,15 +8,16 @@ without settings): they cost us a tenth of what h2 takes for them. All other fra
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState
 from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
-from h2.stream import StreamInputs, StreamState
+from h2.stream import StreamInputs
 from hyperframe.exceptions import InvalidPaddingError
 
+from dspex_trio.rpc.http2 import h2_streams
 from dspex_trio.rpc.http2.h2_connection import HeaderBlockTooLarge
 from dspex_trio.rpc.http2.h2_control import (
     CONTINUATION,
@@ -26,9 +27,7 @@ from dspex_trio.rpc.http2.h2_control import (
     PADDED,
     ControlH2Connection,
 )
-
-OnFrame: TypeAlias = Callable[[int, int, bytes], None]
-OnEvent: TypeAlias = Callable[[Any], None]
+from dspex_trio.rpc.http2.header_codec import HeaderBlock
 
 _PREFACE_SIZE: Final = 24
 _FRAME_HEADER: Final = struct.Struct(">HBBBI")
@@ -38,8 +37,34 @@ _END_HEADERS: Final = 0x04
 _PRIORITY: Final = 0x20
 # So much of a frame of data is not waited for the rest of.
 _PART: Final = 64
-# The states in which a stream takes data, and a response its headers.
-_RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
+
+
+class Sink(Protocol):
+    """Is told of what comes, each thing before the next one is looked at."""
+
+    def on_frame(self, kind: int, flags: int, payload: bytes) -> None:
+        """A frame that carries no headers and no plain data will be acted on; may raise ProtocolError to end it all."""
+        ...
+
+    def on_headers(self, stream_id: int, block: HeaderBlock, *, ended: bool) -> None:
+        """A request or a response began, and may be over with that; `on_end` says so again."""
+        ...
+
+    def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
+        """Headers after the data."""
+        ...
+
+    def on_data(self, stream_id: int, data: bytes, flow: int) -> None:
+        """Data that took so much of the windows."""
+        ...
+
+    def on_end(self, stream_id: int) -> None:
+        """The peer's half of the stream is over."""
+        ...
+
+    def on_event(self, event: Any) -> None:
+        """An event of h2's: all of the above too, of frames that were its to read."""
+        ...
 
 
 class FramedH2Connection(ControlH2Connection):
@@ -49,9 +74,7 @@ class FramedH2Connection(ControlH2Connection):
         client: Which side this is.
         settings: What to announce.
         max_block: The largest encoded header block and the largest decoded header list, in bytes.
-        on_frame: Called with type, flags and payload of each frame that carries no headers and no plain data, before
-            it is acted on; may raise ProtocolError to end the connection.
-        on_event: Called with h2's events, those of each frame before the next one is looked at.
+        sink: Is told of what comes.
     """
 
     def __init__(
@@ -60,14 +83,12 @@ class FramedH2Connection(ControlH2Connection):
         client: bool,
         settings: Mapping[int, int],
         max_block: int,
-        on_frame: OnFrame,
-        on_event: OnEvent,
+        sink: Sink,
     ) -> None:
         super().__init__(client=client, settings=settings, max_block=max_block)
         self.failure: Exception | None = None
         self._begun = ConnectionState.CLIENT_OPEN if client else ConnectionState.SERVER_OPEN
-        self._on_frame = on_frame
-        self._on_event = on_event
+        self._sink = sink
         self._preface_left = 0 if client else _PREFACE_SIZE
         self._unread = bytearray()  # the beginning of a frame whose rest has not come
 
@@ -87,7 +108,7 @@ class FramedH2Connection(ControlH2Connection):
         self._unread = bytearray()
         self.streams.clear()
         self._frame_dispatch_table.clear()
-        self._on_frame = self._on_event = _ignore
+        del self._sink
 
     def send_block(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> None:
         """Queue an encoded header block; a client opens the stream with it."""
@@ -95,9 +116,11 @@ class FramedH2Connection(ControlH2Connection):
         stream = self.streams.get(stream_id)
         if stream is None:
             stream = self._begin_new_stream(stream_id, AllowedStreamIDs(int(self._client)))
-        stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
+            h2_streams.request_sent(stream.state_machine)
+        else:
+            h2_streams.response_sent(stream.state_machine)
         if end_stream:
-            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+            h2_streams.end_sent(stream.state_machine)
         flags, kind, limit = (END_STREAM if end_stream else 0), HEADERS, self.max_outbound_frame_size
         while len(block) > limit:
             self._queue(kind, flags, stream_id, block[:limit])
@@ -112,9 +135,9 @@ class FramedH2Connection(ControlH2Connection):
     def send_payload(self, stream_id: int, payload: bytes | memoryview, *, end_stream: bool = False) -> None:
         """Queue data, in as many frames as it takes; the peer's windows must have room for it."""
         stream = self.streams[stream_id]
-        stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        h2_streams.data_sent(stream.state_machine)
         if end_stream:
-            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+            h2_streams.end_sent(stream.state_machine)
         stream.outbound_flow_control_window -= len(payload)
         self.outbound_flow_control_window -= len(payload)
         limit = self.max_outbound_frame_size
@@ -203,7 +226,7 @@ class FramedH2Connection(ControlH2Connection):
 
     def _report(self, events: list[Any]) -> None:
         for event in events:
-            self._on_event(event)
+            self._sink.on_event(event)
 
     def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> bool:
         """Act on one frame if it is an ordinary one; False if it is not, and nothing was done but to count it."""
@@ -221,7 +244,7 @@ class FramedH2Connection(ControlH2Connection):
                 return False
             self._take_headers(stream_id, stream, payload, ended=bool(flags & END_STREAM))
             return True
-        self._on_frame(kind, flags, payload)
+        self._sink.on_frame(kind, flags, payload)
         if kind == DATA and not payload and self._takes_data(stream):
             self._take_data(stream, payload, ended=bool(flags & END_STREAM))
             return True
@@ -234,38 +257,37 @@ class FramedH2Connection(ControlH2Connection):
         # The connection's own state machine has nothing to add: where there is a stream, it is open.
         self._inbound_flow_control_window_manager.window_consumed(size)
         stream._inbound_window_manager.window_consumed(size)  # noqa: SLF001 - see h2_connection
-        events = stream.state_machine.process_input(StreamInputs.RECV_DATA)
-        events[0].data, events[0].flow_controlled_length = payload, size
         if ended:
-            events += stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
-            events[0].stream_ended = events[-1]
-        for event in events:
-            self._on_event(event)
+            h2_streams.end_received(stream.state_machine)
+        self._sink.on_data(stream.stream_id, payload, size)
+        if ended:
+            self._sink.on_end(stream.stream_id)
 
     def _take_headers(self, stream_id: int, stream: Any, block: bytes, *, ended: bool) -> None:
         if len(block) > self.max_block:
             raise HeaderBlockTooLarge("header block too large")
         fields = self.decode(block)
         self._note_headers(ConnectionInputs.RECV_HEADERS)
+        trailers = False
         if stream is None:
             stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
-        informational = self._client and any(n == b":status" and v[:1] == b"1" for n, v in fields)
-        if informational and ended:
-            raise ProtocolError("an informational response ends the stream")
-        events = stream.state_machine.process_input(
-            StreamInputs.RECV_INFORMATIONAL_HEADERS if informational else StreamInputs.RECV_HEADERS
-        )
-        events[0].headers = fields
+            h2_streams.request_received(stream.state_machine)
+        elif fields and fields[0][0] == b":status" and fields[0][1][:1] == b"1":
+            if ended:
+                raise ProtocolError("an informational response ends the stream")
+            stream.state_machine.process_input(StreamInputs.RECV_INFORMATIONAL_HEADERS)
+            return
+        else:
+            trailers = h2_streams.response_received(stream.state_machine)
         if ended:
-            events += stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
-            events[0].stream_ended = events[-1]
-        for event in events:
-            self._on_event(event)
+            h2_streams.end_received(stream.state_machine)
+        if trailers:
+            self._sink.on_trailers(stream_id, fields)
+        else:
+            self._sink.on_headers(stream_id, fields, ended=ended)
+        if ended:
+            self._sink.on_end(stream_id)
 
 
 def _receives(stream: Any) -> bool:
-    return stream is not None and stream.state_machine.state in _RECEIVING
-
-
-def _ignore(*_: Any) -> None:
-    """Nobody is there to be told."""
+    return stream is not None and h2_streams.receives(stream.state_machine)

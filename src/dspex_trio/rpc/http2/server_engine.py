@@ -90,20 +90,21 @@ class H2ServerEngine(H2Engine):
         """Reject a call that nothing was done for: the client may safely try again (RFC 9113, 8.7)."""
         self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
 
-    def _request_received(self, event: Any) -> None:
-        state = StreamState(event.stream_id, batch=self._batch)
-        self._streams[event.stream_id] = state
+    def on_headers(self, stream_id: int, block: HeaderBlock, *, ended: bool) -> None:  # noqa: ARG002
+        """A request began."""
+        state = StreamState(stream_id, batch=self._batch)
+        self._streams[stream_id] = state
         self._floods.call_began()
         try:
-            head, state.content_length = event.headers.parsed or self._parse(event.headers)
+            head, state.content_length = block.parsed or self._parse(block)
         except MalformedHeaders:
-            self.reset(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
             return
         except RefusedRequest as error:
             self._send_status(state, error.status, http_status=error.http_status)
             return
         state.reader = MessageReader(head.encoding, self._limits.max_message_size)
-        self._events.append(RequestStarted(event.stream_id, head))
+        self._events.append(RequestStarted(stream_id, head))
 
     def _parse(self, headers: HeaderBlock) -> tuple[RequestHead, int | None]:
         content_length = _content_length(headers)
@@ -120,25 +121,26 @@ class H2ServerEngine(H2Engine):
         if head.encoding != "identity" and head.encoding not in ENCODINGS:
             raise RefusedRequest(Status(StatusCode.UNIMPLEMENTED, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
 
-    def _trailers_received(self, event: Any) -> None:
+    def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
         """A client has no use for trailers; unless malformed they end the request, like an empty DATA frame."""
         try:
-            check_fields(event.headers)
+            check_fields(block)
         except MalformedHeaders:
-            self._give_up(event.stream_id)
+            self._give_up(stream_id)
 
-    def _stream_ended(self, event: Any) -> None:
-        state = self._streams.get(event.stream_id)
+    def on_end(self, stream_id: int) -> None:
+        """A request is complete."""
+        state = self._streams.get(stream_id)
         if state is None:
             return
         if state.content_length:  # neither absent nor used up exactly
-            self._give_up(event.stream_id)
+            self._give_up(stream_id)
             return
         state.remote_ended = True
         if state.reader is not None and state.reader.buffered:
             self._fail_stream(state, Status(StatusCode.INTERNAL, "the request ended within a message"))
             return
-        self._events.append(RequestEnded(event.stream_id))
+        self._events.append(RequestEnded(stream_id))
 
     def _give_up(self, stream_id: int) -> None:
         """Reset a stream whose request turned out to be malformed (RFC 9113, 8.1.1)."""
@@ -163,9 +165,6 @@ class H2ServerEngine(H2Engine):
 
     dispatch: ClassVar[Mapping[type[Any], Any]] = {
         **H2Engine.dispatch,
-        h2.events.RequestReceived: _request_received,
-        h2.events.TrailersReceived: _trailers_received,
-        h2.events.StreamEnded: _stream_ended,
         h2.events.StreamReset: _stream_reset,
     }
 
