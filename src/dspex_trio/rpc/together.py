@@ -17,9 +17,8 @@ Start: TypeAlias = Callable[[], Awaitable[ClientCall]]
 Answered: TypeAlias = Callable[[int, bytes | RpcError], None]
 """Told of a call that has ended: its number, and its reply or why there is none. What it raises ends the others."""
 
-# How many requests leave in one packet, so that the server works on them while the rest is made: few at first, for it
-# has nothing to do yet, and then ever more.
-_FIRST_SENT: Final = 2
+# How many requests leave in one packet, so that the server works on them while the next ones are made. With fewer, the
+# packets cost more than the waiting.
 _SENT_TOGETHER: Final = 8
 # The writer may have its turn after those that are ready by now: one is not enough for it.
 _TURNS_TO_WRITE: Final = 2
@@ -63,7 +62,6 @@ async def call_each(start: Start, requests: Mapping[int, bytes], answered: Answe
 
 
 async def _begin(start: Start, requests: Mapping[int, bytes], calls: dict[int, ClientCall]) -> None:
-    due = _FIRST_SENT
     for place, (number, request) in enumerate(requests.items(), start=1):
         calls[number] = call = await start()
         try:
@@ -72,8 +70,7 @@ async def _begin(start: Start, requests: Mapping[int, bytes], calls: dict[int, C
             if call.status is None:
                 raise
             # It has ended already, which is told in its turn.
-        if place == due:
-            due += min(place, _SENT_TOGETHER)
+        if place % _SENT_TOGETHER == 0:
             for _ in range(_TURNS_TO_WRITE):
                 await trio.lowlevel.checkpoint()
 

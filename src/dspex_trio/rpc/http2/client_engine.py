@@ -40,9 +40,14 @@ class H2ClientEngine(H2Engine):
 
     def __init__(self, limits: Limits, *, authority: str, scheme: str, user_agent: str) -> None:
         super().__init__(client=True, limits=limits)
-        self._authority = authority.encode()
-        self._scheme = scheme.encode()
-        self._user_agent = user_agent.encode()
+        self._before_path: tuple[Field, ...] = ((b":method", b"POST"), (b":scheme", scheme.encode()))
+        self._after_path: tuple[Field, ...] = (
+            (b":authority", authority.encode()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"user-agent", user_agent.encode()),
+            (b"grpc-accept-encoding", ACCEPT_ENCODING.encode()),
+        )
         self._next_stream_id = 1
         self._last_allowed = MAX_STREAM_ID
 
@@ -66,16 +71,7 @@ class H2ClientEngine(H2Engine):
     ) -> int:
         """Queue a request's headers and return its stream's id; `timeout` is in seconds from now."""
         stream_id = self._next_stream_id
-        fields: tuple[Field, ...] = (
-            (b":method", b"POST"),
-            (b":scheme", self._scheme),
-            (b":path", path.encode()),
-            (b":authority", self._authority),
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-            (b"user-agent", self._user_agent),
-            (b"grpc-accept-encoding", ACCEPT_ENCODING.encode()),
-        )
+        fields = (*self._before_path, (b":path", path.encode()), *self._after_path)
         if encoding != "identity":
             fields = (*fields, (b"grpc-encoding", encoding.encode()))
         once = encode_metadata(metadata)
