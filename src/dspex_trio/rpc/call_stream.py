@@ -90,8 +90,7 @@ class CallStream:
 
     def _release(self, data: bytes | Packed, size: int) -> None:
         engine = self.connection.engine
-        engine.release(self.stream_id, len(data), size)
-        if engine.unsent:
+        if engine.release(self.stream_id, len(data), size):
             self.connection.wake()
 
     @property

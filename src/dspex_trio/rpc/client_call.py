@@ -99,8 +99,14 @@ class ClientCall(CallStream):
         """Let the server know of the call although there is no request to send yet."""
         self._client.wake()
 
-    async def send_message(self, data: bytes, *, end: bool = False, compress: bool = True) -> None:
-        """Send one request; `compress` has an effect only if the call was begun with a compression.
+    async def send_message(self, data: bytes, *, end: bool = False, compress: bool = True, more: bool = False) -> None:
+        """Send one request.
+
+        Args:
+            data: The request.
+            end: Whether it is the last one.
+            compress: Has an effect only if the call was begun with a compression.
+            more: Whether other calls are about to be begun, so that a packet for this one alone would be a waste.
 
         Raises:
             RpcError: It is too large, or the call has ended.
@@ -112,7 +118,7 @@ class ClientCall(CallStream):
             raise self.error() or failed_call(StatusCode.FAILED_PRECONDITION, "no more requests were to be sent")
         framed = frame(data, self._compress if compress else None)
         if not self._in_parts() and self.send_now(framed, end=end):
-            if end and self._client.engine.streams == 1:
+            if end and not more and self._client.engine.streams == 1:
                 self._client.push()
             else:
                 self._client.wake()

@@ -90,8 +90,8 @@ class ServerCall(CallStream):
         self._reset_late(self)
         self.abandon()
 
-    def finish(self, status: Status, *, alone: bool = False) -> None:
-        """Answer with a status, if there is anybody to answer; `alone` when no other call is running."""
+    def finish(self, status: Status) -> None:
+        """Queue the answer with a status, if there is anybody to answer."""
         if self.gone or not self.engine.is_open(self.stream_id):
             return
         if self._late():
@@ -101,10 +101,6 @@ class ServerCall(CallStream):
             if not self._headers_sent and metadata and self.engine.takes_metadata(metadata):
                 self._start()
             self.engine.send_status(self.stream_id, status, self.call.trailing_metadata)
-        if alone:
-            self.connection.push()
-        else:
-            self.connection.wake()
 
     def cancelled_status(self) -> Status:
         """Why the handler's scope was cancelled, if not by the caller: its deadline, or the end of a drain."""

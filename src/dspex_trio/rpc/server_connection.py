@@ -238,14 +238,17 @@ class ServerConnection(Connection[ServerEngine]):
 
     async def after_events(self) -> None:
         """Ask the handlers of the calls that came in one read and were not given up in it, a few at a time."""
-        self._start_handlers(_CALLS_PER_TURN)
+        tasks = self._start_handlers(_CALLS_PER_TURN)
         while self._begun:
-            # One turn in which those run, and one in which their replies leave while the next ones run.
+            self.push()
+            if tasks:  # one turn in which those run, and one in which their replies leave while the next ones run
+                await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-            self._start_handlers(_CALLS_PER_TURN)
+            tasks = self._start_handlers(_CALLS_PER_TURN)
 
-    def _start_handlers(self, most: int) -> None:
+    def _start_handlers(self, most: int) -> int:
+        """Returns how many tasks were started for it."""
+        tasks = 0
         assert self._calls is not None  # noqa: S101 - as above
         while self._begun and most > 0:
             call, route = self._begun.popleft()
@@ -258,10 +261,12 @@ class ServerConnection(Connection[ServerEngine]):
                 self._end(call, status)
             else:
                 self._calls.start_soon(self._serve_call, call, call.new_scope(), route)
+                tasks += 1
+        return tasks
 
     def _end(self, call: ServerCall, status: Status) -> None:
         self._forget(call)
-        call.finish(status, alone=not self._live)
+        call.finish(status)
 
     def _forget(self, call: ServerCall) -> None:
         del self._live[call.stream_id]
@@ -291,6 +296,10 @@ class ServerConnection(Connection[ServerEngine]):
             if expiry is not None:
                 expiry.cancel()
             self._end(call, status)
+            if self._live:
+                self.wake()
+            else:
+                self.push()
 
     def drain(self, deadline: float) -> None:
         """Say goodbye in two steps; end when the calls have, or at a time on Trio's clock. May be called again."""

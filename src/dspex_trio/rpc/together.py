@@ -65,7 +65,7 @@ async def _begin(start: Start, requests: Mapping[int, bytes], calls: dict[int, C
     for place, (number, request) in enumerate(requests.items(), start=1):
         calls[number] = call = await start()
         try:
-            await call.send_message(request, end=True)
+            await call.send_message(request, end=True, more=len(requests) > 1)
         except RpcError:
             if call.status is None:
                 raise

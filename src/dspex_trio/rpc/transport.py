@@ -113,11 +113,13 @@ class Connection(Generic[EngineT]):
             self._idle = False
 
     def push(self) -> None:
-        """Something was queued, and nothing more is to be expected: write it here and now, if that is possible.
+        """Nothing more is to be expected after what is queued, if anything: write it here and now, if possible.
 
         It saves the writer's turn, which is a good part of the cost of a small call. What the socket does not take is
         left to the writer, and so is everything on streams that are no plain sockets.
         """
+        if not self.engine.unsent:
+            return
         if self._idle and isinstance(self.stream, trio.SocketStream) and _SOCKETS_ARE_FILES:
             data = self.engine.data_to_send()
             try:
@@ -215,8 +217,7 @@ class Connection(Generic[EngineT]):
                 await trio.lowlevel.checkpoint()
                 now = turn = trio.current_time()
         await self.after_events()
-        if self.engine.unsent:
-            self.wake()
+        self.push()
 
     async def after_events(self) -> None:
         """Do what had to wait until all events of one read were acted on."""

@@ -194,20 +194,22 @@ class H2Engine:
         self._buffered = 0
         self._h2.let_go()
 
-    def release(self, stream_id: int, length: int, size: int) -> None:
+    def release(self, stream_id: int, length: int, size: int) -> bool:
         """A reader took a message of this length that cost so much of the window: let the peer send as much again."""
         state = self._streams.get(stream_id)
         if state is None:
-            return  # what a forgotten stream still held was taken off `_buffered` with it
+            return False  # what a forgotten stream still held was taken off `_buffered` with it
         self._buffered -= length + _MESSAGE_OVERHEAD
         state.held -= length + _MESSAGE_OVERHEAD
-        self._give_back(state, size)
+        return self._give_back(state, size)
 
-    def _give_back(self, state: StreamState, size: int) -> None:
+    def _give_back(self, state: StreamState, size: int) -> bool:
         state.owed += size
-        if state.owed * 2 >= self._limits.stream_window and not state.remote_ended:
-            self._h2.increment_flow_control_window(state.owed, state.stream_id)
-            state.owed = 0
+        if state.remote_ended or state.owed * 2 < self._limits.stream_window:
+            return False
+        self._h2.increment_flow_control_window(state.owed, state.stream_id)
+        state.owed = 0
+        return True
 
     def _ended_here(self, state: StreamState) -> None:
         state.local_ended = True

@@ -198,6 +198,8 @@ def _five_digits(number: int) -> int:
 
 def encode_metadata(metadata: Metadata) -> list[tuple[bytes, bytes]]:
     """Header fields of metadata that `outgoing` has checked."""
+    if not metadata:
+        return []
     return [
         (key.encode(), encode_binary(value) if isinstance(value, bytes) else value.encode())
         for key, value in metadata.items()

@@ -94,8 +94,11 @@ class Engine(Protocol):
         """Queue data, in as many frames as it takes; it must be `sendable`."""
         ...
 
-    def release(self, stream_id: int, length: int, size: int) -> None:
-        """A reader took a message of this length that cost so much of the window: let the peer send as much again."""
+    def release(self, stream_id: int, length: int, size: int) -> bool:
+        """A reader took a message of this length that cost so much of the window: let the peer send as much again.
+
+        Returns whether it is told so now; small messages are told of together.
+        """
         ...
 
     def takes_metadata(self, metadata: Metadata) -> bool:
