@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from dspex_trio import threads
 from dspex_trio.cli.process import first_error
 from dspex_trio.errors import WorkerStuck
 
@@ -70,6 +71,7 @@ class Ending:
     def serving(self) -> None:
         """Something is served from now on; call it in the Trio thread."""
         self._token = trio.lowlevel.current_trio_token()
+        threads.keep_collections_short()
 
     def run(self, serve: Callable[[Ending], Awaitable[None]]) -> NoReturn:
         """Run `serve(self)` on Trio, and exit.

@@ -2,7 +2,7 @@
 
 from dspex_trio.threads.child_process import ChildFailed, ChildLost
 from dspex_trio.threads.clock import ClockedThread, Parks, ThreadClock, Waiter
-from dspex_trio.threads.fairness import switch_interval
+from dspex_trio.threads.fairness import keep_collections_short, switch_interval
 from dspex_trio.threads.gate import gated_job, left_alone, waits_are_left_alone
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
@@ -32,6 +32,7 @@ __all__ = [
     "current_job",
     "gated_job",
     "hooks",
+    "keep_collections_short",
     "keep_whole",
     "left_alone",
     "open_processes",

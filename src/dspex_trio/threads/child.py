@@ -25,6 +25,7 @@ from typing import Final, NoReturn, TypeAlias
 
 import trio
 
+from dspex_trio.threads.fairness import keep_collections_short
 from dspex_trio.threads.frames import ANSWER, CALL, FAILURE, LOG, NUMBER, REPLY, REPORT, REQUEST, STOP, Frames, framed
 
 Answer: TypeAlias = Callable[[bytes, trio.CancelScope], Awaitable[bytes]]
@@ -81,6 +82,7 @@ class Parent:
         """Open with the first request, which is answered once that is done, then answer the others."""
         async with opening(await self._requests.receive(), self) as answer:
             self._send(ANSWER, b"")
+            keep_collections_short()
             async for request in self._requests:
                 self._scope = trio.CancelScope()
                 try:
