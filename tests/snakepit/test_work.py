@@ -19,7 +19,7 @@ def trial(worker, python_class, inputs=None, **parameters):
 
 
 def test_arguments_that_it_does_not_know_did_not_stop_it(worker):
-    assert "arguments that mean nothing here are ignored: --max-workers, --frobnicate" in worker.log
+    wait_until(lambda: "arguments that mean nothing here are ignored: --max-workers, --frobnicate" in worker.log)
     assert "secret" not in worker.log
     assert "token-of-this-pool" not in worker.log
     assert os.getpgid(worker.pid) == worker.pid
@@ -269,7 +269,7 @@ def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_
     )
     assert outcome["success"]["prediction"] == {"answer": "good day, world"}
     assert "c-42" in store.correlations
-    assert "c-42" in worker.log
+    wait_until(lambda: "c-42" in worker.log)
 
 
 def test_health_and_the_program_service_are_on_the_same_port(worker):
