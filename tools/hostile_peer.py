@@ -65,9 +65,8 @@ class Stub:
         self._stats = UnaryUnary[BytesValue, BytesValue](channel, f"/{SERVICE}/Stats", BytesValue)
 
     async def stats(self) -> Stats:
-        """What the server holds, the handler that answers not counted."""
-        found = json.loads((await self._stats(BytesValue())).value)
-        return Stats(**{**found, "running": found["running"] - 1})
+        """What the server holds."""
+        return Stats(**json.loads((await self._stats(BytesValue())).value))
 
     async def settled(self, patience: float = 10.0) -> Stats:
         """What the server holds once no handler but this is running and no other connection is left, or after patience.

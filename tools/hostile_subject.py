@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,16 +39,17 @@ class Counts(logging.Handler):
         del record
         self.errors += 1
 
-    async def around(self, _call: rpc.Call, proceed: rpc.Proceed) -> None:
-        """An interceptor."""
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A handler that runs; not an interceptor around it, behind which no handler is asked in place."""
         self.begun += 1
         try:
-            await proceed()
+            yield
         finally:
             self.ended += 1
 
     def stats(self) -> dict[str, int]:
-        """What the process holds now; the call that asks is counted."""
+        """What the process holds now."""
         resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return {
             "running": self.begun - self.ended,
@@ -80,9 +82,10 @@ class Hostile(rpc.Servicer):
             service.add(handler.__name__, handler, shape, BytesValue, BytesValue)
         return service
 
-    async def Echo(self, request: BytesValue, _call: rpc.Call) -> BytesValue:  # noqa: ASYNC124, N802 - a servicer
-        """The request."""
-        return request
+    def Echo(self, request: BytesValue, _call: rpc.Call) -> BytesValue:  # noqa: N802
+        """The request, in place."""
+        with self._counts.one():
+            return request
 
     async def Stats(self, _request: BytesValue, _call: rpc.Call) -> BytesValue:  # noqa: ASYNC124, N802 - a servicer
         """The counts as JSON."""
@@ -90,29 +93,33 @@ class Hostile(rpc.Servicer):
 
     async def Sleep(self, _request: BytesValue, _call: rpc.Call) -> BytesValue:  # noqa: N802
         """Nothing, until cancelled."""
-        return await trio.sleep_forever()
+        with self._counts.one():
+            await trio.sleep_forever()
 
     async def Watch(self, request: BytesValue, _call: rpc.Call) -> AsyncIterator[BytesValue]:  # noqa: N802
         """As many replies of as many bytes as the request says in two numbers."""
         numbers = [int(word) for word in request.value.split()[:2] if word.isdigit()]
         times, size = [*numbers, 3, 3][:2]
-        for _ in range(min(times, MOST_REPLIES)):
-            await trio.lowlevel.checkpoint()
-            yield BytesValue(value=bytes(min(size, MOST_BYTES)))
+        with self._counts.one():
+            for _ in range(min(times, MOST_REPLIES)):
+                await trio.lowlevel.checkpoint()
+                yield BytesValue(value=bytes(min(size, MOST_BYTES)))
 
     async def Collect(self, requests: AsyncIterator[BytesValue], _call: rpc.Call) -> BytesValue:  # noqa: N802
         """How many bytes came; after "enough" the rest is not waited for."""
         size = 0
-        async for request in requests:
-            size += len(request.value)
-            if request.value == b"enough":
-                break
+        with self._counts.one():
+            async for request in requests:
+                size += len(request.value)
+                if request.value == b"enough":
+                    break
         return BytesValue(value=str(size).encode())
 
     async def Chat(self, requests: AsyncIterator[BytesValue], _call: rpc.Call) -> AsyncIterator[BytesValue]:  # noqa: N802
         """Each request."""
-        async for request in requests:
-            yield request
+        with self._counts.one():
+            async for request in requests:
+                yield request
 
 
 async def main() -> None:
@@ -121,7 +128,7 @@ async def main() -> None:
     logging.basicConfig(level=logging.ERROR, handlers=[logging.StreamHandler(), counts])
     settings = rpc.ServerSettings(**json.loads(sys.argv[1]))
     async with trio.open_nursery() as nursery:
-        serve = partial(rpc.serve, [Hostile(counts)], settings=settings, interceptors=[counts.around])
+        serve = partial(rpc.serve, [Hostile(counts)], settings=settings)
         listeners = await nursery.start(serve)
         print(json.dumps({"port": listeners[0].socket.getsockname()[1]}), flush=True)
         async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
