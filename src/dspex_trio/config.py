@@ -144,7 +144,8 @@ class Settings(BaseSettings):
         default=0.1,
         ge=0.05,
         le=5,
-        description="How long a computing thread keeps the interpreter when another one wants it; Python's own is 5.",
+        description="How long a computing thread keeps the interpreter when another one wants it; Python's own is 5. "
+        "It is 1 while none has computed for a second, unless this is more.",
     )
     raise_in_threads: bool = Field(
         default=True,

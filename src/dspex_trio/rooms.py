@@ -87,9 +87,12 @@ async def open_rooms(
     """
     opened = programs.open_programs(_program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
     # The seam comes first: what the operator's modules import by name, as `from time import sleep`, is the seam's then.
-    with threads.hooks(), opened as loader, _threads_prepared(settings):
+    with threads.hooks(), opened as loader, _threads_prepared():
         async with threads.open_threads(
-            patience=patience, may_raise=settings.raise_in_threads, on_late_end=on_late_end
+            patience=patience,
+            may_raise=settings.raise_in_threads,
+            switch_interval=settings.switch_interval_ms / 1e3,
+            on_late_end=on_late_end,
         ) as workers:
             yield loader, workers
 
@@ -110,13 +113,12 @@ def budgets(settings: Settings) -> dict[Stage, float]:
 
 
 @contextmanager
-def _threads_prepared(settings: Settings) -> Iterator[None]:
+def _threads_prepared() -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
     for carrier in (*programs.CARRIERS, *trials.CARRIERS):
         threads.carries_programs(carrier)
     threads.keep_whole(*programs.KEPT_WHOLE)
     with ExitStack() as stack:
-        stack.enter_context(threads.switch_interval(settings.switch_interval_ms / 1e3))
         stack.callback(threads.add_lookup(programs.current_interrupt))
         stack.callback(threads.add_frame_lookup(programs.interrupt_of_frame))
         yield

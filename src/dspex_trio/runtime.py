@@ -247,7 +247,7 @@ async def open_runtime(
             open_isolation(settings, sessions.store, margin.patience) as isolation,
             _open_records(settings, redact, observer, lm) as records,
         ):
-            observer.records = records
+            observer.records, observer.workers = records, workers
             trials = Trials(
                 loader=loader,
                 sources=sessions.context,

@@ -27,6 +27,7 @@ class RuntimeObserver(TrialLog):
         lateness: How late the loop is.
         limit: The limit on stuck threads.
         records: Where trials are recorded, if they are.
+        workers: Whose threads share the interpreter with the loop, once there are any.
     """
 
     def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
@@ -35,6 +36,7 @@ class RuntimeObserver(TrialLog):
         self.lateness = LatenessWatch(self.on_lateness)
         self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery, self.on_stuck)
         self.records: Records | None = None
+        self.workers: threads.Threads | None = None
         super().__init__(self.lateness.worst_since)
 
     def begins(self, request: TrialRequest) -> TrialRequest:
@@ -69,6 +71,8 @@ class RuntimeObserver(TrialLog):
     def on_lateness(self, seconds: float) -> None:
         """The loop was looked at."""
         self.margin.loop_was_late(seconds)
+        if self.workers is not None:
+            self.workers.loop_was_late(seconds)
         for observer in self._others:
             observer.on_lateness(seconds)
 

@@ -1,19 +1,91 @@
 import os
 import sys
+import threading
+from functools import partial
 
-from dspex_trio.threads.fairness import LongCollections, switch_interval
+import trio
+
+from dspex_trio.threads import Job, Slots
+from dspex_trio.threads.fairness import LongCollections, Turns
 
 
 def test_the_shortest_wish_holds_and_the_last_one_to_go_takes_it_back():
     before = sys.getswitchinterval()
-    with switch_interval(before / 2):
+    with Turns(before / 2):
         assert sys.getswitchinterval() == before / 2
-        with switch_interval(before / 10):
+        with Turns(before / 10):
             assert round(before / sys.getswitchinterval()) == 10
         assert sys.getswitchinterval() == before / 2
-        with switch_interval(before * 2):
+        with Turns(before * 2):
             assert sys.getswitchinterval() == before / 2
     assert sys.getswitchinterval() == before
+
+
+def interval_ms():
+    return round(sys.getswitchinterval() * 1e3, 3)
+
+
+def test_turns_are_longer_where_nobody_computes_and_short_at_once_where_somebody_does():
+    before = sys.getswitchinterval()
+    with Turns(0.0001) as turns:
+        for _ in range(9):
+            turns.looked(computing=False)
+            assert interval_ms() == 0.1
+        turns.looked(computing=False)
+        assert interval_ms() == 1
+        turns.looked(computing=True)
+        assert interval_ms() == 0.1
+        with Turns(0.002) as longer:
+            for _ in range(10):
+                turns.looked(computing=False)
+                longer.looked(computing=False)
+            assert interval_ms() == 1
+    turns.looked(computing=True)
+    assert sys.getswitchinterval() == before, "a look that comes late changes nothing any more"
+
+
+def test_never_shorter_than_what_was_asked_for():
+    with Turns(0.003) as turns:
+        for _ in range(20):
+            turns.looked(computing=False)
+            assert interval_ms() == 3
+
+
+async def until(condition):
+    with trio.fail_after(20):
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_program_that_computes_is_told_from_one_that_waits(threads, nursery):
+    slots, release, stop = Slots(2), threading.Event(), []
+
+    def compute():
+        while not stop:
+            pass
+
+    def start(function):
+        job = Job()
+        nursery.start_soon(partial(threads.run, function, job=job, slot=slots.acquire_nowait()))
+        return job
+
+    def look(times):
+        for _ in range(times):
+            threads.loop_was_late(0)
+        return interval_ms()
+
+    waiting = start(release.wait)
+    await until(lambda: waiting.waits)
+    assert (look(9), look(1)) == (0.1, 1)
+    start(compute)
+    await until(lambda: len(threads._running) == 2)
+    assert (look(1), look(1)) == (1, 0.1), "it may have been about to wait when it was looked at first"
+    stop.append("now")
+    await until(lambda: len(threads._running) == 1)
+    assert (look(9), look(1)) == (0.1, 1)
+    threads.loop_was_late(0.03)
+    assert interval_ms() == 0.1, "whoever it is that computes"
+    release.set()
 
 
 def test_what_makes_a_full_collection_long_is_spared_from_the_next():

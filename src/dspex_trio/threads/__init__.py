@@ -2,7 +2,7 @@
 
 from dspex_trio.threads.child_process import ChildFailed, ChildLost
 from dspex_trio.threads.clock import ClockedThread, Parks, ThreadClock, Waiter
-from dspex_trio.threads.fairness import keep_collections_short, switch_interval
+from dspex_trio.threads.fairness import keep_collections_short
 from dspex_trio.threads.gate import gated_job, left_alone, waits_are_left_alone
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
@@ -39,6 +39,5 @@ __all__ = [
     "open_threads",
     "replaced",
     "run_in_loop",
-    "switch_interval",
     "waits_are_left_alone",
 ]

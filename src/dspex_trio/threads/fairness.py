@@ -6,39 +6,65 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Self
 
 # A full collection that takes longer than this, in seconds, has looked at what was imported.
 _LONG: Final = 0.02
 # So often what survived one is spared from the next ones: cycles that were alive just then are never collected.
 _MOST_TIMES: Final = 16
 
+# What a thread may keep the interpreter for, in seconds, while none computes for long: to hand it over more often costs
+# eight trials at once half as much again, and makes the loop later, not earlier.
+_CALM_INTERVAL: Final = 0.001
+# After so many looks in a row at which none did, of ten in a second.
+_CALM_LOOKS: Final = 10
+
 _lock: Final = threading.Lock()
-_open: list[float] = []
+_open: dict[Turns, float] = {}
 _before: float = 0.0
 
 
-@contextmanager
-def switch_interval(seconds: float) -> Iterator[None]:
-    """Have a thread that wants the GIL ask for it after `seconds`; the shortest wish of those open holds.
+class Turns:
+    """How soon a thread that computes has to hand over the interpreter: what one runtime wishes, while it is entered.
 
     Python's own 5 ms are for each thread in the queue: with eight that compute, the loop waits for 40 ms each time that
-    it has something to do. Taken back when the last wish is closed.
+    it has something to do. The shortest wish holds, and what was set before is set again when the last one is gone.
+
+    Args:
+        short: What is wished while threads compute, in seconds, and as long as nobody has looked whether they do.
     """
-    global _before  # noqa: PLW0603 - the interval is the process's, and so is the memory of what it was
-    with _lock:
-        if not _open:
-            _before = sys.getswitchinterval()
-        _open.append(seconds)
-        sys.setswitchinterval(min(*_open, _before))
-    try:
-        yield
-    finally:
+
+    def __init__(self, short: float) -> None:
+        self._short = short
+        self._calm = 0
+
+    def __enter__(self) -> Self:
+        global _before  # noqa: PLW0603 - the interval is the process's, and so is the memory of what it was
         with _lock:
-            _open.remove(seconds)
-            sys.setswitchinterval(min(*_open, _before) if _open else _before)
+            if not _open:
+                _before = sys.getswitchinterval()
+        self._wish(self._short)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wish(None)
+
+    def looked(self, *, computing: bool) -> None:
+        """It was looked whether threads compute, as it is ten times a second while trials run."""
+        self._calm = 0 if computing else self._calm + 1
+        if self in _open:
+            self._wish(self._short if self._calm < _CALM_LOOKS else max(self._short, _CALM_INTERVAL))
+
+    def _wish(self, seconds: float | None) -> None:
+        with _lock:
+            if _open.get(self) == seconds:
+                return
+            if seconds is None:
+                del _open[self]
+            else:
+                _open[self] = seconds
+            sys.setswitchinterval(min(*_open.values(), _before) if _open else _before)
 
 
 def keep_collections_short() -> None:

@@ -174,6 +174,11 @@ class Job:
         with self._lock:
             self._callbacks.pop(key, None)
 
+    @property
+    def waits(self) -> bool:
+        """Whether one of its threads is blocked on something just now."""
+        return bool(self._sockets or self._parked)
+
     # ---- in the Trio thread ------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:

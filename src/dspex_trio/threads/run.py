@@ -52,6 +52,7 @@ class Run:
 
     __slots__ = (
         "_between_raises",
+        "_computed",
         "_mine",
         "_next_raise",
         "_pause",
@@ -73,6 +74,7 @@ class Run:
         self.raised_elsewhere = False  # in threads that a library started for the job
         self._mine = allocate_lock()  # held while it is decided whether the thread is this run's
         self._raised = False  # in its own thread; guarded by _mine
+        self._computed = False  # when it was last looked at
         self._pause = _FIRST_PAUSE
         self._next_raise = _RAISE_AFTER
         self._between_raises = _RAISE_AFTER
@@ -111,6 +113,11 @@ class Run:
     def over(self) -> bool:
         """Whether no thread works for the job any more."""
         return self.done.is_set() and not threads_of(self.job)
+
+    def computes(self) -> bool:
+        """Whether it has been computing for long: it waits for nothing now, and did not when this was last asked."""
+        before, self._computed = self._computed, not self.job.waits
+        return before and self._computed
 
     def next_pause(self) -> float:
         """Seconds until the ladder is to be climbed again."""

@@ -16,6 +16,7 @@ from sniffio import current_async_library_cvar
 
 from dspex_trio.threads.background import open_background
 from dspex_trio.threads.clock import ThreadClock
+from dspex_trio.threads.fairness import Turns
 from dspex_trio.threads.hop import loop_of_job
 from dspex_trio.threads.job import Job
 from dspex_trio.threads.raising import (
@@ -36,6 +37,10 @@ _POOLS: Final = ("httpcore", "httpx", "requests", "urllib3", "concurrent.futures
 _LOG_AFTER: Final = 2.0
 # Where threads are closed while some of them ignore their cancel, these have so long: afterwards nothing can end them.
 _LAST_MOMENT: Final = 0.5
+# How soon a computing thread has to hand over the interpreter, in seconds: as the setting's default.
+_SWITCH_INTERVAL: Final = 0.0001
+# Where the loop is later than this, in seconds, somebody computes, whoever it is.
+_LATE: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ async def open_threads(
     *,
     patience: Callable[[], float] = lambda: 0.0,
     may_raise: bool = True,
+    switch_interval: float = _SWITCH_INTERVAL,
     on_late_end: Callable[[Job], None] = lambda _job: None,
 ) -> AsyncIterator[Threads]:
     """Worker threads, with the seam installed while they are open.
@@ -68,12 +74,13 @@ async def open_threads(
     Args:
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
         may_raise: Whether the last rung, an asynchronous exception, may be used.
+        switch_interval: How soon a thread that computes has to hand over the interpreter, in seconds.
         on_late_end: Told of each job whose threads ended after its cancelled call had gone on without them.
     """
     keep_whole(*_POOLS)
-    with hooks():
+    with hooks(), Turns(switch_interval) as turns:
         async with open_background() as nursery:
-            yield Threads(nursery, patience, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
+            yield Threads(nursery, patience, turns, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
 
 
 class Threads:
@@ -83,12 +90,14 @@ class Threads:
         self,
         nursery: trio.Nursery,
         patience: Callable[[], float],
+        turns: Turns,
         *,
         may_raise: bool,
         on_late_end: Callable[[Job], None],
     ) -> None:
         self._nursery = nursery
         self._patience = patience
+        self._turns = turns
         self._may_raise = may_raise
         self._on_late_end = on_late_end
         clock = trio.lowlevel.current_clock()
@@ -191,6 +200,14 @@ class Threads:
                 logger.warning("the job %r ignores that it is over; its thread is at\n%s", run.job.name, stack)
             await self._climb(run)
             logger.info("the job %r has ended, %.1f s after it was told to", run.job.name, run.job.ignoring_for())
+
+    def loop_was_late(self, seconds: float) -> None:
+        """The loop was so late for a timer; to be told ten times a second while there is work.
+
+        Where threads compute it is, and then they have to hand over the interpreter sooner than would be cheapest.
+        """
+        computing = [run.computes() for run in self._running | self._abandoned]
+        self._turns.looked(computing=any(computing) or seconds > _LATE)
 
     def stuck(self) -> list[StuckThread]:
         """The threads that were told to end and have not."""
