@@ -100,10 +100,13 @@ class Hostile(rpc.Servicer):
         """As many replies of as many bytes as the request says in two numbers."""
         numbers = [int(word) for word in request.value.split()[:2] if word.isdigit()]
         times, size = [*numbers, 3, 3][:2]
-        with self._counts.one():
+        self._counts.begun += 1
+        try:
             for _ in range(min(times, MOST_REPLIES)):
                 await trio.lowlevel.checkpoint()
                 yield BytesValue(value=bytes(min(size, MOST_BYTES)))
+        finally:
+            self._counts.ended += 1
 
     async def Collect(self, requests: AsyncIterator[BytesValue], _call: rpc.Call) -> BytesValue:  # noqa: N802
         """How many bytes came; after "enough" the rest is not waited for."""
@@ -117,9 +120,12 @@ class Hostile(rpc.Servicer):
 
     async def Chat(self, requests: AsyncIterator[BytesValue], _call: rpc.Call) -> AsyncIterator[BytesValue]:  # noqa: N802
         """Each request."""
-        with self._counts.one():
+        self._counts.begun += 1
+        try:
             async for request in requests:
                 yield request
+        finally:
+            self._counts.ended += 1
 
 
 async def main() -> None:
