@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import suppress
 
 import dspy
 import pytest
@@ -271,7 +272,8 @@ async def test_a_code_interpreter_is_killed_when_the_trial_ends(trial):
     assert started[0].wait(20) is not None
     assert isinstance(raised[0], dspy.primitives.code_interpreter.CodeInterpreterError)
     for stream in (started[0].stdin, started[0].stdout, started[0].stderr):
-        stream.close()
+        with suppress(BrokenPipeError):  # DSPy may have had more to say to it
+            stream.close()
 
 
 def test_a_ready_model_is_not_changed_by_a_runtime():
