@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import dspy
 import pytest
@@ -104,12 +105,19 @@ def test_what_somebody_else_put_in_place_meanwhile_stays_and_calls_ours(monkeypa
     assert dspy.Tool(lambda x: x, name="same")(x=5) == 5, "outside of trials ours passes through"
 
 
+def files_open_in(directory):
+    files = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+    return [file for file in files if file.is_relative_to(directory)]
+
+
 @pytest.mark.parametrize("wanted", [False, True])
 def test_the_cache_on_disk_is_there_only_when_asked_for(tmp_path, monkeypatch, wanted):
     monkeypatch.setattr(dspy.clients, "DISK_CACHE_DIR", str(tmp_path / "cache"))
     with open_programs(ProgramSettings(disk_cache=wanted)):
         assert dspy.cache.enable_disk_cache is wanted
+        assert bool(files_open_in(tmp_path)) is wanted
     assert (tmp_path / "cache").exists() is wanted
+    assert files_open_in(tmp_path) == []
 
 
 def test_source_is_parsed_one_at_a_time_where_python_fails_at_more():

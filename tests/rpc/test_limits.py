@@ -1,5 +1,6 @@
 """Limits, and that they are where they were set."""
 
+import inspect
 from dataclasses import fields as fields_of
 
 import pytest
@@ -371,7 +372,8 @@ async def test_metadata_that_cannot_be_sent_is_refused(metadata, complaint):
 
 @pytest.mark.parametrize("settings", [rpc.ServerSettings, rpc.ChannelSettings])
 def test_every_setting_is_documented(settings):
-    missing = [one.name for one in fields_of(settings) if f"\n        {one.name}:" not in settings.__doc__]
+    documented = inspect.getdoc(settings)
+    missing = [one.name for one in fields_of(settings) if f"\n    {one.name}:" not in documented]
     assert missing == []
 
 

@@ -238,6 +238,8 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
             dspy.clients.DISK_CACHE_LIMIT,
             _MEMORY_CACHE_ENTRIES,
         )
+        if disk_cache:
+            stack.callback(cache.disk_cache.close)
         with dspy._cache_lock:  # noqa: SLF001 - the lock that DSPy's own configure_cache takes
             stack.callback(replaced(dspy, "cache", cache))
         _check_recording()
