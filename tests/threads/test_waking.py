@@ -67,14 +67,16 @@ def silent_server(tls=None):
 
 
 async def cancelled_in(function, *args, ready=None):
-    """Run `function` as a job, cancel it once it is blocked, and return how it was stopped."""
+    """Run `function` as a job, cancel it once it is blocked (and `ready` is set), and return how it was stopped."""
     slots, job = Slots(1), Job()
     async with open_threads(patience=lambda: 10, may_raise=False) as threads:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
                 async def cancel():
-                    while not blocked(job):
+                    looks = 0
+                    while looks < 50:  # in a row: a wait that ends by itself, as for a connection, is not meant
+                        looks = looks + 1 if blocked(job) and (ready is None or ready.is_set()) else 0
                         await trio.lowlevel.checkpoint()
                     scope.cancel()
 
@@ -209,16 +211,23 @@ async def test_tls_is_woken_in_a_read_and_in_a_handshake():
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
 
-    def tls(port):
+    def read(port):
         with (
             socket.create_connection(("127.0.0.1", port)) as sock,
             client.wrap_socket(sock, server_hostname="localhost") as secured,
         ):
+            last_wait.set()
             secured.recv(1)
 
-    for context in (server, None):
+    def shake_hands(port):
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            last_wait.set()
+            client.wrap_socket(sock, server_hostname="localhost")
+
+    for function, context in ((read, server), (shake_hands, None)):
+        last_wait = threading.Event()  # those before it may end by themselves just when the job is cancelled
         with silent_server(context) as (port, closed):
-            assert (await cancelled_in(tls, port))["rung"] == "wake"
+            assert (await cancelled_in(function, port, ready=last_wait))["rung"] == "wake"
             assert await trio.to_thread.run_sync(closed.wait, 10)
 
 
