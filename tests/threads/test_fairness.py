@@ -3,9 +3,10 @@ import sys
 import threading
 from functools import partial
 
+import pytest
 import trio
 
-from dspex_trio.threads import Job, Slots
+from dspex_trio.threads import Job, Slots, open_threads
 from dspex_trio.threads.fairness import LongCollections, Turns
 
 
@@ -55,6 +56,21 @@ async def until(condition):
     with trio.fail_after(20):
         while not condition():
             await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+async def threads():
+    async with open_threads(switch_interval=0.0001) as threads:
+        yield threads
+
+
+async def test_threads_that_are_not_told_leave_the_interval_alone():
+    before = sys.getswitchinterval()
+    async with open_threads() as threads:
+        assert sys.getswitchinterval() == before
+        for late in [0] * 20 + [1]:
+            threads.loop_was_late(late)
+            assert sys.getswitchinterval() == before
 
 
 async def test_a_program_that_computes_is_told_from_one_that_waits(threads, nursery):

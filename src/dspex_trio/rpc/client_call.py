@@ -106,7 +106,7 @@ class ClientCall(CallStream):
             data: The request.
             end: Whether it is the last one.
             compress: Has an effect only if the call was begun with a compression.
-            more: Whether other calls are about to be begun, so that a packet for this one alone would be a waste.
+            more: Whether other calls are begun together with this one, so that a packet for it alone would be a waste.
 
         Raises:
             RpcError: It is too large, or the call has ended.

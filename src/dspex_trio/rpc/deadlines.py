@@ -1,4 +1,4 @@
-"""The hard end of calls: acts at a caller's deadline even if the handler does not notice that it was cancelled."""
+"""The ends of calls in time: when handlers are cancelled, and what happens even if they do not notice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from typing import Final
 import trio
 
 _MIN_STALE: Final = 64
+_MARGIN_SHARE: Final = 0.1
+_LEAST_MARGIN: Final = 0.001  # unless that is more than half of the call's time
+
+
+def margin_of(timeout: float, most: float) -> float:
+    """How long before the caller's deadline a handler is cancelled, in seconds: a tenth of its time, within bounds."""
+    return min(most, max(timeout * _MARGIN_SHARE, min(timeout / 2, _LEAST_MARGIN)))
 
 
 class Deadline:

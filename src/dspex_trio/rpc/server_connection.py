@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from dspex_trio.rpc.call import Call
-from dspex_trio.rpc.deadlines import DeadlineWatch
+from dspex_trio.rpc.deadlines import DeadlineWatch, margin_of
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
@@ -39,8 +39,6 @@ from dspex_trio.rpc.transport import Connection, log
 from dspex_trio.rpc.upkeep import end_when_idle, end_when_old, keep_alive
 
 _SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
-_MARGIN_SHARE: Final = 0.1
-_LEAST_MARGIN: Final = 0.001  # unless that is more than half of the call's time
 # How long after a deadline its stream is reset. Callers whose own timer fires a moment later than ours would take an
 # earlier reset for a cancellation by us; most of them have reset the stream themselves by then.
 _RESET_DELAY: Final = 0.005
@@ -217,10 +215,7 @@ class ServerConnection(Connection[ServerEngine]):
             accepts=head.accept_encoding,
         )
         context.compression = self._settings.compression
-        margin = 0.0
-        if head.timeout is not None:
-            least = min(head.timeout / 2, _LEAST_MARGIN)
-            margin = min(self._settings.deadline_margin, max(head.timeout * _MARGIN_SHARE, least))
+        margin = 0.0 if head.timeout is None else margin_of(head.timeout, self._settings.deadline_margin)
         call = ServerCall(
             self,
             stream_id,

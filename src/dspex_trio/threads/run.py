@@ -114,8 +114,8 @@ class Run:
         """Whether no thread works for the job any more."""
         return self.done.is_set() and not threads_of(self.job)
 
-    def computes(self) -> bool:
-        """Whether it has been computing for long: it waits for nothing now, and did not when this was last asked."""
+    def still_computes(self) -> bool:
+        """Whether it waits for nothing now, and did not when this was last asked either."""
         before, self._computed = self._computed, not self.job.waits
         return before and self._computed
 

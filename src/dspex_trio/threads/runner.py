@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,8 +38,6 @@ _POOLS: Final = ("httpcore", "httpx", "requests", "urllib3", "concurrent.futures
 _LOG_AFTER: Final = 2.0
 # Where threads are closed while some of them ignore their cancel, these have so long: afterwards nothing can end them.
 _LAST_MOMENT: Final = 0.5
-# How soon a computing thread has to hand over the interpreter, in seconds: as the setting's default.
-_SWITCH_INTERVAL: Final = 0.0001
 # Where the loop is later than this, in seconds, somebody computes, whoever it is.
 _LATE: Final = 0.02
 
@@ -63,7 +62,7 @@ async def open_threads(
     *,
     patience: Callable[[], float] = lambda: 0.0,
     may_raise: bool = True,
-    switch_interval: float = _SWITCH_INTERVAL,
+    switch_interval: float = math.inf,
     on_late_end: Callable[[Job], None] = lambda _job: None,
 ) -> AsyncIterator[Threads]:
     """Worker threads, with the seam installed while they are open.
@@ -74,7 +73,8 @@ async def open_threads(
     Args:
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
         may_raise: Whether the last rung, an asynchronous exception, may be used.
-        switch_interval: How soon a thread that computes has to hand over the interpreter, in seconds.
+        switch_interval: How soon a thread that computes has to hand over the interpreter, in seconds; infinite for as
+            the process has it.
         on_late_end: Told of each job whose threads ended after its cancelled call had gone on without them.
     """
     keep_whole(*_POOLS)
@@ -206,7 +206,7 @@ class Threads:
 
         Where threads compute it is, and then they have to hand over the interpreter sooner than would be cheapest.
         """
-        computing = [run.computes() for run in self._running | self._abandoned]
+        computing = [run.still_computes() for run in self._running | self._abandoned]
         self._turns.looked(computing=any(computing) or seconds > _LATE)
 
     def stuck(self) -> list[StuckThread]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -52,7 +53,7 @@ class StreamState:
     batch: int = 0  # the `receive` within which it began
 
 
-class H2Engine:
+class H2Engine(ABC):
     """The interface's Engine, over h2. Methods that send raise KeyError for streams that are over.
 
     Args:
@@ -264,20 +265,21 @@ class H2Engine:
             block += literal(name, value)
         return block
 
+    @abstractmethod
     def on_headers(self, stream_id: int, block: HeaderBlock, *, ended: bool) -> None:
         """A request or a response began."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
         """Headers came after the data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_end(self, stream_id: int) -> None:
         """The peer's half of a stream is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fail_stream(self, state: StreamState, status: Status) -> None:
-        raise NotImplementedError
+        """End a call that went wrong, and tell both sides."""
 
     def _data_received(self, event: Any) -> None:
         self.on_data(event.stream_id, event.data, event.flow_controlled_length)
