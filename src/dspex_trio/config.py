@@ -18,6 +18,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from dspex_trio.errors import Stage
+from dspex_trio.redaction import Redactor, secrets_in
+
 ENVIRONMENT_PREFIX = "DSPEX_TRIO_"
 
 
@@ -151,9 +154,25 @@ class Settings(BaseSettings):
         default=True,
         description="Whether a program that neither asks nor waits is ended by an exception raised into its thread.",
     )
-    isolation: Literal["thread", "process"] = Field(
+    isolation: Literal["thread", "executor", "process"] = Field(
         default="thread",
-        description="Where programs run: in threads of the worker, or in child processes of it, which can be killed.",
+        description="Where programs run: `thread`, in threads of the process that keeps the deadlines; `executor`, in "
+        "executor processes that several trials share; `process`, each trial in an executor process of its own. The "
+        "commands serve, worker and run take executor if nothing is said, open_runtime takes thread.",
+    )
+    executors: int | None = Field(
+        default=None, ge=1, description="Executor processes; by default one for each core, and no more than trials."
+    )
+    executor_grace_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        description="An executor that gives no sign of life for so long while one of its trials is past its deadline "
+        "is killed and replaced, in seconds.",
+    )
+    max_executor_memory_mb: int | None = Field(
+        default=None,
+        ge=64,
+        description="An executor whose own memory grows above this, in MiB, is replaced once its trials have ended.",
     )
     isolate: Names = Field(
         default=(), description="Programs, as `python_class` names them, that run in child processes in any case."
@@ -202,6 +221,19 @@ class Settings(BaseSettings):
     )
     memory_cache: bool = Field(default=True, description="DSPy's cache in memory, salted by endpoint.")
     disk_cache: bool = Field(default=False, description="DSPy's cache on disk, shared by all processes of the user.")
+
+    def stage_budgets(self) -> dict[Stage, float]:
+        """The most that each stage may take, in seconds; those without a limit are left out."""
+        found = {
+            Stage.HYDRATE: self.hydrate_timeout,
+            Stage.SYNC: self.sync_timeout,
+            Stage.EXECUTE: self.execute_timeout,
+        }
+        return {stage: seconds for stage, seconds in found.items() if seconds is not None}
+
+    def redactor(self) -> Redactor:
+        """Takes what is secret here out of text."""
+        return Redactor([*secrets_in(self.lm_args), self.token or ""], os.environ)
 
     @classmethod
     def load_from(cls, arguments: Mapping[str, Any], config_file: Path | None = None) -> Self:

@@ -115,6 +115,10 @@ class InvalidInput(TrialError):
     stage = Stage.EXECUTE
 
 
+class UnreadableRequest(InvalidInput):
+    """The request is no message of its type; its caller is answered with a status, not with a failure."""
+
+
 class LmError(TrialError):
     """The language model's provider, or the layer in front of it, failed."""
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from dspex_trio import programs, threads, trials
+from dspex_trio import programs, telemetry, threads, trials
 from dspex_trio.config import Settings
-from dspex_trio.errors import Stage
 from dspex_trio.model import LanguageModel, TrialRequest
-from dspex_trio.redaction import Redactor, secrets_in
+from dspex_trio.redaction import Redactor
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.joints import Job
 
@@ -97,27 +95,12 @@ async def open_rooms(
             yield loader, workers
 
 
-def redactor(settings: Settings) -> Redactor:
-    """Takes what is secret here out of text."""
-    return Redactor([*secrets_in(settings.lm_args), settings.token or ""], os.environ)
-
-
-def budgets(settings: Settings) -> dict[Stage, float]:
-    """The most that each stage may take, in seconds; those without a limit are left out."""
-    found = {
-        Stage.HYDRATE: settings.hydrate_timeout,
-        Stage.SYNC: settings.sync_timeout,
-        Stage.EXECUTE: settings.execute_timeout,
-    }
-    return {stage: seconds for stage, seconds in found.items() if seconds is not None}
-
-
 @contextmanager
 def _threads_prepared() -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
     for carrier in (*programs.CARRIERS, *trials.CARRIERS):
         threads.carries_programs(carrier)
-    threads.keep_whole(*programs.KEPT_WHOLE)
+    threads.keep_whole(*programs.KEPT_WHOLE, *telemetry.KEPT_WHOLE)
     with ExitStack() as stack:
         stack.callback(threads.add_lookup(programs.current_interrupt))
         stack.callback(threads.add_frame_lookup(programs.interrupt_of_frame))

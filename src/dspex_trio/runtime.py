@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
-from dspex_trio import correlation, rpc, threads
+from dspex_trio import correlation, rpc
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
+from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.isolation import open_isolation
-from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest, Watch
+from dspex_trio.in_executors import open_executors
+from dspex_trio.model import Program, ToolSpec, TrialOptions, TrialOutcome, TrialRequest, Watch
 from dspex_trio.observe import Records, open_records
 from dspex_trio.redaction import Redactor
-from dspex_trio.rooms import Executor, budgets, open_rooms, redactor
 from dspex_trio.runtime_observer import RuntimeObserver
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
-from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
-from dspex_trio.threads.background import open_background
-from dspex_trio.trials import (
-    Admission,
-    LoopLateness,
-    Observer,
-    Trials,
-)
-from dspex_trio.wire import program_from_json
+from dspex_trio.telemetry import process_telemetry
+from dspex_trio.background import open_background
+from dspex_trio.trials import Admission, LoopLateness, Observer, TrialRunner, Trials
+from dspex_trio.trials.admission import Slot, Slots
+from dspex_trio.trials.joints import Job
+from dspex_trio.trials.work import Work
+from dspex_trio.wire import in_full, program_from_json
 
 if TYPE_CHECKING:
     import dspy
@@ -41,6 +39,71 @@ if TYPE_CHECKING:
     from dspex_trio.telemetry.providers import Telemetry
 
 EMBEDDED: Final = "embedded"
+
+
+class StuckThread(Protocol):
+    """A thread whose trial is over and that still runs: its job's name, for how many seconds, and where it is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def stack(self) -> str: ...
+
+
+class Programs(Protocol):
+    """Where programs run: `in_threads.InThisProcess` or `in_executors.InExecutors`; also a store's `ToolFunctions`.
+
+    Attributes:
+        slots: The slots of trials.
+        elsewhere: Whether all programs run in other processes, so that requests need not be decoded here.
+    """
+
+    slots: Slots
+    elsewhere: bool
+
+    async def ready(self) -> None:
+        """Wait until programs can be run; raises CannotLoad."""
+        ...
+
+    def runner(self, sessions: Sessions) -> TrialRunner:
+        """Runs trials, with the store of these sessions."""
+        ...
+
+    def job(self, name: str, request: TrialRequest | None = None) -> Job:
+        """A cancellable unit of work."""
+        ...
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any], work: Work, slot: Slot) -> AnyMessage:
+        """Call an operator's tool; returns its encoded result."""
+        ...
+
+    def looked(self, seconds: float) -> None:
+        """The loop was so late."""
+        ...
+
+    def stuck(self) -> Sequence[StuckThread]:
+        """The threads of this process that were told to end and have not."""
+        ...
+
+    def programs(self) -> list[dict[str, Any]]:
+        """The registered programs, described."""
+        ...
+
+    def tool_specs(self) -> list[ToolSpec]:
+        """The registered tools."""
+        ...
+
+    def specs(self) -> Iterable[ToolSpec]:
+        """The functions that stand in for Elixir tools."""
+        ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a function that stands in for an Elixir tool."""
+        ...
 
 
 class Runtime:
@@ -61,7 +124,7 @@ class Runtime:
         servicers: list[rpc.Servicer],
         *,
         observer: RuntimeObserver,
-        workers: threads.Threads,
+        programs: Programs,
         redact: Redactor,
         telemetry: Telemetry | None,
     ) -> None:
@@ -74,7 +137,7 @@ class Runtime:
         self._margin = observer.margin
         self._lateness = observer.lateness
         self._limit = observer.limit
-        self._workers = workers
+        self._programs = programs
         self._drained_when_stuck = False
 
     async def run_trial(
@@ -108,7 +171,8 @@ class Runtime:
             InvalidSpec: `program` is a mapping and not a program's JSON form.
         """
         arrived = trio.current_time()
-        return await self._trials.run(
+        options = options or TrialOptions()
+        outcome = await self._trials.run(
             TrialRequest(
                 program=program if isinstance(program, Program) else program_from_json(program),
                 inputs=inputs,
@@ -117,21 +181,23 @@ class Runtime:
                 arrived=arrived,
                 deadline=self._deadline(arrived, deadline),
                 metadata=metadata or {},
-                options=options or TrialOptions(),
+                options=options,
                 watch=watch,
             )
         )
+        return in_full(outcome, options, self.settings.max_message_bytes)
 
-    async def call_in_slot(self, name: str, function: Callable[..., Any], /, *args: Any) -> Any:
-        """Run blocking code that is no trial, such as a tool, in a slot like one, and return what it returns.
+    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> AnyMessage:
+        """Call an operator's tool in a slot like a trial's; returns its encoded result.
 
         The enclosing cancel scope is the deadline, as for a trial.
 
         Raises:
-            Overloaded, ShuttingDown, DeadlineExceeded: In place of a trial's outcome of that kind.
-            Described: The function raised something, which is a TOOL_ERROR.
+            Overloaded, ShuttingDown, DeadlineExceeded, WorkerLost: In place of a trial's outcome of that kind.
+            Described, RemoteFailure: The tool raised something, which is a TOOL_ERROR.
         """
-        return await self._trials.call(name, self._deadline(trio.current_time()), function, *args)
+        call = partial(self._programs.call_tool, name, arguments)
+        return await self._trials.in_slot(name, self._deadline(trio.current_time()), call)
 
     def _deadline(self, arrived: float, earlier: float = math.inf) -> float:
         limit = min(earlier, trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
@@ -152,9 +218,9 @@ class Runtime:
             loop_lateness=self._lateness.summary(),
         )
 
-    def stuck(self) -> list[threads.StuckThread]:
+    def stuck(self) -> Sequence[StuckThread]:
         """The threads that were told to end and have not: which trial's, for how long, and where they are."""
-        return self._workers.stuck()
+        return self._programs.stuck()
 
     def session(self, session_id: str) -> SessionContext:
         """The session of that id in the runtime's store; it need not exist yet."""
@@ -206,6 +272,9 @@ async def open_runtime(
     store: rpc.Target | None = None,
     observers: Sequence[Observer] = (),
     telemetry: Telemetry | None = None,
+    executors: int | None = None,
+    front: bool | None = None,
+    wait: bool = True,
 ) -> AsyncIterator[Runtime]:
     """A runtime, ready to run trials. It leaves nothing global behind when it closes.
 
@@ -216,84 +285,102 @@ async def open_runtime(
             that opens a stream to it.
         observers: Told of every trial that arrives and that ends.
         telemetry: Where spans and metrics go; with `settings.otel`, by default to the process's own providers.
+        executors: Run programs in so many executor processes, in place of threads of this one. What is registered in
+            this process must be importable there.
+        front: Whether this process runs no program at all and imports no DSPy; by default it does not where
+            `settings.isolation` is `executor`.
+        wait: Whether to wait until programs can be run; without it, trials wait for that.
 
     Raises:
-        CannotLoad: A module of `settings.load` cannot be imported, or no child process for isolated programs started.
-        InvalidSettings: `lm` was given, and programs are to run in child processes; or OpenTelemetry is asked for and
-            is not installed.
+        CannotLoad: A module of `settings.load` cannot be imported, or no executor process started.
+        InvalidSettings: `lm` was given, and programs are to run in executor processes; or OpenTelemetry is asked for
+            and is not installed.
         CannotPersist: The file of `settings.persist` cannot be used; in a group, when it cannot be written any more.
         CannotRecord: Nothing can be written to `settings.record`.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials cannot be ended; the body is cancelled.
     """
     settings = settings or Settings()
-    redact = redactor(settings)
-    if lm is not None and (settings.isolation == "process" or settings.isolate):
-        raise InvalidSettings("a child process cannot be given a ready language model: name it by lm and lm_args")
+    if executors is not None:
+        settings = settings.model_copy(update={"isolation": "executor", "executors": executors})
+    here = not front if front is not None else settings.isolation != "executor"
+    if lm is not None and (not here or settings.isolation == "process" or settings.isolate):
+        raise InvalidSettings("an executor process cannot be given a ready language model: name it by lm and lm_args")
+    redact = settings.redactor()
     if telemetry is None and settings.otel:
         telemetry = process_telemetry(settings)
     if telemetry is not None:
         observers = (*observers, telemetry.trials())
-        threads.keep_whole(*KEPT_WHOLE)
-    async with open_background() as nursery:
+    async with open_background() as nursery, AsyncExitStack() as stack:
         observer = RuntimeObserver(settings, nursery, observers)
         margin, limit = observer.margin, observer.limit
-        async with (
-            open_rooms(settings, redact, margin.patience, lm=lm, on_late_end=observer.on_job_ended) as (
-                loader,
-                workers,
+        observer.records = records = await stack.enter_async_context(_open_records(settings, redact, observer, lm, here=here))
+        programs = await stack.enter_async_context(_open_programs(settings, redact, observer, records, lm, here=here))
+        sessions, stores = await stack.enter_async_context(_open_sessions(settings, store, programs, redact, telemetry))
+        observer.looked = programs.looked
+        trials = Trials(
+            runner=programs.runner(sessions),
+            job=programs.job,
+            admission=Admission(
+                programs.slots, settings.max_queue, lambda: limit.reason, max_wait=settings.queue_timeout or math.inf
             ),
-            _open_sessions(settings, store, workers, redact, telemetry) as (sessions, stores),
-            open_isolation(settings, sessions.store, margin.patience) as isolation,
-            _open_records(settings, redact, observer, lm) as records,
-        ):
-            observer.records, observer.workers = records, workers
-            trials = Trials(
-                loader=loader,
-                sources=sessions.context,
-                executor=Executor(workers, on_abandoned=limit.abandoned),
-                admission=Admission(
-                    threads.Slots(settings.max_trials),
-                    settings.max_queue,
-                    lambda: limit.reason,
-                    max_wait=settings.queue_timeout or math.inf,
-                ),
-                isolation=isolation,
-                redact=redact,
-                observer=observer,
-                budgets=budgets(settings),
-                lateness=observer.lateness,
-            )
-            executor = ProgramExecutor(
-                trials,
-                max_trial_seconds=settings.max_trial_seconds,
-                max_message_bytes=settings.max_message_bytes,
-                reply_margin=margin,
-                redact=redact,
-            )
-            runtime = Runtime(
-                settings,
-                trials,
-                sessions,
-                [executor, *stores],
-                observer=observer,
-                workers=workers,
-                redact=redact,
-                telemetry=telemetry,
-            )
-            nursery.start_soon(observer.lateness.run)
-            with trio.CancelScope() as body:  # noqa: ASYNC100 - the body's checkpoints
-                nursery.start_soon(runtime._cancel_when_stuck, body)  # noqa: SLF001 - the other half of that class
-                yield runtime
-        if body.cancelled_caught:
-            raise WorkerStuck(limit.reason)
+            away=lambda session_id, since: sessions.context(session_id).away(since),
+            redact=redact,
+            observer=observer,
+            lateness=observer.lateness,
+        )
+        executor = ProgramExecutor(
+            trials,
+            max_trial_seconds=settings.max_trial_seconds,
+            max_message_bytes=settings.max_message_bytes,
+            reply_margin=margin,
+            redact=redact,
+            pass_on=programs.elsewhere,
+        )
+        runtime = Runtime(
+            settings,
+            trials,
+            sessions,
+            [executor, *stores],
+            observer=observer,
+            programs=programs,
+            redact=redact,
+            telemetry=telemetry,
+        )
+        nursery.start_soon(observer.lateness.run)
+        if wait:
+            await programs.ready()
+        with trio.CancelScope() as body:  # noqa: ASYNC100 - the body's checkpoints
+            nursery.start_soon(runtime._cancel_when_stuck, body)  # noqa: SLF001 - the other half of that class
+            yield runtime
+    if body.cancelled_caught:
+        raise WorkerStuck(limit.reason)
+
+
+def _open_programs(
+    settings: Settings,
+    redact: Redactor,
+    observer: RuntimeObserver,
+    records: Records | None,
+    lm: dspy.BaseLM | None,
+    *,
+    here: bool,
+) -> AbstractAsyncContextManager[Programs]:
+    """Where programs run. Nothing of DSPy is imported here where they run in other processes."""
+    if here:
+        from dspex_trio.in_threads import open_in_threads  # noqa: PLC0415 - it imports DSPy
+
+        return open_in_threads(
+            settings, redact, observer.margin.patience, observer.limit, observer.on_late_end, lm=lm
+        )
+    return open_executors(settings, observer.margin.patience, observer.on_late_end, records=records)
 
 
 @asynccontextmanager
 async def _open_sessions(
     settings: Settings,
     store: rpc.Target | None,
-    workers: threads.Threads,
+    stand_ins: Programs,
     redact: Redactor,
     telemetry: Telemetry | None,
 ) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
@@ -304,7 +391,7 @@ async def _open_sessions(
         variables_tool=settings.variables_tool,
     )
     if store is None and settings.store == EMBEDDED:
-        async with open_store(settings.persist, workers, redact) as embedded:
+        async with open_store(settings.persist, stand_ins, redact) as embedded:
             yield bounded(in_process_stub(embedded), where="the embedded store"), [embedded]
     else:
         target = settings.store if store is None else store
@@ -316,7 +403,7 @@ async def _open_sessions(
 
 
 def _open_records(
-    settings: Settings, redact: Redactor, observer: RuntimeObserver, lm: dspy.BaseLM | None
+    settings: Settings, redact: Redactor, observer: RuntimeObserver, lm: dspy.BaseLM | None, *, here: bool
 ) -> AbstractAsyncContextManager[Records | None]:
     if settings.record is None:
         return nullcontext()
@@ -326,4 +413,5 @@ def _open_records(
         late_since=observer.lateness.worst_since,
         on_dropped=observer.on_records_dropped,
         lm=settings.lm or "" if lm is None else lm.model,
+        elsewhere=not here,
     )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from dspex_trio import threads
 from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest
 from dspex_trio.observe import Records
-from dspex_trio.rooms import TrialJob
 from dspex_trio.trials import LatenessWatch, Observer, ReplyMargin, StuckLimit, TrialLog
 
 
@@ -27,7 +25,7 @@ class RuntimeObserver(TrialLog):
         lateness: How late the loop is.
         limit: The limit on stuck threads.
         records: Where trials are recorded, if they are.
-        workers: Whose threads share the interpreter with the loop, once there are any.
+        looked: Told how late the loop was, in seconds, each time that this is measured.
     """
 
     def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
@@ -36,7 +34,7 @@ class RuntimeObserver(TrialLog):
         self.lateness = LatenessWatch(self.on_lateness)
         self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery, self.on_stuck)
         self.records: Records | None = None
-        self.workers: threads.Threads | None = None
+        self.looked: Callable[[float], None] = lambda _seconds: None
         super().__init__(self.lateness.worst_since)
 
     def begins(self, request: TrialRequest) -> TrialRequest:
@@ -71,8 +69,7 @@ class RuntimeObserver(TrialLog):
     def on_lateness(self, seconds: float) -> None:
         """The loop was looked at."""
         self.margin.loop_was_late(seconds)
-        if self.workers is not None:
-            self.workers.loop_was_late(seconds)
+        self.looked(seconds)
         for observer in self._others:
             observer.on_lateness(seconds)
 
@@ -80,9 +77,3 @@ class RuntimeObserver(TrialLog):
         """Records were lost."""
         for observer in self._others:
             observer.on_records_dropped(records)
-
-    def on_job_ended(self, job: threads.Job) -> None:
-        """The threads of a job have ended that were abandoned."""
-        self.limit.ended(job)
-        if isinstance(job, TrialJob) and job.request is not None:
-            self.on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from dspex_trio.threads import ChildFailed, ChildLost, Processes, open_processes
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 from dspex_trio.threads.child_process import exit_reason
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests wait for processes by pidfd")

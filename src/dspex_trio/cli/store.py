@@ -55,7 +55,7 @@ async def serve_store(
         with operators_modules(load, entry_points=False):
             async with (
                 threads.open_threads() as workers,
-                open_store(persist, workers, Redactor((), os.environ)) as store,
+                open_store(persist, StandIns(workers), Redactor((), os.environ)) as store,
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(end)

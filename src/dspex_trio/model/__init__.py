@@ -40,6 +40,7 @@ from dspex_trio.model.outcomes import (
 )
 from dspex_trio.model.specification import (
     MISSING,
+    MODULE_CHOICE,
     Binding,
     Field,
     LanguageModel,
@@ -56,6 +57,7 @@ from dspex_trio.model.variables import (
 
 __all__ = [
     "MISSING",
+    "MODULE_CHOICE",
     "Binding",
     "BoundVariable",
     "Cause",

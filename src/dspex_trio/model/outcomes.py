@@ -114,12 +114,15 @@ class Recording:
         cost: What it cost.
         truncated: Whether something was left out of the trace because there was too much of it.
         written: `session:NAME` → the last value that the program gave that session variable.
+        pushed: Trace and variables as an executor process encoded them while it ran the program: an
+            ExecuteProgramResponse with a failure in it. `trace` and `written` are empty then.
     """
 
     trace: tuple[TraceEntry, ...] = ()
     cost: Cost = Cost()
     truncated: bool = False
     written: Mapping[str, BoundVariable] = field(default_factory=dict)
+    pushed: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,8 @@ class TrialSuccess:
         trial_id: As requested.
         warnings: What could not be expressed as it was.
         trace_truncated: Whether something was left out of the trace because of a limit.
+        reply: The encoded reply, where an executor process made it; prediction, completions, trace, variables and
+            warnings stand in it alone then.
     """
 
     prediction: Mapping[str, Any]
@@ -183,6 +188,7 @@ class TrialSuccess:
     trial_id: str = ""
     warnings: tuple[str, ...] = ()
     trace_truncated: bool = False
+    reply: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,9 @@ class TrialFailure:
         trial_id: As requested.
         details: At least `rung`, `rung_ms`, `stuck`, `error_id` where they apply.
         variables: Parameter path → the value it had, as far as they were applied; `session:NAME` as in TrialSuccess.
+        reply: As in TrialSuccess; traceback, causes, partial trace and variables stand in it alone then.
+        pushed: Partial trace and variables as an executor process encoded them before this process ended the trial
+            without it: see `Recording`.
     """
 
     kind: FailureKind
@@ -220,6 +229,8 @@ class TrialFailure:
     trial_id: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, BoundVariable] = field(default_factory=dict)
+    reply: bytes = field(default=b"", repr=False, compare=False)
+    pushed: bytes = field(default=b"", repr=False, compare=False)
 
 
 TrialOutcome: TypeAlias = TrialSuccess | TrialFailure

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, final
 
 from dspex_trio.model.events import Watch
+
+
+_numbers = count(1)
 
 
 @final
@@ -57,6 +61,10 @@ class Signature:
     outputs: tuple[Field, ...] = ()
     instructions: str = ""
     name: str = ""
+
+
+MODULE_CHOICE: Final = "python_class"
+"""The parameter of a binding that picks the program's class; it is read before there is a module to bind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +157,8 @@ class TrialRequest:
         watch: Told what happens while the trial is on the road; None where nobody watches, which then costs nothing.
         stream_output: Whether it is told of output too, which the provider is then asked to stream.
         key: The trial's own; it stays the same where another request is made of this one.
+        encoded: The request as it came, where another process decodes it: an ExecuteProgramRequest. Program and inputs
+            then hold what is needed to name and to place the trial, and nothing else.
     """
 
     program: Program
@@ -161,4 +171,5 @@ class TrialRequest:
     options: TrialOptions = TrialOptions()
     watch: Watch | None = None
     stream_output: bool = True
-    key: object = field(default_factory=object, repr=False, compare=False)
+    key: int = field(default_factory=_numbers.__next__, repr=False, compare=False)
+    encoded: bytes = field(default=b"", repr=False, compare=False)

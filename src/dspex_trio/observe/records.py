@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,8 @@ from dspex_trio.model import (
 from dspex_trio.model.events import characters, characters_in
 from dspex_trio.observe.record import ending_of, record_of
 from dspex_trio.redaction import Redactor
-from dspex_trio.threads.background import open_background
+from dspex_trio.wire import in_full
+from dspex_trio.background import open_background
 
 logger: Final = logging.getLogger(__name__)
 
@@ -44,11 +46,28 @@ MAX_EVENTS: Final = 10_000
 """The most stages, tool calls and failed LM calls that are kept of one trial."""
 MAX_EVENT_CHARS: Final = 16 * 1024 * 1024
 """And the most characters of arguments and results in them."""
+# How long the record of a trial may be on its way from the process that answered it, in seconds.
+_EXPECTED_SECONDS: Final = 30.0
 # How long the last records may take to be written when everything ends, in seconds.
 _FAREWELL: Final = 5.0
 _DAY: Final = 24 * 60 * 60
 _STAGES: Final = (StageStarted,)
 _KEPT: Final = (*_STAGES, ToolStarted, ToolFinished, LmFinished)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLine:
+    """One record as it is written.
+
+    Attributes:
+        tag: What whoever makes and whoever writes records know the trial by.
+        ended_at: When the trial ended, in seconds since the epoch.
+        text: A line of JSON.
+    """
+
+    tag: int
+    ended_at: float
+    text: bytes
 
 
 class CannotRecord(OSError):
@@ -57,30 +76,38 @@ class CannotRecord(OSError):
 
 @asynccontextmanager
 async def open_records(
-    directory: Path,
+    directory: Path | None,
     *,
     redact: Redactor = Redactor(),  # noqa: B008 - it never changes
     late_since: Callable[[float], float] = lambda _time: 0.0,
     on_dropped: Callable[[int], None] = lambda _count: None,
     lm: str = "",
+    write: Callable[[Sequence[RecordLine]], None] | None = None,
+    elsewhere: bool = False,
 ) -> AsyncIterator[Records]:
     """Write records to `directory` until the block ends; the last ones are written then, in five seconds at most.
 
     Args:
-        directory: Made if it is not there. Files are called `trials-2026-01-31.jsonl`, by the day in UTC.
+        directory: Made if it is not there. Files are called `trials-2026-01-31.jsonl`, by the day in UTC. None where
+            `write` takes the records.
         redact: Takes secrets out of text.
         late_since: How late the loop has been since a time of Trio's clock, in seconds.
         on_dropped: Told how many records were lost since it was told last.
         lm: The language model of programs that name none.
+        write: Takes lines in place of the directory, in a thread; may raise OSError.
+        elsewhere: Whether the process that answers a trial makes its record too: see `Records.made_elsewhere`.
 
     Raises:
         CannotRecord: Nothing can be written there.
     """
-    try:
-        await trio.to_thread.run_sync(_prepare, directory)
-    except OSError as error:
-        raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
-    records = Records(directory, redact, late_since, on_dropped, lm)
+    if directory is not None:
+        try:
+            await trio.to_thread.run_sync(_prepare, directory)
+        except OSError as error:
+            raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
+        write = partial(_write_to, directory)
+    assert write is not None, "records go to a directory or to a function"  # noqa: S101 - our own bug
+    records = Records(write, redact, late_since, on_dropped, lm, elsewhere=elsewhere)
     async with open_background() as nursery:
         nursery.start_soon(records._write_all)  # noqa: SLF001 - the other half of this class
         try:
@@ -106,6 +133,14 @@ def _file(directory: Path, seconds: float) -> Path:
     return directory / f"trials-{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d}.jsonl"
 
 
+def _write_to(directory: Path, lines: Sequence[RecordLine]) -> None:
+    by_day: dict[float, list[bytes]] = {}
+    for line in lines:
+        by_day.setdefault(line.ended_at // _DAY, []).append(line.text + b"\n")
+    for day, texts in by_day.items():
+        _append(_file(directory, day * _DAY), b"".join(texts))
+
+
 def _append(file: Path, text: bytes) -> None:
     with _opened(file) as target:
         if target.seek(0, os.SEEK_END):
@@ -127,19 +162,24 @@ class Records:
 
     def __init__(
         self,
-        directory: Path,
+        write: Callable[[Sequence[RecordLine]], None],
         redact: Redactor,
         late_since: Callable[[float], float],
         on_dropped: Callable[[int], None],
         lm: str,
+        *,
+        elsewhere: bool,
     ) -> None:
         self.dropped = 0
         self._on_dropped = on_dropped
         self._told = 0
-        self._directory = directory
+        self._write_lines = write
         self._redact = redact
         self._late_since = late_since
         self._lm = lm
+        self._elsewhere = elsewhere
+        self._expected: dict[int, tuple[float, TrialRequest, TrialOutcome]] = {}
+        self._early: dict[int, RecordLine] = {}
         self._put, self._take = trio.open_memory_channel[_Line](MAX_WAITING)
         self._chars = self._under_way = 0
         self._writing = trio.CancelScope(shield=True)  # what is there when all is cancelled is written all the same
@@ -149,23 +189,53 @@ class Records:
 
     def begins(self, request: TrialRequest) -> TrialRequest:
         """The request, watched for what its record needs."""
+        if self._elsewhere:
+            return request
         streams = request.watch is not None and request.stream_output
         return replace(request, watch=_Watcher(request), stream_output=streams)
 
-    def trial_ended(self, request: TrialRequest, outcome: TrialOutcome) -> None:
-        """Record a trial whose request went through `begins`; never blocks."""
+    def trial_ended(self, request: TrialRequest, outcome: TrialOutcome, *, tag: int = 0) -> None:
+        """Record a trial whose request went through `begins`; never blocks. The line gets the tag."""
         ended_at = time.time()
+        if self._elsewhere and outcome.reply:
+            self._expect(ended_at, request, outcome)
+            return
+        self._record(ended_at, request, outcome, tag)
+
+    def made_elsewhere(self, line: RecordLine) -> None:
+        """Another process has made the record of a trial: it is written if that process gave the trial's answer."""
+        if self._expected.pop(line.tag, None) is not None:
+            self._enqueue(_Line(line.ended_at, len(line.text), lambda: line.text))
+            return
+        self._early[line.tag] = line
+        if len(self._early) > MAX_WAITING:
+            del self._early[next(iter(self._early))]
+
+    def _expect(self, ended_at: float, request: TrialRequest, outcome: TrialOutcome) -> None:
+        self._expected[request.key] = (ended_at, request, outcome)
+        if (line := self._early.pop(request.key, None)) is not None:
+            self.made_elsewhere(line)
+        # One whose process was lost meanwhile is recorded with what is known here.
+        while self._expected and next(iter(self._expected.values()))[0] < ended_at - _EXPECTED_SECONDS:
+            self._make_do()
+
+    def _make_do(self) -> None:
+        ended_at, request, outcome = self._expected.pop(next(iter(self._expected)))
+        self._record(ended_at, request, outcome, 0)
+
+    def _record(self, ended_at: float, request: TrialRequest, outcome: TrialOutcome, tag: int) -> None:
         late = self._late_since(request.arrived)
         events, chars = [], 0
         if isinstance(request.watch, _Watcher):
             events, chars = list(request.watch.events), request.watch.chars
 
         def text() -> bytes:
+            whole = in_full(outcome, request.options, MAX_WAITING_CHARS)
             return record_of(
-                request, outcome, events, ended_at=ended_at, loop_late=late, lm=self._lm, redact=self._redact
+                request, whole, events, ended_at=ended_at, loop_late=late, lm=self._lm, redact=self._redact
             )
 
-        self._enqueue(_Line(ended_at, chars + _characters(request, outcome), text))
+        self._enqueue(_Line(ended_at, chars + _characters(request, outcome), text, tag))
 
     def thread_ended(self, trial_id: str, details: Mapping[str, str]) -> None:
         """Record that a thread has ended after its trial had been answered; never blocks."""
@@ -216,6 +286,8 @@ class Records:
         self._written.set()
 
     async def _finish(self) -> None:
+        while self._expected:
+            self._make_do()
         self._put.close()
         self._gathering.unpark_all()
         await self._written.wait()
@@ -227,22 +299,18 @@ class Records:
 
     def _write(self, lines: Sequence[_Line]) -> None:
         """In a thread: JSON of long prompts takes a while, and so may a disk."""
-        by_day: dict[float, list[bytes]] = {}
+        made: list[RecordLine] = []
         for line in lines:
             try:
-                text = line.text()
+                made.append(RecordLine(line.tag, line.ended_at, line.text()))
             except Exception:
                 self.dropped += 1
                 logger.exception("a trial cannot be recorded")
-                continue
-            by_day.setdefault(line.ended_at // _DAY, []).append(text + b"\n")
-        for day, texts in by_day.items():
-            file = _file(self._directory, day * _DAY)
-            try:
-                _append(file, b"".join(texts))
-            except OSError as error:
-                self.dropped += len(texts)
-                logger.error("records cannot be written to %s: %s", file, error)  # noqa: TRY400 - no bug of ours
+        try:
+            self._write_lines(made)
+        except OSError as error:
+            self.dropped += len(made)
+            logger.error("records cannot be written: %s", error)  # noqa: TRY400 - no bug of ours
 
     def _tell_of_losses(self) -> None:
         if self.dropped > self._told:
@@ -258,6 +326,7 @@ class _Line:
     ended_at: float
     chars: int
     text: Callable[[], bytes]
+    tag: int = 0
 
 
 def _characters(request: TrialRequest, outcome: TrialOutcome) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dspex_trio.model import MISSING, RunInLoop, ToolParameter, ToolSpec
-from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, without_program
+from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, isolation_of, without_program
 from dspex_trio.values import plain
 
 # No inputs: the instance, and what takes everything else.
@@ -34,6 +34,12 @@ def describe(name: str) -> dict[str, Any] | None:
         "dependencies": _parameters(cls.__init__),
         "inputs": _parameters(cls.forward) if hasattr(cls, "forward") else [],
     }
+
+
+def isolated() -> list[str]:
+    """The registered programs, and their classes' paths, that ask for a process of their own."""
+    found = [(name, cls) for name, cls in MODULE_REGISTRY.items() if isolation_of(name) == "process"]
+    return [each for name, cls in found for each in (name, _path(cls))]
 
 
 def tool_specs() -> list[ToolSpec]:

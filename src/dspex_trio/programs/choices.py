@@ -8,16 +8,13 @@ from typing import Any, Final, cast
 import dspy
 
 from dspex_trio.errors import InvalidSpec, VariableInvalid
-from dspex_trio.model import Binding, BoundVariable, Program, Variable
+from dspex_trio.model import MODULE_CHOICE, Binding, BoundVariable, Program, Variable
 from dspex_trio.programs.bindings import is_parameter_name
 from dspex_trio.programs.classes import ImportPolicy, resolve_class
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.mixin import bound_value, program_class
 from dspex_trio.programs.settings import ProgramSettings
 from dspex_trio.variables import show
-
-MODULE_CHOICE: Final = "python_class"
-"""The binding that picks the program's class; it is read before there is a module to bind."""
 
 # What dspy.ChainOfThought puts before a signature's outputs (predict/chain_of_thought.py).
 _REASONING: Final = "reasoning"

@@ -10,13 +10,17 @@ from functools import partial
 import trio
 
 from dspex_trio import correlation, rpc
-from dspex_trio.errors import Stage, TrialError
+from dspex_trio.errors import Stage, TrialError, UnreadableRequest
 from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
 from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
-from dspex_trio.model import TrialOptions, TrialOutcome, Watch
+from dspex_trio.model import TrialFailure, TrialOptions, TrialOutcome, Watch
 from dspex_trio.service.streamed import Ended, streamed
 from dspex_trio.trials import Trials, failure_of
-from dspex_trio.wire import decode_request, encode_event, encode_outcome, seconds_of
+from dspex_trio.values import type_name
+from dspex_trio.wire import decode_request, encode_event, encode_reply, seconds_of
+from dspex_trio.wire.envelope import Encoded, EncodedRequest, event_with
+
+_UNREADABLE = type_name(UnreadableRequest)
 
 
 class ProgramExecutor(SnakepitBridgeServicer):
@@ -26,12 +30,13 @@ class ProgramExecutor(SnakepitBridgeServicer):
     its trial.
 
     Args:
-        trials: The road.
+        trials: Runs them.
         max_trial_seconds: The most time any trial gets.
         max_message_bytes: The largest reply; the trace is cut to fit, and an outcome that does not fit even without it
             is a SERIALIZATION_ERROR.
         reply_margin: Seconds to take off the caller's time, so that the failure arrives before its own timer fires.
         redact: Takes secrets out of text that leaves.
+        pass_on: Whether requests are passed on as they come, to executors that decode them.
     """
 
     def __init__(
@@ -42,18 +47,33 @@ class ProgramExecutor(SnakepitBridgeServicer):
         max_message_bytes: int,
         reply_margin: Callable[[], float],
         redact: Callable[[str], str],
+        pass_on: bool = False,
     ) -> None:
         self._trials = trials
         self._max_trial_seconds = max_trial_seconds
         self._max_message_bytes = max_message_bytes
         self._reply_margin = reply_margin
         self._redact = redact
+        self._pass_on = pass_on
 
-    async def ExecuteProgram(self, request: ExecuteProgramRequest, call: rpc.Call) -> ExecuteProgramResponse:  # noqa: N802
+    @property
+    def service(self) -> rpc.Service:
+        """The service; requests that are passed on are not parsed."""
+        service = super().service
+        if self._pass_on:
+            for method in service.methods.values():
+                method.signature.request_type = EncodedRequest
+        return service
+
+    async def ExecuteProgram(  # noqa: N802
+        self, request: ExecuteProgramRequest | EncodedRequest, call: rpc.Call
+    ) -> ExecuteProgramResponse | Encoded:
         """Run one trial. The earliest of `grpc-timeout`, `request.timeout` and the worker's maximum is its deadline."""
         return await self._execute(request, call, trio.current_time())
 
-    async def StreamProgram(self, request: ExecuteProgramRequest, call: rpc.Call) -> AsyncIterator[ProgramEvent]:  # noqa: N802
+    async def StreamProgram(  # noqa: N802
+        self, request: ExecuteProgramRequest | EncodedRequest, call: rpc.Call
+    ) -> AsyncIterator[ProgramEvent | Encoded]:
         """Run one trial and tell of it meanwhile; the last event carries the response that ExecuteProgram would give.
 
         A caller that reads slowly loses events, and is told how many; the trial does not wait.
@@ -63,19 +83,24 @@ class ProgramExecutor(SnakepitBridgeServicer):
         async with aclosing(trial) as events:
             async for at_ms, event in events:
                 if isinstance(event, Ended):
-                    yield ProgramEvent(response=event.result, at_ms=at_ms)  # noqa: ASYNC119 - servers close generators
+                    yield event_with(event.result.SerializeToString(), at_ms)  # noqa: ASYNC119 - servers close generators
                 else:
                     yield encode_event(event, at_ms)  # noqa: ASYNC119 - as above
 
     async def _execute(
-        self, request: ExecuteProgramRequest, call: rpc.Call, arrived: float, watch: Watch | None = None
-    ) -> ExecuteProgramResponse:
+        self,
+        request: ExecuteProgramRequest | EncodedRequest,
+        call: rpc.Call,
+        arrived: float,
+        watch: Watch | None = None,
+    ) -> ExecuteProgramResponse | Encoded:
+        encoded = isinstance(request, EncodedRequest)
         try:
-            trial = decode_request(request)
+            trial = request.trial() if isinstance(request, EncodedRequest) else decode_request(request)
         except TrialError as error:
             failure = failure_of(error, Stage.HYDRATE, redact=self._redact, trial_id=request.trial_id)
             return self._encode(failure, TrialOptions())
-        asked = arrived + min(seconds_of(request), self._max_trial_seconds)
+        asked = arrived + min(seconds_of(request.envelope if encoded else request), self._max_trial_seconds)
         deadline = min(call.deadline, asked) - self._reply_margin()
         with correlation.correlated(trial.metadata.get(correlation.METADATA_KEY)):
             noted = correlation.noted(trial.metadata)
@@ -84,11 +109,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
             )
         return self._encode(outcome, trial.options)
 
-    def _encode(self, outcome: TrialOutcome, options: TrialOptions) -> ExecuteProgramResponse:
-        began = trio.current_time()
-        response = encode_outcome(outcome, max_bytes=self._max_message_bytes, max_trace_bytes=options.max_trace_bytes)
-        spent_ms = (trio.current_time() - began) * 1e3
-        timings = (response.success if response.HasField("success") else response.failure).timings
-        timings.serialize_ms += spent_ms
-        timings.total_ms += spent_ms
-        return response
+    def _encode(self, outcome: TrialOutcome, options: TrialOptions) -> ExecuteProgramResponse | Encoded:
+        if outcome.reply:
+            return Encoded(outcome.reply)
+        if isinstance(outcome, TrialFailure) and outcome.error_type == _UNREADABLE:
+            raise rpc.RpcError(rpc.StatusCode.INVALID_ARGUMENT, "a request message cannot be parsed")
+        return encode_reply(outcome, options, self._max_message_bytes, trio.current_time)

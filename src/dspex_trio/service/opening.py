@@ -6,28 +6,25 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from dspex_trio import threads
-from dspex_trio.service.elixir_tools import StandIns
-from dspex_trio.service.store import SessionStore
+from dspex_trio.service.store import SessionStore, ToolFunctions
 from dspex_trio.sessions import MemoryStore
 from dspex_trio.sessions.journal import open_persistent
 
 
 @asynccontextmanager
 async def open_store(
-    file: Path | None, workers: threads.Threads, redact: Callable[[str], str]
+    file: Path | None, tools: ToolFunctions, redact: Callable[[str], str]
 ) -> AsyncIterator[SessionStore]:
     """A store, with stand-ins for Elixir tools.
 
     Args:
         file: Where it is kept; None keeps it in memory only.
-        workers: Where stand-ins run.
+        tools: Stand in for Elixir tools.
         redact: Takes secrets out of what a tool's failure says.
 
     Raises:
         CannotPersist: The file cannot be used; from the body, in a group, when it cannot be written any more.
     """
-    tools = StandIns(workers)
     if file is None:
         yield SessionStore(MemoryStore(), tools=tools, redact=redact)
     else:

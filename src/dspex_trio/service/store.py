@@ -6,9 +6,9 @@ The tools of workers, and telemetry, are UNIMPLEMENTED here.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -17,9 +17,9 @@ from dspex_trio.errors import ValueNotDecodable
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
+from dspex_trio.model import ToolSpec
 from dspex_trio.redaction import Redactor
 from dspex_trio.service.answering import Answer, as_status
-from dspex_trio.service.elixir_tools import StandIns
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.stored_messages import StoredMessages, timestamp
 from dspex_trio.service.watching import Watch
@@ -40,6 +40,20 @@ __all__ = ["SessionStore", "in_process_stub"]
 _REDACT_SHAPES: Final = Redactor()
 
 
+class ToolFunctions(Protocol):
+    """Functions that stand in for Elixir tools."""
+
+    def specs(self) -> Iterable[ToolSpec]:
+        """How they are described."""
+        ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Call one; raises what it raises."""
+        ...
+
+
 class SessionStore(BridgeServiceServicer):
     """Serves a store's sessions and variables.
 
@@ -55,7 +69,7 @@ class SessionStore(BridgeServiceServicer):
         memory: MemoryStore,
         *,
         journal: Journal | None = None,
-        tools: StandIns | None = None,
+        tools: ToolFunctions | None = None,
         redact: Callable[[str], str] = _REDACT_SHAPES,
     ) -> None:
         self._memory = memory

@@ -23,7 +23,7 @@ from dspex_trio.model import (
     Watch,
 )
 from dspex_trio.model.events import characters
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 
 ResultT = TypeVar("ResultT")
 

@@ -19,7 +19,7 @@ from dspex_trio.snakepit import telemetry
 from dspex_trio.snakepit.elixir import timestamp
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import EXECUTE_PROGRAM, TrialTool
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 from dspex_trio.trials import failure_of
 from dspex_trio.values import plain
 from dspex_trio.wire import decode_tool_arguments, encode_any, encode_json, encode_tool_spec, event_to_json

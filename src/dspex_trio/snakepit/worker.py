@@ -26,7 +26,7 @@ from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import TrialTool, room_for_json
 from dspex_trio.telemetry import open_metrics
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 from dspex_trio.wire import encode_tool_spec
 
 if TYPE_CHECKING:

@@ -25,12 +25,12 @@ def found_in(metadata: Mapping[str, str]) -> context.Context:
     return propagate.extract(metadata, here)
 
 
-def of_trial(key: object, span: trace.Span, parent: context.Context) -> context.Context:
+def of_trial(key: int, span: trace.Span, parent: context.Context) -> context.Context:
     """The context in which that span of the trial with this key is current."""
     return trace.set_span_in_context(span, context.set_value(_TRIAL, key, parent))
 
 
-def is_in(key: object) -> bool:
+def is_in(key: int) -> bool:
     """Whether the calling code runs in a context of that trial: its task, its threads, dspy.Parallel's for it."""
     return context.get_value(_TRIAL) is key
 

@@ -12,7 +12,7 @@ import h11
 import trio
 
 from dspex_trio.config import InvalidSettings
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 
 logger: Final = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from dspex_trio.testing.store import FaultyStore
 from dspex_trio.testing.timeline import Timeline
 from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 from dspex_trio.trials import Observer
 from dspex_trio.wire import program_from_json
 

@@ -12,7 +12,7 @@ from dspex_trio.testing.playing import Begin, Cut, Send, Wait, play
 from dspex_trio.testing.replies import Reply, ReplyLike
 from dspex_trio.testing.script import Asked, NoReply, Script
 from dspex_trio.testing.timeline import Timeline
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 
 if TYPE_CHECKING:
     import dspy

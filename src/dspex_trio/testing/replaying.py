@@ -30,7 +30,7 @@ from dspex_trio.testing.store import Fault, FaultyStore
 from dspex_trio.testing.timeline import Timeline
 from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 from dspex_trio.trials.margin import ReplyMargin
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.wire import decode_json, encode_json, options_from_json, program_from_json

@@ -16,7 +16,7 @@ import trio
 
 from dspex_trio.testing.clock import VirtualClock
 from dspex_trio.testing.timeline import Timeline
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from dspex_trio.testing.store import FaultyStore
 from dspex_trio.testing.timeline import Timeline
 from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 from dspex_trio.trials.observer import Nobody
 
 if TYPE_CHECKING:

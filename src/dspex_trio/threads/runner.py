@@ -15,7 +15,7 @@ import outcome
 import trio
 from sniffio import current_async_library_cvar
 
-from dspex_trio.threads.background import open_background
+from dspex_trio.background import open_background
 from dspex_trio.threads.clock import ThreadClock
 from dspex_trio.threads.fairness import Turns
 from dspex_trio.threads.hop import loop_of_job

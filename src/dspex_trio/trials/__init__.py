@@ -6,19 +6,22 @@ from dspex_trio.trials.failures import Described, failure_of
 from dspex_trio.trials.lateness import LatenessWatch, LoopLateness
 from dspex_trio.trials.margin import ReplyMargin
 from dspex_trio.trials.observer import Observer, TrialLog
-from dspex_trio.trials.road import Trials
+from dspex_trio.trials.road import TrialRunner, Trials
+from dspex_trio.trials.stages import InThreads
 from dspex_trio.trials.stuck import StuckLimit
 
 __all__ = [
     "CARRIERS",
     "Admission",
     "Described",
+    "InThreads",
     "LatenessWatch",
     "LoopLateness",
     "Observer",
     "ReplyMargin",
     "StuckLimit",
     "TrialLog",
+    "TrialRunner",
     "Trials",
     "failure_of",
 ]

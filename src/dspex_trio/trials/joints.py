@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from dspex_trio.errors import Stage
-from dspex_trio.model import Interrupt, Program, Recording, TrialOutcome, TrialRequest
+from dspex_trio.model import Interrupt, TrialRequest
 from dspex_trio.trials.admission import Slot
 
 
@@ -30,38 +29,4 @@ class Executor(Protocol):
 
         Cancellation stops the work and waits for it only as long as the executor's reply margin allows.
         """
-        ...
-
-
-class Sight(Protocol):
-    """What is known of a trial that runs outside of this process; whoever runs it keeps it up to date.
-
-    Attributes:
-        progress: Its stages.
-        recording: What was seen of it until now, with all variables as `written`.
-        details: What is known of how it was stopped.
-    """
-
-    recording: Callable[[], Recording]
-    details: Callable[[], Mapping[str, str]]
-
-    @property
-    def stage(self) -> Stage:
-        """Where it is."""
-        ...
-
-    def entered(self, stage: Stage) -> None:
-        """It has entered a stage."""
-        ...
-
-
-class Isolation(Protocol):
-    """Runs whole trials outside of this process."""
-
-    def takes(self, program: Program) -> bool:
-        """Whether it runs that one."""
-        ...
-
-    def run(self, request: TrialRequest, sight: Sight) -> Awaitable[TrialOutcome]:
-        """Run a trial that has a slot; raises TrialErrors. Cancellation stops it, and waits as an Executor does."""
         ...

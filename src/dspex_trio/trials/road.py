@@ -1,81 +1,79 @@
-"""The road of one trial: admission, session, hydrate, sync, execute, under one deadline.
+"""One trial from its arrival to its outcome, under one deadline; the stages themselves are a runner's.
 
-`Trials.run` turns whatever happens on the road into an outcome; only a cancel from outside stays a cancel.
+`Trials.run` turns whatever happens into an outcome; only a cancellation from outside stays one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final, Protocol, TypeVar
 
 import trio
 
 from dspex_trio.errors import (
     DeadlineExceeded,
     Overloaded,
-    ProgramError,
     ShuttingDown,
     Stage,
     StoreUnavailable,
-    ToolError,
 )
-from dspex_trio.model import (
-    ProgramLoader,
-    TrialFailure,
-    TrialOutcome,
-    TrialRequest,
-    TrialSession,
-    TrialSuccess,
-)
-from dspex_trio.trials.admission import Admission
-from dspex_trio.trials.contained import blaming, contained
+from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.trials.admission import Admission, Slot
 from dspex_trio.trials.failures import failure_of
-from dspex_trio.trials.joints import Executor, Isolation
+from dspex_trio.trials.joints import Job
 from dspex_trio.trials.lateness import LatenessWatch
 from dspex_trio.trials.observer import LATE, Nobody, Observer
 from dspex_trio.trials.work import Trial, Work
 
+T = TypeVar("T")
+
 _MOMENT: Final = 1.0  # seconds
 
 
+class TrialRunner(Protocol):
+    """Runs trials that have been admitted: in threads of this process, or in other processes."""
+
+    async def run(self, trial: Trial, slot: Slot) -> TrialOutcome:
+        """Run a trial in its slot. What it raises ends the trial; a cancellation stops it, within the reply margin."""
+        ...
+
+
+def _never_away(_session_id: str, _since: float) -> str | None:
+    return None
+
+
 class Trials:
-    """Runs trials.
+    """Runs trials: admission, one deadline, and an outcome whatever happens.
 
     Args:
-        loader: Makes program instances.
-        sources: Session id → the session, as trials reach it.
-        executor: Runs blocking work.
+        runner: Runs what was admitted.
+        job: Makes the cancellable unit of work that belongs to a name and, if it is one, a trial.
         admission: Hands out slots.
-        isolation: Runs those trials that it takes.
+        away: Why the store of a session could not be reached at some time since then; None if nobody knows that.
         redact: Takes secrets out of text that leaves.
         observer: Told of every trial that arrives and that ends, also of those whose caller is gone.
-        budgets: The most that a stage may take, in seconds; without one the trial's deadline alone holds.
         lateness: Knows how late the loop is.
     """
 
     def __init__(
         self,
         *,
-        loader: ProgramLoader,
-        sources: Callable[[str], TrialSession],
-        executor: Executor,
+        runner: TrialRunner,
+        job: Callable[[str, TrialRequest | None], Job],
         admission: Admission,
-        isolation: Isolation | None = None,
+        away: Callable[[str, float], str | None] = _never_away,
         redact: Callable[[str], str] = str,
         observer: Observer | None = None,
-        budgets: Mapping[Stage, float] | None = None,
         lateness: LatenessWatch | None = None,
     ) -> None:
-        self._loader = loader
-        self._sources = sources
-        self._executor = executor
+        self._runner = runner
+        self._job = job
         self._admission = admission
-        self._isolation = isolation
+        self._away = away
         self._redact = redact
         self._observer: Observer = observer or Nobody()
-        self._budgets = budgets or {}
         self._lateness = lateness or LatenessWatch()
         self._running: set[Work] = set()
         self._idle = trio.Event()
@@ -103,7 +101,7 @@ class Trials:
         """
         request = self._observer.begins(request)
         name = request.trial_id or request.program.name or request.program.python_class
-        trial = Trial(request, self._executor.job(name, request))
+        trial = Trial(request, self._job(name, request))
         with self._under_way(trial):
             try:
                 outcome = await self._end_to_end(trial)
@@ -114,25 +112,22 @@ class Trials:
         self._observer.on_outcome(request, outcome)
         return outcome
 
-    async def call(self, name: str, deadline: float, function: Callable[..., Any], /, *args: Any) -> Any:
-        """Run blocking code that is no trial, such as an operator's tool, in a slot like one; returns what it returns.
+    async def in_slot(self, name: str, deadline: float, do: Callable[[Work, Slot], Awaitable[T]]) -> T:
+        """Do something that is no trial, such as an operator's tool, in a slot like one; returns what it returns.
 
         Args:
             name: What to call it in thread names and logs.
             deadline: When it is stopped, on Trio's clock.
-            function: What to run, on `args`.
-            args: What to give it.
+            do: What to do with the work and its slot; cancelled at the deadline.
 
         Raises:
             Overloaded, ShuttingDown: As a trial would be.
             DeadlineExceeded: The deadline passed.
-            Described: The function raised something, which is a TOOL_ERROR.
         """
-        work = Work(self._executor.job(name), deadline)
+        work = Work(self._job(name, None), deadline)
         with self._under_way(work), work.scope:
             async with self._admission.admit() as slot:
-                arguments = (work.job, self._redact, blaming, ToolError, function, *args)
-                return await self._executor.run(contained, *arguments, job=work.job, slot=slot)
+                return await do(work, slot)
         raise work.ending or DeadlineExceeded(f"the deadline of {name} passed")
 
     @contextmanager
@@ -167,7 +162,8 @@ class Trials:
     async def _end_to_end(self, trial: Trial) -> TrialOutcome:
         with trial.scope:
             try:
-                return await self._road(trial)
+                async with self._admission.admit() as slot:
+                    return await self._runner.run(trial, slot)
             except Exception as error:  # noqa: BLE001 - every exception of a trial is its outcome
                 return self._failure(trial, self._blamed(trial, error))
         return self._failure(trial, trial.ending or self._blamed(trial, trial.deadline_exceeded()))
@@ -183,48 +179,8 @@ class Trials:
         if trial.stage > Stage.SYNC and (trial.exceeded or timings.execute_ms * 2 > timings.total_ms):
             return error
         since = min(request.arrived, trio.current_time() - _MOMENT)
-        away = self._sources(request.session_id).away(since)
+        away = self._away(request.session_id, since)
         return error if away is None else StoreUnavailable(f"{away}, and {error}")
-
-    async def _road(self, trial: Trial) -> TrialOutcome:
-        request = trial.request
-        async with self._admission.admit() as slot:
-            if self._isolation is not None and self._isolation.takes(request.program):
-                with trial.elsewhere(self._budgets):
-                    outcome = await self._isolation.run(request, trial)
-                return replace(outcome, timings=trial.progress.timings())
-
-            def run_in_thread(function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
-                return self._executor.run(contained, trial.job, self._redact, function, *args, job=trial.job, slot=slot)
-
-            trial.progress.enter(Stage.SESSION)
-            session = self._sources(request.session_id)
-
-            with trial.within(Stage.HYDRATE, self._budgets):
-                program = await self._loader.hydrate(request, session, run_in_thread)
-                trial.recording = program.recording
-
-            with trial.within(Stage.SYNC, self._budgets):
-                trial.variables = await program.sync_variables()
-
-            with trial.within(Stage.EXECUTE, self._budgets):
-                prediction = await run_in_thread(blaming, ProgramError, program.call, request.inputs, trial.job)
-
-            trial.progress.enter(Stage.SERIALIZE)
-            recording = program.recording()
-            timings = trial.progress.timings()
-            return TrialSuccess(
-                prediction=prediction.fields,
-                completions=prediction.completions,
-                trace=recording.trace,
-                latency_ms=timings.execute_ms,
-                cost=recording.cost,
-                timings=timings,
-                variables={**trial.variables, **recording.written},
-                trial_id=request.trial_id,
-                warnings=prediction.warnings,
-                trace_truncated=recording.truncated,
-            )
 
     def _failure(self, trial: Trial, error: BaseException) -> TrialFailure:
         failure = failure_of(error, trial.progress.stage, redact=self._redact, trial_id=trial.request.trial_id)
@@ -235,6 +191,7 @@ class Trials:
             timings=trial.progress.timings(),
             partial_trace=recording.trace,
             cost=recording.cost,
+            pushed=recording.pushed,
             details={
                 **failure.details,
                 **trial.details(),

@@ -5,6 +5,7 @@ from dspex_trio.wire.events import decode_event, encode_event, event_to_json
 from dspex_trio.wire.jsontext import decode_json, encode_json, encode_jsonable, jsonable
 from dspex_trio.wire.outcome_json import outcome_to_json
 from dspex_trio.wire.program_json import check_program, options_from_json, program_from_json, program_to_json
+from dspex_trio.wire.replies import encode_reply, in_brief, in_full
 from dspex_trio.wire.reply_decoding import decode_outcome
 from dspex_trio.wire.reply_encoding import encode_lm_call, encode_outcome
 from dspex_trio.wire.requests import decode_program, decode_request, encode_request, seconds_of
@@ -38,6 +39,7 @@ __all__ = [
     "encode_jsonable",
     "encode_lm_call",
     "encode_outcome",
+    "encode_reply",
     "encode_request",
     "encode_tool_arguments",
     "encode_tool_result",
@@ -45,6 +47,8 @@ __all__ = [
     "encode_typed",
     "encode_variable",
     "event_to_json",
+    "in_brief",
+    "in_full",
     "jsonable",
     "options_from_json",
     "outcome_to_json",

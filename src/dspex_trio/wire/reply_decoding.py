@@ -47,7 +47,7 @@ def _decode_success(message: program_pb2.TrialSuccess) -> TrialSuccess:
         completions=tuple(_decode_values(completion.fields) for completion in message.completions),
         trace=_decode_trace(message.trace),
         latency_ms=message.latency_ms,
-        cost=_decode_cost(message.cost),
+        cost=decode_cost(message.cost),
         timings=_decode_timings(message.timings),
         variables=_decode_variables(message.variables),
         trial_id=message.trial_id,
@@ -73,7 +73,7 @@ def _decode_failure(message: program_pb2.TrialFailure) -> TrialFailure:
         causes=tuple(map(_decode_cause, message.causes)),
         timings=_decode_timings(message.timings),
         partial_trace=_decode_trace(message.partial_trace),
-        cost=_decode_cost(message.cost),
+        cost=decode_cost(message.cost),
         trial_id=message.trial_id,
         details=dict(message.details),
         variables=_decode_variables(message.variables),
@@ -144,7 +144,7 @@ def _decode_variables(variables: Mapping[str, program_pb2.BoundVariable]) -> dic
     }
 
 
-def _decode_cost(message: program_pb2.Cost) -> Cost:
+def decode_cost(message: program_pb2.Cost) -> Cost:
     return Cost(
         total_usd=message.total_usd,
         known=message.known,

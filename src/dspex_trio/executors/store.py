@@ -1,37 +1,33 @@
-"""The session store for child processes: its calls travel through the worker, so that an embedded store is one too."""
+"""The session store for executors: its calls travel through the front, so that an embedded store is one too."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from dspex_trio import rpc
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
-from dspex_trio.isolation.messages import decode_call, decode_reply, encode_call, encode_reply
+from dspex_trio.executors.messages import decode_call, decode_reply, encode_call, encode_reply
 from dspex_trio.sessions import Store
 
 logger: Final = logging.getLogger(__name__)
 
 
-class Answering(Protocol):
-    """The child's end of the connection to its parent."""
+class ThroughFront:
+    """For stubs in an executor, in place of a channel.
 
-    async def call(self, data: bytes) -> bytes:
-        """Ask the parent."""
-        ...
+    Args:
+        ask: Makes a call of the front on behalf of the trial that runs in the calling task.
+    """
 
-
-class ThroughParent:
-    """For stubs in a child, in place of a channel."""
-
-    def __init__(self, parent: Answering) -> None:
-        self._parent = parent
+    def __init__(self, ask: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self._ask = ask
 
     async def call(self, path: str, request: bytes, _options: object) -> bytes:
-        """Make a call with one request and one reply; the trial's deadline is kept in the parent."""
-        return decode_reply(await self._parent.call(encode_call(path, request)))
+        """Make a call with one request and one reply; the front keeps the trial's deadline."""
+        return decode_reply(await self._ask(encode_call(path, request)))
 
     async def call_each(
         self, path: str, requests: Sequence[bytes], options: object, answered: Callable[[int, Any], None]
@@ -41,11 +37,11 @@ class ThroughParent:
 
     def open(self, path: str, _options: object, _request: bytes | None = None) -> AbstractAsyncContextManager[Any]:
         """Refuse: nothing of a trial streams from the store."""
-        raise rpc.RpcError(rpc.StatusCode.UNIMPLEMENTED, f"{path} does not reach into child processes")
+        raise rpc.RpcError(rpc.StatusCode.UNIMPLEMENTED, f"{path} does not reach into executor processes")
 
 
 def replies_of(store: Store) -> Callable[[bytes], Awaitable[bytes]]:
-    """What replies to the calls of children, by asking `store`; raises nothing but a cancel."""
+    """What replies to the calls of executors, by asking `store`; raises nothing but a cancellation."""
     service = BridgeServiceServicer().service
     parse = {
         f"/{service.name}/{name}": (name, method.signature.request_type.FromString)
@@ -61,8 +57,8 @@ def replies_of(store: Store) -> Callable[[bytes], Awaitable[bytes]]:
         except rpc.RpcError as error:
             return encode_reply(error)
         except Exception:
-            logger.exception("a child's call of %.100r failed", path)
-            return encode_reply(rpc.RpcError(rpc.StatusCode.INTERNAL, "the call failed in the worker"))
+            logger.exception("an executor's call of %.100r failed", path)
+            return encode_reply(rpc.RpcError(rpc.StatusCode.INTERNAL, "the call failed in the front"))
         return encode_reply(answered.SerializeToString())
 
     return reply

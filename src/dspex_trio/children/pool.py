@@ -1,85 +1,90 @@
-"""Process isolation, the rung that always works: warm children that answer requests and are killed on cancellation.
-
-Own code instead of a library, because of what may travel: trio-parallel and anyio.to_process unpickle what a child
-sends, and a child runs programs. Here it is bytes for bytes, through one module-level function of the child.
-"""
+"""Warm children that answer one request at a time, and are killed where a cancelled request does not end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
 
-from dspex_trio.threads.background import open_background
-from dspex_trio.threads.child_process import ChildFailed, ChildLost, ChildProcess, Exchange, not_understood
+from dspex_trio.background import open_background
+from dspex_trio.children.exchange import ChildFailed, ChildLost, Exchange
+from dspex_trio.children.forking import Starter
+from dspex_trio.children.opening import open_child
+from dspex_trio.children.process import Child, not_understood
 
 # Between attempts to start a child that does not come up, in seconds.
 _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 10.0
 # Of the time that a cancelled call has: for the child, to end its work itself and answer; the rest is for killing it.
 _FOR_THE_CHILD: Final = 0.7
-# How long a call whose caller sets no limit waits for a child that was killed to be gone, in seconds.
+# How long a call whose caller sets no limit waits until a child that was killed is gone, in seconds.
 _BURIAL: Final = 1.0
 
 
 @asynccontextmanager
-async def open_processes(
-    function: str,
+async def open_children(
+    starter: Starter,
+    opening: Callable[[], bytes],
     *,
     count: int,
     warm: int,
-    warm_up: Callable[[], bytes] = bytes,
-    environment: Mapping[str, str] | None = None,
     max_bytes: int = 64 << 20,
     max_answers: int = 0,
     on_log: Callable[[bytes], None] = lambda _data: None,
-) -> AsyncIterator[Processes]:
+    on_note: Callable[[bytes], None] = lambda _data: None,
+) -> AsyncIterator[Children]:
     """Warm child processes, replaced when they end. On leaving they are killed.
 
     Args:
-        function: `module:name` of a module-level function of the child, which is opened with `warm_up` and a
-            `threads.child.Parent`, and gives what answers requests.
+        starter: Starts them.
+        opening: Gives what a child is opened with, when it is started; a ValueError or TypeError is why none can be.
         count: The most children; as many requests are answered at once.
-        warm: How many are started now, one after the other; more are when a request finds none free.
-        warm_up: Gives what a child is opened with, when it is started; a ValueError or TypeError is why none can be.
-        environment: Of the children; this process's own by default.
+        warm: How many are started now; more are when a request finds none free.
         max_bytes: The longest frame that a child may send; one that sends a longer one is killed.
         max_answers: A child is replaced after so many; 0 for never.
-        on_log: Told what children want to have logged.
+        on_log: Called with what children want to have logged.
+        on_note: Called with what children say that belongs to no request.
     """
     async with open_background() as nursery:
+        put, take = trio.open_memory_channel[Child | ChildLost](math.inf)  # one for each child at the most
 
-        def make() -> ChildProcess:
-            return ChildProcess(function, environment, max_bytes, on_log)
+        async def start() -> Child:
+            child, _ = await open_child(
+                starter, nursery, opening(), max_bytes=max_bytes, on_log=on_log, on_note=on_note
+            )
+            return child
 
-        processes = Processes(make, nursery, count, warm_up, max_answers)
         try:
-            nursery.start_soon(processes._start, warm)  # noqa: SLF001 - the other half of this class
-            yield processes
+            yield Children(start, nursery, put, take, count=count, warm=warm, max_answers=max_answers)
         finally:
-            processes._put.close()  # noqa: SLF001 - as above
+            put.close()
 
 
-class Processes:
-    """Warm children; made by `open_processes`."""
+class Children:
+    """Warm children; made by `open_children`."""
 
     def __init__(
         self,
-        make: Callable[[], ChildProcess],
+        start: Callable[[], Awaitable[Child]],
         nursery: trio.Nursery,
+        put: trio.MemorySendChannel[Child | ChildLost],
+        take: trio.MemoryReceiveChannel[Child | ChildLost],
+        *,
         count: int,
-        warm_up: Callable[[], bytes],
+        warm: int,
         max_answers: int,
     ) -> None:
-        self._make = make
+        self._start = start
         self._nursery = nursery
+        self._put, self._take = put, take
         self._left = count
-        self._warm_up = warm_up
         self._max_answers = max_answers
-        self._put, self._take = trio.open_memory_channel[ChildProcess | ChildLost](math.inf)  # one per child at most
+        self._answers: dict[Child, int] = {}
+        for _ in range(warm):
+            self._grow()
 
     async def ready(self) -> None:
         """Wait until a child is ready.
@@ -87,7 +92,7 @@ class Processes:
         Raises:
             ChildLost: None can be started; says why.
         """
-        self._put.send_nowait(await self._free_child())
+        self._offer(await self._free_child())
 
     async def run(
         self,
@@ -107,27 +112,27 @@ class Processes:
         Args:
             request: What the child's function gets.
             patience: How many seconds a cancelled call may wait for its child, to answer or to be gone.
-            may_stay: Told the answer, a late one too; whether the child that gave it may be used again. What it or
+            may_stay: Gets the answer, a late one too; whether the child that gave it may be used again. What it or
                 `on_report` raises is taken for the child's fault.
-            on_kill: Told how many seconds after the cancel, or the answer, the child was killed and gone.
-            on_report: Told what the child reports on the way.
+            on_kill: Called with how many seconds after the cancel, or the answer, the child was killed and gone.
+            on_report: Called with what the child reports before its answer.
             on_call: Replies to the child's calls, in the scope of this one; must not raise.
 
         Raises:
             ChildLost: The child ended before it answered, or none can be started.
             ChildFailed: The child's function raised.
         """
+        exchange = Exchange(on_report)
         while True:
             child = await self._free_child()
-            exchange = Exchange(on_report)
-            if child.begin(request, exchange):
+            if number := child.begin(request, exchange):
                 break
         try:
-            async with exchange.calls(child, on_call):
+            async with exchange.replying(on_call, lambda call, data: child.reply(number, call, data), child.kill):
                 await exchange.done.wait()
         except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
             with trio.CancelScope(shield=True):
-                await self._stop(child, exchange, patience, may_stay, on_kill)
+                await self._stop(child, number, exchange, patience, may_stay, on_kill)
             raise
         try:
             answer = exchange.answer()
@@ -147,14 +152,15 @@ class Processes:
 
     async def _stop(
         self,
-        child: ChildProcess,
+        child: Child,
+        number: int,
         exchange: Exchange,
         patience: float,
         may_stay: Callable[[bytes], bool],
         on_kill: Callable[[float], None],
     ) -> None:
         began = trio.current_time()
-        child.stop()
+        child.stop(number)
         with trio.move_on_at(began + patience * _FOR_THE_CHILD):
             await exchange.done.wait()
         with suppress(Exception):  # there is no answer, or none that can be understood
@@ -163,24 +169,24 @@ class Processes:
                 return
         await self._kill(child, began, patience, on_kill)
 
-    async def _kill(self, child: ChildProcess, began: float, patience: float, on_kill: Callable[[float], None]) -> None:
+    async def _kill(self, child: Child, began: float, patience: float, on_kill: Callable[[float], None]) -> None:
         child.kill()
         with trio.CancelScope(deadline=began + (patience or _BURIAL), shield=True):
             await child.gone.wait()
         on_kill(trio.current_time() - began)
 
-    def _free(self, child: ChildProcess) -> None:
-        child.answers += 1
-        if child.answers == self._max_answers:
+    def _free(self, child: Child) -> None:
+        self._answers[child] = self._answers.get(child, 0) + 1
+        if self._answers[child] == self._max_answers:
             child.kill()
             return
         self._offer(child)
 
-    def _offer(self, child: ChildProcess | ChildLost) -> None:
+    def _offer(self, child: Child | ChildLost) -> None:
         with suppress(trio.ClosedResourceError):  # all of them are being closed
             self._put.send_nowait(child)
 
-    async def _free_child(self) -> ChildProcess:
+    async def _free_child(self) -> Child:
         while True:
             if self._take.statistics().current_buffer_used == 0:
                 self._grow()
@@ -193,45 +199,25 @@ class Processes:
             if not child.gone.is_set():
                 return child
 
-    async def _start(self, count: int) -> None:
-        for _ in range(count):  # side by side, none of them would be ready soon
-            await self._grow().wait()
-
-    def _grow(self) -> trio.Event:
-        """Have one more child if there may be; gives what is set once it is ready or has failed to start."""
-        ready = trio.Event()
+    def _grow(self) -> None:
+        """Have one more child if there may be."""
         if self._left > 0:
             self._left -= 1
-            self._nursery.start_soon(self._keep, ready)
-        else:
-            ready.set()
-        return ready
+            self._nursery.start_soon(self._keep)
 
-    async def _keep(self, ready: trio.Event) -> None:
+    async def _keep(self) -> None:
         """Have a child, and another one when it is gone."""
         pause = _FIRST_RETRY
         while True:
-            child = self._make()
-            await self._live(child, ready)
-            if child.opened:
-                pause = _FIRST_RETRY
-            else:
-                await trio.sleep(pause)
-                pause = min(pause * 2, _LAST_RETRY)
-
-    async def _live(self, child: ChildProcess, ready: trio.Event) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(child.live)
-            opened = Exchange(lambda _report: None)
             try:
-                child.begin(self._warm_up(), opened)
-                await opened.done.wait()
-                opened.answer()
+                child = await self._start()
             except (ChildLost, ChildFailed, TypeError, ValueError) as error:
-                child.kill()
                 for _ in range(self._take.statistics().tasks_waiting_receive):
                     self._offer(ChildLost(f"no child process can be started: {error}"))
-            else:
-                child.opened = True
-                self._offer(child)
-            ready.set()
+                await trio.sleep(pause)
+                pause = min(pause * 2, _LAST_RETRY)
+                continue
+            pause = _FIRST_RETRY
+            self._offer(child)
+            await child.gone.wait()
+            self._answers.pop(child, None)

@@ -1,0 +1,7 @@
+"""Child processes: started, spoken to over a socket, watched, killed, replaced. Knows nothing of trials or DSPy."""
+
+from dspex_trio.children.exchange import ChildFailed, ChildLost, Exchange
+from dspex_trio.children.pool import Children, open_children
+from dspex_trio.children.process import Child
+
+__all__ = ["Child", "ChildFailed", "ChildLost", "Children", "Exchange", "open_children"]

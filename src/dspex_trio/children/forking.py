@@ -1,0 +1,260 @@
+"""Starting children: forked from a warm parent where that can be done, else spawned, each importing everything anew."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import trio
+
+from dspex_trio.children.exchange import ChildFailed, ChildLost
+from dspex_trio.children.frames import ANSWER, FAILURE, FREED, REPORT, REQUEST, Frames, framed
+from dspex_trio.background import open_background
+from dspex_trio.children.starting import Spawned, Started, exit_reason
+
+logger: Final = logging.getLogger(__name__)
+
+_MODULES: Final = "dspex_trio.children"
+CAN_FORK: Final = sys.platform == "linux"
+# A warm parent that does not fork within so many seconds is replaced.
+_FORK_SECONDS: Final = 10.0
+# Between attempts to start a warm parent, in seconds.
+_FIRST_RETRY: Final = 0.1
+_LAST_RETRY: Final = 10.0
+_MAX_BYTES: Final = 64 << 20
+_FAREWELL: Final = 1.0
+
+
+class Forked:
+    """A child that was forked by a warm parent, which waits for it. See `Started`."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._exited = trio.Event()
+        self._code: int | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL, os.killpg)
+
+    def send_signal(self, number: int, send: Callable[[int, int], None] = os.kill) -> None:
+        if not self._exited.is_set():  # the number is free again only a moment before this is known
+            with suppress(ProcessLookupError, PermissionError):
+                send(self._pid, number)
+
+    async def wait(self) -> int | None:
+        await self._exited.wait()
+        return self._code
+
+    def exited(self, code: int) -> None:
+        """The warm parent has waited for it."""
+        self._code = code
+        self._exited.set()
+
+
+class Starter:
+    """Starts children; made by `open_starter`.
+
+    Args:
+        prepare: `module:name` of what a warm parent does once, on bytes.
+        serve: `module:name` of what children run.
+        opening: Gives what the warm parent prepares with.
+        nursery: For the warm parent.
+    """
+
+    def __init__(self, prepare: str, serve: str, opening: Callable[[], bytes], nursery: trio.Nursery) -> None:
+        self._prepare = prepare
+        self._serve = serve
+        self._opening = opening
+        self._forks = CAN_FORK
+        self._known = trio.Event()
+        self._failure: Exception | None = None
+        self._connection: trio.SocketStream | None = None
+        self._warm = trio.Event()
+        self._waiting: deque[tuple[trio.Event, list[Forked]]] = deque()
+        self._children: dict[int, Forked] = {}
+        self._asking = trio.Lock()
+        self.pid: int | None = None
+        self._nursery = nursery
+        self._started = False
+
+    def warm_up(self) -> None:
+        """Start the warm parent, if there can be one and it was not started yet."""
+        if self._forks and not self._started:
+            self._started = True
+            self._nursery.start_soon(self._keep_warm)
+
+    async def prepared(self) -> None:
+        """Wait until the first warm parent has prepared; returns at once where children are spawned.
+
+        Raises:
+            ChildFailed: `prepare` raised; the text is the traceback.
+            ChildLost: The process ended.
+        """
+        if not self._forks:
+            return
+        self.warm_up()
+        await self._known.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def start(self) -> tuple[Started, socket.socket]:
+        """Start a child: its process, and this end of its connection. Waits for the warm parent.
+
+        Raises:
+            ChildFailed, ChildLost: As `prepared`, or the warm parent ended meanwhile.
+        """
+        self.warm_up()
+        if self._forks:
+            await self.prepared()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                await self._warm_or_not()
+                if self._forks:
+                    return await self._fork(theirs), ours
+                return Spawned(
+                    [f"{_MODULES}.child", str(theirs.fileno()), str(os.getpid()), self._serve], theirs
+                ), ours
+        except BaseException:
+            ours.close()
+            raise
+
+    async def _warm_or_not(self) -> None:
+        while self._forks and self._connection is None:
+            await self._warm.wait()
+
+    async def _fork(self, theirs: socket.socket) -> Forked:
+        connection = self._connection
+        assert connection is not None, "it was waited for"  # noqa: S101 - our own bug, never the user's
+        done, found = trio.Event(), list[Forked]()
+        async with self._asking:
+            self._waiting.append((done, found))
+            try:
+                with trio.fail_after(_FORK_SECONDS):
+                    await _send_descriptor(connection.socket, theirs)
+                    await done.wait()
+            except trio.TooSlowError:
+                self._kill()
+                raise ChildLost("the warm parent does not fork") from None
+            except OSError as error:
+                raise ChildLost(f"the warm parent is gone: {error}") from None
+        if not found:
+            raise ChildLost("the warm parent ended")
+        return found[0]
+
+    # ---- the warm parent
+
+    async def _keep_warm(self) -> None:
+        pause = _FIRST_RETRY
+        while self._forks:
+            began = trio.current_time()
+            await self._live()
+            if trio.current_time() - began > _LAST_RETRY:
+                pause = _FIRST_RETRY
+            await trio.sleep(pause)
+            pause = min(pause * 2, _LAST_RETRY)
+
+    def _kill(self) -> None:
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def _live(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = Spawned(
+                [f"{_MODULES}.warm", str(theirs.fileno()), str(os.getpid()), self._prepare, self._serve], theirs
+            )
+        self.pid = process.pid
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        try:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await stream.send_all(framed(REQUEST, 0, self._opening()))
+                frames = Frames(_MAX_BYTES)
+                while data := await stream.receive_some():
+                    for kind, number, frame in frames.feed(data):
+                        self._take(stream, kind, number, frame)
+        finally:
+            self.pid = None
+            self._connection = None
+            self._warm = trio.Event()
+            with trio.CancelScope(deadline=trio.current_time() + _FAREWELL, shield=True):
+                process.kill()
+                code = await process.wait()
+            ours.close()
+            if not self._known.is_set():
+                self._failure = ChildLost(exit_reason(code))
+                self._known.set()
+            for done, _ in self._waiting:
+                done.set()
+            self._waiting.clear()
+            children, self._children = self._children, {}
+            for child in children.values():  # they die with it
+                child.kill()
+                child.exited(-signal.SIGKILL)
+            if not self._forks:
+                self._warm.set()
+
+    def _take(self, stream: trio.SocketStream, kind: bytes, number: int, data: bytes) -> None:
+        if kind == ANSWER:
+            self._connection = stream
+            self._known.set()
+            self._warm.set()
+        elif kind == FAILURE and number:
+            logger.warning(
+                "importing the operator's modules started threads (%s): child processes are spawned, not forked, and "
+                "import everything anew",
+                data.decode("utf-8", "replace"),
+            )
+            self._forks = False
+            self._known.set()
+        elif kind == FAILURE:
+            failed = ChildFailed.from_bytes(data)
+            if not self._known.is_set():
+                self._failure = failed
+                self._known.set()
+            else:
+                logger.error("the warm parent cannot be started again: %s", failed)
+        elif kind == REPORT:
+            done, found = self._waiting.popleft()
+            self._children[number] = child = Forked(number)
+            found.append(child)
+            done.set()
+        elif kind == FREED and (child_ended := self._children.pop(number, None)) is not None:
+            child_ended.exited(int(data))
+
+
+async def _send_descriptor(connection: trio.socket.SocketType, theirs: socket.socket) -> None:
+    """Send one byte with a descriptor."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, theirs.fileno().to_bytes(4, sys.byteorder))]
+    await connection.sendmsg([b"f"], rights)
+
+
+@asynccontextmanager
+async def open_starter(
+    prepare: str, serve: str, opening: Callable[[], bytes], *, at_once: bool = True
+) -> AsyncIterator[Starter]:
+    """Have a warm parent, where there can be one, until the block ends; the children die with it.
+
+    Args:
+        prepare: `module:name` of what a warm parent does once, on bytes. It must leave no thread running.
+        serve: `module:name` of what children run: see `child.Parent.serve`.
+        opening: Gives what the warm parent prepares with, each time that one is started.
+        at_once: Whether it starts now, or with the first child.
+    """
+    async with open_background() as nursery:
+        starter = Starter(prepare, serve, opening, nursery)
+        if at_once:
+            starter.warm_up()
+        yield starter

@@ -1,0 +1,431 @@
+"""The executor's side: trials and tools in a process of their own, with the same stages and the same ladder as in one.
+
+`prepare` runs once in a warm parent; `open_executor` in each child. What happens in a trial is told to the front as it
+happens, so that the front can answer without the executor.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import json
+import logging
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import trio
+from google.protobuf.message import DecodeError
+
+from dspex_trio import threads
+from dspex_trio.children.child import Answer, Parent, Request, has_children
+from dspex_trio.config import Settings
+from dspex_trio.errors import Stage, ToolError, TrialCancelled, TrialError
+from dspex_trio.executors.messages import (
+    Catalogue,
+    Kind,
+    LogLine,
+    Opening,
+    Terms,
+    decode_asked,
+    decode_tool_call,
+    encode_ending,
+    encode_progress,
+    encode_records,
+    encode_told,
+    encode_tool_result,
+    encode_unreadable,
+)
+from dspex_trio.executors.store import ThroughFront
+from dspex_trio.generated.bridge_grpc import BridgeServiceStub
+from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
+from dspex_trio.model import (
+    BoundVariable,
+    Cost,
+    HydratedProgram,
+    Interrupt,
+    Prediction,
+    ProgramLoader,
+    Recording,
+    RunInThread,
+    StageStarted,
+    ToolSpec,
+    TrialEvent,
+    TrialFailure,
+    TrialOptions,
+    TrialOutcome,
+    TrialRequest,
+    TrialSession,
+)
+from dspex_trio.loading import operators_modules
+from dspex_trio.observe.records import Records, open_records
+from dspex_trio.programs import catalogue
+from dspex_trio.rooms import Executor, open_rooms
+from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
+from dspex_trio.sessions import Sessions
+from dspex_trio.telemetry import continuing, export_as_child, no_context
+from dspex_trio.background import open_background
+from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
+from dspex_trio.trials.admission import Slot
+from dspex_trio.trials.contained import blaming, contained
+from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.work import Work
+from dspex_trio.values import type_name
+from dspex_trio.wire import decode_request, encode_tool_spec
+
+logger: Final = logging.getLogger(__name__)
+
+# In a warm parent: what `prepare` keeps open for the children that are forked from it.
+_kept_open: Final = AsyncExitStack()
+_current: Final[ContextVar[_Trial]] = ContextVar("dspex_trio.executors.trial")
+"""What this task, or a thread that it started, works for."""
+
+
+def prepare(data: bytes) -> None:
+    """In a warm parent: import what children need, with the patches in place that those imports must see.
+
+    Raises:
+        CannotLoad: A module of the operator cannot be imported.
+    """
+    opening = Opening.from_bytes(data)
+    sys.path[:] = opening.path
+    settings = Settings(**opening.settings)
+    _kept_open.enter_context(threads.hooks())
+    _kept_open.enter_context(operators_modules(settings.load))
+    _import_others(opening.homes, settings.load)
+
+
+@asynccontextmanager
+async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answer, bytes]]:
+    """What answers the front's requests, and the catalogue of what there is; made for `children`.
+
+    Raises:
+        CannotLoad, UnsupportedDspy: As `open_runtime` says.
+    """
+    opening = Opening.from_bytes(data)
+    sys.path[:] = opening.path
+    logging.basicConfig(handlers=[_ToFront(parent)], format="%(message)s", level=opening.log_level, force=True)
+    settings = Settings(**opening.settings)
+    _import_others(opening.homes, settings.load)
+    if settings.otel:
+        export_as_child()
+    redact = settings.redactor()
+    store = BridgeServiceStub(ThroughFront(lambda data: _current.get().asked.call(data)))
+    sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
+    async with AsyncExitStack() as stack:
+        loader, workers = await stack.enter_async_context(
+            open_rooms(settings, redact, lambda: _current.get().terms.patience, on_late_end=_job_ended_late)
+        )
+        background = await stack.enter_async_context(open_background())
+        lateness = LatenessWatch(workers.loop_was_late)
+        background.start_soon(lateness.run)
+        records = None
+        if opening.records:
+            records = await stack.enter_async_context(
+                open_records(
+                    None,
+                    redact=redact,
+                    late_since=lateness.worst_since,
+                    lm=settings.lm or "",
+                    write=lambda lines: parent.note(encode_records(lines)),
+                )
+            )
+        threads.carries_programs(_Program.call)
+        executor = Executor(workers, _Job, on_abandoned=_abandoned)
+        trials = Trials(
+            runner=InThreads(
+                loader=_Loader(loader),
+                sources=sessions.context,
+                executor=executor,
+                redact=redact,
+                budgets=settings.stage_budgets(),
+            ),
+            job=executor.job,
+            admission=Admission(threads.Slots(opening.slots), opening.slots),
+            away=lambda session_id, since: sessions.context(session_id).away(since),
+            redact=redact,
+            observer=_Observer(records),
+            lateness=lateness,
+        )
+        answering = _Answering(trials, executor, StandIns(workers), settings, redact)
+        yield answering.answer, _catalogue().to_bytes()
+
+
+class _Answering:
+    """Answers requests, several at once."""
+
+    def __init__(
+        self,
+        trials: Trials,
+        executor: Executor,
+        stand_ins: StandIns,
+        settings: Settings,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._trials = trials
+        self._executor = executor
+        self._stand_ins = stand_ins
+        self._max_bytes = settings.max_message_bytes
+        self._redact = redact
+        self._continued: Callable[[Mapping[str, str]], AbstractContextManager[None]]
+        self._continued = continuing if settings.otel else no_context
+
+    async def answer(self, asked: Request) -> bytes:
+        """Answer one."""
+        kind, terms, data = decode_asked(asked.data)
+        asked.data = b""
+        trial = _Trial(asked, terms)
+        _current.set(trial)
+        try:
+            match kind:
+                case Kind.TRIAL:
+                    return await self._program(trial, data)
+                case Kind.TOOL:
+                    return await self._tool(trial, data)
+                case Kind.STAND_IN:
+                    return await self._stand_in(trial, data)
+        except TrialError as error:
+            stage = Stage.HYDRATE if kind is Kind.TRIAL else Stage.EXECUTE
+            failure = failure_of(error, stage, redact=self._redact, trial_id=trial.trial_id)
+            return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
+
+    async def _program(self, trial: _Trial, data: bytes) -> bytes:
+        now, terms = trio.current_time(), trial.terms
+        try:
+            message = ExecuteProgramRequest.FromString(data)
+        except DecodeError:
+            return encode_unreadable()
+        trial.trial_id = message.trial_id
+        request = replace(
+            decode_request(message),
+            arrived=now - terms.waited,
+            deadline=now + terms.seconds,
+            watch=trial.tell if terms.watched else None,
+            stream_output=terms.streamed,
+        )
+        trial.enter(Stage.SESSION)
+        with trial.asked.scope, self._continued(request.metadata):
+            await self._trials.run(request)
+        return encode_ending(trial.outcome(), request.options, self._max_bytes, trio.current_time)
+
+    async def _tool(self, trial: _Trial, data: bytes) -> bytes:
+        name, arguments = decode_tool_call(data)
+        deadline = trio.current_time() + trial.terms.seconds
+
+        async def call(work: Work, slot: Slot) -> Any:
+            function = catalogue.tool_function(name, threads.run_in_loop)
+            if function is None:
+                raise ToolError(f"there is no tool {name!r}")
+            todo = (work.job, self._redact, blaming, ToolError, partial(function, **arguments))
+            return await self._executor.run(contained, *todo, job=work.job, slot=slot)
+
+        try:
+            with trial.asked.scope:
+                return encode_tool_result(await self._trials.in_slot(name, deadline, call))
+        except Described as error:
+            failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
+            return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
+        raise TrialCancelled("the caller went away")
+
+    async def _stand_in(self, trial: _Trial, data: bytes) -> bytes:
+        name, arguments = decode_tool_call(data)
+        with trial.asked.scope:
+            try:
+                return encode_tool_result(await self._stand_ins.call(name, arguments))
+            except Exception as error:  # noqa: BLE001 - what a tool raises is its answer
+                failure = failure_of(ToolError(f"{type_name(type(error))}: {error}"), Stage.EXECUTE, redact=self._redact)
+                return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
+        raise TrialCancelled("the caller went away")
+
+
+def _import_others(homes: Mapping[str, list[str]], loaded: tuple[str, ...]) -> None:
+    """Import where programs and tools are registered, beside the modules that the operator named."""
+    for module, names in homes.items():
+        if module in loaded or module in sys.modules:
+            continue
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001 - a trial that needs it is told
+            logger.info("%s: %s cannot be imported into a child process: %s", ", ".join(names), module, error)
+
+
+def _catalogue() -> Catalogue:
+    """What is registered here."""
+    names = [each["name"] for each in catalogue.programs()]
+    return Catalogue(
+        programs=[found for name in names if (found := catalogue.describe(name)) is not None],
+        tools=_encoded(catalogue.tool_specs()),
+        stand_ins=_encoded(tool.spec for tool in ELIXIR_TOOLS.values()),
+        isolated=catalogue.isolated(),
+    )
+
+
+def _encoded(specs: Iterable[ToolSpec]) -> list[str]:
+    return [base64.b64encode(encode_tool_spec(spec).SerializeToString()).decode() for spec in specs]
+
+
+class _ToFront(logging.Handler):
+    """Logs through the front."""
+
+    def __init__(self, parent: Parent) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one entry."""
+        try:
+            self._parent.log(LogLine(record.levelno, record.name, self.format(record)).to_bytes())
+        except Exception:  # noqa: BLE001 - as logging itself does
+            self.handleError(record)
+
+
+class _Trial:
+    """One request while it is answered: what the front is told of it, and how it ended.
+
+    Attributes:
+        asked: The request.
+        terms: Its terms.
+        trial_id: The caller's name for the trial.
+    """
+
+    def __init__(self, asked: Request, terms: Terms) -> None:
+        self.asked = asked
+        self.terms = terms
+        self.trial_id = ""
+        self._lock = threading.Lock()
+        self._outcome: TrialOutcome | None = None
+        self._program: HydratedProgram | None = None
+        self._told = 0
+        self._cost = Cost()
+        self._written: Mapping[str, BoundVariable] = {}
+
+    def enter(self, stage: Stage, variables: Mapping[str, BoundVariable] | None = None) -> None:
+        """It enters a stage, with variables that are known since."""
+        self.asked.report(encode_progress(stage, variables=variables))
+
+    def tell(self, event: TrialEvent) -> None:
+        """Tell whoever watches it; stages are told by the front."""
+        if not isinstance(event, StageStarted):
+            self.asked.report(encode_told(event))
+
+    def running(self, program: HydratedProgram | None) -> None:
+        """Its program runs now, or no more."""
+        with self._lock:
+            self._program = program
+
+    def checked(self) -> None:
+        """A step of the program, in whichever of its threads: tell what was recorded since the last one."""
+        with self._lock:
+            if self._program is None:
+                return
+            seen = self._program.recording()
+            ended = [entry for entry in seen.trace if entry.inputs or entry.outputs]  # not what may still go on
+            if len(ended) == self._told and seen.cost == self._cost and seen.written == self._written:
+                return
+            news = replace(seen, trace=tuple(ended[self._told :]))
+            self._told, self._cost, self._written = len(ended), seen.cost, seen.written
+            self.asked.report(encode_progress(Stage.EXECUTE, news))
+
+    def ended(self, outcome: TrialOutcome) -> None:
+        """It has ended, cancelled ones too."""
+        self.running(None)
+        if self.terms.alone and isinstance(outcome, TrialFailure) and "rung" in outcome.details and has_children():
+            # The program was stopped, but a process of its own goes on: only a kill ends all of it.
+            outcome = replace(outcome, details={**outcome.details, "stuck": "true"})
+        self._outcome = outcome
+
+    def outcome(self) -> TrialOutcome:
+        """How it ended."""
+        assert self._outcome is not None, "the trial is under way"  # noqa: S101 - our own bug, never the user's
+        return self._outcome
+
+
+class _Observer(Nobody):
+    """Keeps outcomes, and makes records of them."""
+
+    def __init__(self, records: Records | None) -> None:
+        self._records = records
+
+    def begins(self, request: TrialRequest) -> TrialRequest:
+        """A trial arrives."""
+        return request if self._records is None else self._records.begins(request)
+
+    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
+        """A trial has ended."""
+        trial = _current.get()
+        trial.ended(outcome)
+        if self._records is not None:
+            self._records.trial_ended(request, trial.outcome(), tag=trial.terms.tag)
+
+
+class _Job(threads.Job):
+    """A job that says when its code checks it, which programs do at every step."""
+
+    __slots__ = ("trial",)
+
+    def __init__(self, name: str, _request: TrialRequest | None) -> None:
+        super().__init__(name)
+        self.trial = _current.get()
+
+    def check(self) -> None:
+        """As every job's."""
+        self.trial.checked()
+        super().check()
+
+
+def _abandoned(job: Any) -> None:
+    """The threads of a job are not waited for any longer: its slot is taken until they end."""
+    job.trial.asked.hold()
+
+
+def _job_ended_late(job: threads.Job) -> None:
+    """They have ended after all."""
+    assert isinstance(job, _Job)  # noqa: S101 - this process makes no others
+    details = {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"}
+    job.trial.asked.freed(json.dumps(details).encode())
+
+
+class _Loader:
+    """A ProgramLoader that tells the stages of its programs."""
+
+    def __init__(self, loader: ProgramLoader) -> None:
+        self._loader = loader
+
+    async def hydrate(
+        self, request: TrialRequest, session: TrialSession, run_in_thread: RunInThread
+    ) -> HydratedProgram:
+        """As the loader's."""
+        trial = _current.get()
+        trial.enter(Stage.HYDRATE)
+        return _Program(trial, await self._loader.hydrate(request, session, run_in_thread))
+
+
+class _Program:
+    """A HydratedProgram that tells its stages."""
+
+    def __init__(self, trial: _Trial, program: HydratedProgram) -> None:
+        self._trial = trial
+        self._program = program
+
+    async def sync_variables(self) -> Mapping[str, BoundVariable]:
+        """As the program's."""
+        self._trial.enter(Stage.SYNC)
+        variables = await self._program.sync_variables()
+        self._trial.enter(Stage.EXECUTE, variables)
+        return variables
+
+    def call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
+        """As the program's."""
+        self._trial.running(self._program)
+        prediction = self._program.call(inputs, interrupt)
+        self._trial.enter(Stage.SERIALIZE)
+        return prediction
+
+    def recording(self) -> Recording:
+        """As the program's."""
+        return self._program.recording()

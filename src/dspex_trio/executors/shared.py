@@ -1,0 +1,144 @@
+"""Trials in executors that they share: the `TrialRunner` of a front."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import trio
+
+from dspex_trio.children import ChildLost
+from dspex_trio.config import Settings
+from dspex_trio.errors import WorkerLost
+from dspex_trio.executors.fleet import ExecutorSlot, Fleet
+from dspex_trio.executors.messages import Kind, Terms, decode_tool_result, encode_asked, encode_tool_call
+from dspex_trio.executors.remote import RemoteTrial, request_of
+from dspex_trio.executors.routing import Homes
+from dspex_trio.generated import any_pb2
+from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.trials.admission import Slot
+from dspex_trio.trials.work import Trial
+
+
+class Shared:
+    """Runs trials and tools in a fleet's executors; a `TrialRunner`.
+
+    Args:
+        settings: What the operator chose.
+        fleet: The executors; admission has handed out their slots.
+        reply: Replies to executors' calls of the session store.
+        patience: How many seconds a cancelled trial waits for its executor's answer.
+        homes: Where programs are registered in this process.
+        on_late_end: Called with a trial's details when threads that went on after it have ended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        reply: Callable[[bytes], Awaitable[bytes]],
+        patience: Callable[[], float],
+        homes: Homes,
+        *,
+        on_late_end: Callable[[TrialRequest, Mapping[str, str]], None],
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._reply = reply
+        self._patience = patience
+        self._homes = homes
+        self._on_late_end = on_late_end
+
+    async def run(self, trial: Trial, slot: Slot) -> TrialOutcome:
+        """Run a trial in the executor of its slot.
+
+        When cancelled, the executor gets a moment to answer; what it has pushed until then is the answer if it does
+        not.
+
+        Raises:
+            InvalidInput, InvalidSpec: A value has no JSON form.
+            WorkerLost: The executor ended before the trial did.
+            ChildFailed: The executor's side of this has a fault.
+        """
+        remote = RemoteTrial(trial, self._settings.max_message_bytes)
+        request = trial.request
+        with trial.elsewhere(self._settings.stage_budgets()):
+            try:
+                await self._fleet.run(
+                    cast("ExecutorSlot", slot),
+                    request_of(request, self._patience()),
+                    patience=self._patience,
+                    on_answer=remote.answered,
+                    on_report=remote.progress,
+                    on_call=self._reply,
+                    on_late_end=lambda data: self._on_late_end(request, json.loads(data)),
+                )
+            except ChildLost as lost:
+                raise WorkerLost(f"the executor in which the program ran is lost: {lost}") from None
+            except trio.Cancelled:
+                remote.unanswered()
+                raise
+        return self._homes.explained(remote.outcome(), request.program)
+
+    async def call(
+        self, kind: Kind, name: str, arguments: Mapping[str, Any], deadline: float, slot: ExecutorSlot
+    ) -> any_pb2.Any:
+        """Call an operator's tool, or a function that stands in for an Elixir tool; returns its encoded result.
+
+        Args:
+            kind: Which of the two.
+            name: Its name.
+            arguments: Its arguments: values that have a JSON form.
+            deadline: When it is stopped, on Trio's clock; when cancelled, that is now.
+            slot: Where it runs.
+
+        Raises:
+            RemoteFailure: It raised, or its deadline passed; carries the failure.
+            WorkerLost: The executor ended first.
+        """
+        terms = Terms(seconds=deadline - trio.current_time(), patience=self._patience() / 2)
+        answers: list[bytes] = []
+        try:
+            await self._fleet.run(
+                slot,
+                encode_asked(kind, terms, encode_tool_call(name, arguments)),
+                patience=self._patience,
+                on_answer=answers.append,
+                on_call=self._reply,
+            )
+        except ChildLost as lost:
+            raise WorkerLost(f"the executor in which {name} ran is lost: {lost}") from None
+        found = decode_tool_result(answers[0])
+        if isinstance(found, any_pb2.Any):
+            return found
+        raise RemoteFailure(found)
+
+
+class RemoteFailure(Exception):
+    """What an executor answered in place of a tool's result.
+
+    Attributes:
+        failure: Kind and text, and the encoded reply with all the rest.
+    """
+
+    def __init__(self, outcome: TrialOutcome) -> None:
+        assert isinstance(outcome, TrialFailure), "a tool that succeeds has a result"  # noqa: S101 - our own bug
+        super().__init__(outcome.error_message)
+        self.failure = outcome
+
+
+class NoJob:
+    """The work of a trial in this process, when it runs in another one: none."""
+
+    def check(self) -> None:
+        """Return: nothing runs here that could be ended."""
+
+    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Nothing runs here that could be cancelled; the callback is never called."""
+        del callback
+        return lambda: None
+
+    def details(self) -> Mapping[str, str]:
+        """Nothing was stopped here."""
+        return {}
