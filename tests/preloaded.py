@@ -15,7 +15,7 @@ import dspy  # noqa: F401 - imported for the forks
 import pytest  # noqa: F401
 import trio  # noqa: F401
 
-import dspex_trio.isolated
+import dspex_trio.executors.child
 import dspex_trio.serving
 import dspex_trio.testing.systems  # noqa: F401
 

@@ -43,7 +43,10 @@ class Package:
 
 
 PACKAGES = (
-    Package(SOURCE / "generated", ("snakepit/bridge/program.proto", "snakepit/bridge/bridge.proto", "dspex/executors/v1/envelope.proto")),
+    Package(
+        SOURCE / "generated",
+        ("snakepit/bridge/program.proto", "snakepit/bridge/bridge.proto", "dspex/executors/v1/envelope.proto"),
+    ),
     Package(
         SOURCE / "rpc" / "generated",
         (

@@ -7,6 +7,7 @@ carries the text. The enum numbers are those of `program.proto`.
 from __future__ import annotations
 
 import enum
+from importlib.metadata import version
 from typing import ClassVar
 
 
@@ -191,3 +192,12 @@ class WorkerStuck(Exception):
 
 class ValueNotDecodable(ValueError):
     """A value on the wire means nothing; the room that reads it says which input or variable it was."""
+
+
+class UnsupportedDspy(ImportError):
+    """The installed DSPy lacks something that this version relies on."""
+
+    @classmethod
+    def because(cls, what: str) -> UnsupportedDspy:
+        """Say what is missing, and which versions have it."""
+        return cls(f"this dspy ({version('dspy')}) {what}; dspex_trio needs dspy>=3.4,<3.5")

@@ -128,7 +128,9 @@ async def open_executors(
                     slots=settings.max_trials,
                     grace=settings.executor_grace_seconds,
                     max_stuck=settings.max_stuck_threads or max(settings.max_trials // count, 1),
-                    max_memory=None if settings.max_executor_memory_mb is None else settings.max_executor_memory_mb << 20,
+                    max_memory=None
+                    if settings.max_executor_memory_mb is None
+                    else settings.max_executor_memory_mb << 20,
                     max_answers=settings.max_trials_per_child,
                     max_bytes=settings.max_message_bytes + _FRAME_ROOM,
                 ),
@@ -245,9 +247,7 @@ class InExecutors:
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Call one in some executor; raises what `Shared.call` does."""
         deadline = trio.current_effective_deadline()
-        return decode_any(
-            await self._shared.call(Kind.STAND_IN, name, arguments, deadline, self._fleet.beside())
-        )
+        return decode_any(await self._shared.call(Kind.STAND_IN, name, arguments, deadline, self._fleet.beside()))
 
 
 def _specs(encoded: list[str]) -> list[ToolSpec]:

@@ -199,6 +199,22 @@ class Runtime:
         call = partial(self._programs.call_tool, name, arguments)
         return await self._trials.in_slot(name, self._deadline(trio.current_time()), call)
 
+    def programs(self) -> list[dict[str, Any]]:
+        """The registered programs: each one's name, class, docstring, constructor keywords and inputs."""
+        return self._programs.programs()
+
+    def tool_specs(self) -> list[ToolSpec]:
+        """The registered tools."""
+        return self._programs.tool_specs()
+
+    async def ready(self) -> None:
+        """Wait until programs can be run; at once, unless the runtime was opened without that.
+
+        Raises:
+            CannotLoad: They cannot; says why.
+        """
+        await self._programs.ready()
+
     def _deadline(self, arrived: float, earlier: float = math.inf) -> float:
         limit = min(earlier, trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
         return limit - self._margin()
@@ -314,7 +330,9 @@ async def open_runtime(
     async with open_background() as nursery, AsyncExitStack() as stack:
         observer = RuntimeObserver(settings, nursery, observers)
         margin, limit = observer.margin, observer.limit
-        observer.records = records = await stack.enter_async_context(_open_records(settings, redact, observer, lm, here=here))
+        observer.records = records = await stack.enter_async_context(
+            _open_records(settings, redact, observer, lm, here=here)
+        )
         programs = await stack.enter_async_context(_open_programs(settings, redact, observer, records, lm, here=here))
         sessions, stores = await stack.enter_async_context(_open_sessions(settings, store, programs, redact, telemetry))
         observer.looked = programs.looked
@@ -370,9 +388,7 @@ def _open_programs(
     if here:
         from dspex_trio.in_threads import open_in_threads  # noqa: PLC0415 - it imports DSPy
 
-        return open_in_threads(
-            settings, redact, observer.margin.patience, observer.limit, observer.on_late_end, lm=lm
-        )
+        return open_in_threads(settings, redact, observer.margin.patience, observer.limit, observer.on_late_end, lm=lm)
     return open_executors(settings, observer.margin.patience, observer.on_late_end, records=records)
 
 

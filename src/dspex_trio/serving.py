@@ -45,7 +45,7 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
         lm: A ready language model for programs that name none.
         telemetry: Where spans and metrics go; by default as the settings `otel` and `metrics_port` say.
         stopping: Set it to end in an orderly way.
-        task_status: `started` gets the listeners once the server answers.
+        task_status: `started` gets the listeners once trials can be run; health and reflection answer before that.
 
     Raises:
         OSError: The port cannot be bound, or a TLS file cannot be read.
@@ -56,7 +56,9 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
     settings = settings or Settings()
     async with (
         open_metrics(settings, telemetry) as measured,
-        open_runtime(settings, lm=lm, telemetry=measured) as runtime,
+        open_runtime(
+            settings, lm=lm, telemetry=measured, front=lm is None and settings.isolation != "thread", wait=False
+        ) as runtime,
     ):
         await serve_runtime(runtime, runtime.servicers, stopping=stopping, task_status=task_status)
 
@@ -90,7 +92,11 @@ async def serve_runtime(
         serving = partial(
             _serve_calls, runtime.settings, served, health, drain, listeners=listeners, interceptors=around
         )
-        task_status.started(await nursery.start(serving))
+        health.set_ready(False)
+        listening = await nursery.start(serving)
+        await runtime.ready()
+        health.set_ready(True)
+        task_status.started(listening)
         stuck = await _until_it_ends(runtime, stopping if stopping is not None else trio.Event())
         if stuck is not None:
             health.set_alive(False)

@@ -239,7 +239,9 @@ def test_no_child_is_left_when_the_runtime_closes(loadable):
 
 
 def test_a_module_that_only_children_cannot_import_is_told_at_the_start(loadable, tmp_path, monkeypatch):
-    (tmp_path / "not_in_children.py").write_text("import sys\nif 'dspex_trio.isolated' in sys.modules:\n    1 / 0\n")
+    (tmp_path / "not_in_children.py").write_text(
+        "import sys\nif 'dspex_trio.executors.child' in sys.modules:\n    1 / 0\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
 
     async def main():

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from dspex_trio.model import BoundVariable, Prediction, Program, Recording, TraceEntry, TrialRequest
-from dspex_trio.trials import Admission, Trials
+from dspex_trio.trials import Admission, InThreads, Trials
 
 
 class FakeSlot:
@@ -143,12 +143,16 @@ class FakeSession:
         return self.why_away if since <= trio.current_time() - 1 else None
 
 
-def trials(program, *, capacity=1, max_queue=8, max_wait=math.inf, why_away=None, **more):
+def trials(program, *, capacity=1, max_queue=8, max_wait=math.inf, why_away=None, budgets=None, runner=None, **more):
+    session, executor = FakeSession(why_away), FakeExecutor()
     return Trials(
-        loader=FakeLoader(program),
-        sources=lambda _session_id: FakeSession(why_away),
-        executor=FakeExecutor(),
+        runner=runner
+        or InThreads(
+            loader=FakeLoader(program), sources=lambda _session_id: session, executor=executor, budgets=budgets
+        ),
+        job=executor.job,
         admission=Admission(FakeSlots(capacity), max_queue, max_wait=max_wait),
+        away=lambda _session_id, since: session.away(since),
         **more,
     )
 

@@ -14,8 +14,6 @@ from dspex_trio.errors import (
     StoreUnavailable,
 )
 from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
-from dspex_trio.trials import Described
-
 from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
 
 
@@ -242,27 +240,34 @@ async def test_a_trace_that_was_cut_while_it_was_recorded_says_so_after_success_
     assert outcome.details == {"trace_truncated": "true"}
 
 
-async def test_a_call_that_is_no_trial_returns_what_it_returns_and_tells_what_it_raised():
+async def test_work_that_is_no_trial_returns_what_it_returns_and_raises_what_it_raised():
     road = trials(answers())
 
-    assert await road.call("upper", math.inf, str.upper, "x") == "X"
-    with pytest.raises(Described) as caught:
-        await road.call("float", math.inf, float, "x")
-    assert (caught.value.description.kind, caught.value.description.error_type) == (
-        FailureKind.TOOL_ERROR,
-        "ValueError",
-    )
+    async def upper(work, slot):
+        return "X"
+
+    async def fails(work, slot):
+        raise ValueError("x")
+
+    assert await road.in_slot("upper", math.inf, upper) == "X"
+    with pytest.raises(ValueError, match="x"):
+        await road.in_slot("float", math.inf, fails)
     assert road.running == 0
+
+
+def sleeping(seconds):
+    """Work that takes so long."""
+    return lambda _work, _slot: trio.sleep(seconds)
 
 
 async def test_a_call_that_is_no_trial_waits_for_a_slot_and_is_stopped_by_its_deadline(virtual_clock):
     """A tool holds a slot as a trial does: a worker for one trial runs one thing at a time."""
     road = trials(answers())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(road.call, "first", math.inf, trio.sleep, 3)
+        nursery.start_soon(road.in_slot, "first", math.inf, sleeping(3))
         await wait_all_tasks_blocked()
         with pytest.raises(DeadlineExceeded):
-            await road.call("second", 2, trio.sleep, 0)
+            await road.in_slot("second", 2, sleeping(0))
         assert trio.current_time() == 2
 
 
@@ -273,7 +278,7 @@ async def test_a_drain_ends_a_call_that_is_no_trial(virtual_clock):
         @nursery.start_soon
         async def tool():
             with pytest.raises(ShuttingDown):
-                await road.call("endless", math.inf, trio.sleep_forever)
+                await road.in_slot("endless", math.inf, sleeping(math.inf))
 
         await wait_all_tasks_blocked()
         await road.drain(4)
@@ -281,14 +286,12 @@ async def test_a_drain_ends_a_call_that_is_no_trial(virtual_clock):
 
 
 class Elsewhere:
-    """Runs every trial; gets as far as EXECUTE."""
+    """Runs trials as another process does; gets as far as EXECUTE, and does not end the stage."""
 
-    def takes(self, program):
-        return True
-
-    async def run(self, request, sight):
-        sight.entered(Stage.EXECUTE)
-        await trio.sleep_forever()
+    async def run(self, trial, slot):
+        with trial.elsewhere({Stage.EXECUTE: 5}):
+            trial.entered(Stage.EXECUTE)
+            await trio.sleep_forever()
 
 
 @pytest.mark.parametrize(("seconds", "after", "told"), [(100, 5.05, "execute_timeout"), (3, 3, "the deadline passed")])
@@ -296,7 +299,7 @@ async def test_a_stage_in_another_process_that_cannot_keep_to_its_budget_is_ende
     virtual_clock, seconds, after, told
 ):
     """Nothing in a process that hangs could."""
-    road = trials(None, isolation=Elsewhere(), budgets={Stage.EXECUTE: 5})
+    road = trials(None, runner=Elsewhere())
     began = trio.current_time()
     outcome = await road.run(request(seconds=seconds))
     assert trio.current_time() - began == pytest.approx(after)

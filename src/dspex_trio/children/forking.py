@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -39,6 +40,12 @@ class Forked:
         self._pid = pid
         self._exited = trio.Event()
         self._code: int | None = None
+        self._poll = select.poll()
+        try:
+            self._descriptor = os.pidfd_open(pid)
+            self._poll.register(self._descriptor, select.POLLIN)
+        except ProcessLookupError:  # it has ended, and the warm parent is about to say so
+            self._descriptor = -1
 
     @property
     def pid(self) -> int:
@@ -52,6 +59,9 @@ class Forked:
             with suppress(ProcessLookupError, PermissionError):
                 send(self._pid, number)
 
+    def has_ended(self) -> bool:
+        return self._exited.is_set() or self._descriptor < 0 or bool(self._poll.poll(0))
+
     async def wait(self) -> int | None:
         await self._exited.wait()
         return self._code
@@ -60,6 +70,9 @@ class Forked:
         """The warm parent has waited for it."""
         self._code = code
         self._exited.set()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Starter:
@@ -99,7 +112,7 @@ class Starter:
 
         Raises:
             ChildFailed: `prepare` raised; the text is the traceback.
-            ChildLost: The process ended.
+            ChildLost: The process ended, or cannot be told with what to prepare.
         """
         if not self._forks:
             return
@@ -123,9 +136,7 @@ class Starter:
                 await self._warm_or_not()
                 if self._forks:
                     return await self._fork(theirs), ours
-                return Spawned(
-                    [f"{_MODULES}.child", str(theirs.fileno()), str(os.getpid()), self._serve], theirs
-                ), ours
+                return Spawned([f"{_MODULES}.child", str(theirs.fileno()), str(os.getpid()), self._serve], theirs), ours
         except BaseException:
             ours.close()
             raise
@@ -171,6 +182,12 @@ class Starter:
                 os.kill(self.pid, signal.SIGKILL)
 
     async def _live(self) -> None:
+        try:
+            opening = self._opening()
+        except (TypeError, ValueError) as error:  # what is to be sent cannot be
+            self._failure = ChildLost(str(error))
+            self._known.set()
+            return
         ours, theirs = socket.socketpair()
         with theirs:
             process = Spawned(
@@ -180,7 +197,7 @@ class Starter:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await stream.send_all(framed(REQUEST, 0, self._opening()))
+                await stream.send_all(framed(REQUEST, 0, opening))
                 frames = Frames(_MAX_BYTES)
                 while data := await stream.receive_some():
                     for kind, number, frame in frames.feed(data):

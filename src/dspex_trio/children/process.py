@@ -81,7 +81,7 @@ class Child:
 
     def begin(self, request: bytes, exchange: Exchange) -> int:
         """Send it a request; returns the number of the exchange, 0 if the child is gone."""
-        if self._waited_for.is_set():
+        if self._waited_for.is_set() or self.started.has_ended():
             return 0
         number = next(self._numbers)
         self._exchanges[number] = exchange

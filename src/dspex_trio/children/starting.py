@@ -32,6 +32,10 @@ class Started(Protocol):
         """Send a signal to the process alone; nothing happens once it has been waited for."""
         ...
 
+    def has_ended(self) -> bool:
+        """Whether it has ended just now, known without waiting for anybody to say so."""
+        ...
+
     async def wait(self) -> int | None:
         """Wait until it has ended and its process group was killed; its exit code as subprocess gives it.
 
@@ -71,6 +75,12 @@ class Spawned:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
+
+    def has_ended(self) -> bool:
+        if self._process.returncode is not None:
+            return True
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, options) is not None
 
     async def wait(self) -> int | None:
         if self._process.returncode is None:

@@ -14,6 +14,7 @@ from dspex_trio.cli.logs import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     config_option,
     end_with_stdin_option,
+    in_executors,
     lm_arguments_option,
     load_settings,
     log_format_option,
@@ -60,7 +61,7 @@ def serve(
     SIGTERM and SIGINT let running trials end for the grace period, and half a second later the process is gone; a
     second one ends it at once.
     """
-    settings = load_settings(Settings, options, config_file)
+    settings = in_executors(load_settings(Settings, options, config_file))
     set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
     ending = Ending(settings.grace_seconds, with_stdin=end_with_stdin)
     from dspex_trio.cli.serve import serve_worker

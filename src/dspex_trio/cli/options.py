@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,6 +93,13 @@ def load_settings(of: type[SettingsT], options: Mapping[str, Any], config_file: 
         return of.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
     except InvalidSettings as error:
         raise click.UsageError(str(error)) from None
+
+
+def in_executors(settings: SettingsT) -> SettingsT:
+    """The settings of a process of ours, where programs run in executors unless the operator said otherwise."""
+    if "isolation" in settings.model_fields_set or not hasattr(os, "killpg"):
+        return settings
+    return settings.model_copy(update={"isolation": "executor"})
 
 
 def run(ending: Ending, serve: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, first_error, until_served
 from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.redaction import Redactor
+from dspex_trio.service.elixir_tools import StandIns
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import CannotPersist
 

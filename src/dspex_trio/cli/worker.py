@@ -13,7 +13,15 @@ import click
 
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.logs import LogFormat, set_up_logging
-from dspex_trio.cli.options import LOG_LEVELS, config_option, load_settings, log_format_option, run, setting_options
+from dspex_trio.cli.options import (
+    LOG_LEVELS,
+    config_option,
+    in_executors,
+    load_settings,
+    log_format_option,
+    run,
+    setting_options,
+)
 from dspex_trio.cli.process import StartupError
 from dspex_trio.config import InvalidSettings
 from dspex_trio.redaction import secrets_in
@@ -103,7 +111,7 @@ def worker(
     """
     pool = Pool.found({name: options.pop(name) for name in _POOL_NAMES}, os.environ)
     try:
-        settings = load_settings(WorkerSettings, options, config_file).for_pool(pool)
+        settings = in_executors(load_settings(WorkerSettings, options, config_file)).for_pool(pool)
     except InvalidSettings as error:
         raise click.UsageError(str(error)) from None
     level = log_level or pool.log_level

@@ -14,7 +14,8 @@ from dspex_trio.cli.process import StartupError, announce, first_error, until_se
 from dspex_trio.cli.worker import ElixirLost
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.observe import CannotRecord
-from dspex_trio.programs import CannotLoad, UnsupportedDspy
+from dspex_trio.errors import UnsupportedDspy
+from dspex_trio.loading import CannotLoad
 from dspex_trio.runtime import open_runtime
 from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool

@@ -238,7 +238,9 @@ class _Answering:
             try:
                 return encode_tool_result(await self._stand_ins.call(name, arguments))
             except Exception as error:  # noqa: BLE001 - what a tool raises is its answer
-                failure = failure_of(ToolError(f"{type_name(type(error))}: {error}"), Stage.EXECUTE, redact=self._redact)
+                failure = failure_of(
+                    ToolError(f"{type_name(type(error))}: {error}"), Stage.EXECUTE, redact=self._redact
+                )
                 return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
         raise TrialCancelled("the caller went away")
 

@@ -195,9 +195,7 @@ def decode_tool_call(data: bytes) -> tuple[str, dict[str, Any]]:
 # ---- answers, and what is told before them
 
 
-def encode_ending(
-    outcome: TrialOutcome, options: TrialOptions, max_bytes: int, clock: Callable[[], float]
-) -> bytes:
+def encode_ending(outcome: TrialOutcome, options: TrialOptions, max_bytes: int, clock: Callable[[], float]) -> bytes:
     """An outcome: first in brief, without values, for who passes it on; then the whole reply."""
     brief = encode_outcome(in_brief(outcome), max_bytes=1 << 31).SerializeToString()
     reply = encode_reply_message(outcome, options, max_bytes, clock).SerializeToString()

@@ -11,7 +11,15 @@ from typing import Final
 import trio
 
 from dspex_trio.errors import Stage
-from dspex_trio.executors.messages import Kind, Terms, decode_ending, decode_progress, encode_asked, encoded_request, merged
+from dspex_trio.executors.messages import (
+    Kind,
+    Terms,
+    decode_ending,
+    decode_progress,
+    encode_asked,
+    encoded_request,
+    merged,
+)
 from dspex_trio.model import BoundVariable, Recording, TrialFailure, TrialOutcome, TrialRequest
 from dspex_trio.trials.work import Trial
 

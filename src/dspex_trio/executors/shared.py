@@ -76,7 +76,7 @@ class Shared:
                 )
             except ChildLost as lost:
                 raise WorkerLost(f"the executor in which the program ran is lost: {lost}") from None
-            except trio.Cancelled:
+            except BaseException:  # Cancelled, alone or in a group
                 remote.unanswered()
                 raise
         return self._homes.explained(remote.outcome(), request.program)

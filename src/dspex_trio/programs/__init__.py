@@ -8,7 +8,7 @@ from typing import Final
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec
+from dspex_trio.errors import InvalidSpec, UnsupportedDspy
 from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.model import RunInLoop
 from dspex_trio.programs.choices import MODULE_CHOICE, replace_submodule
@@ -19,7 +19,6 @@ from dspex_trio.programs.hydrated import Hydrated
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.loader import Loader
 from dspex_trio.programs.patches import WATCHERS, dspy_prepared, interrupt_of_frame
-from dspex_trio.programs.private import UnsupportedDspy
 from dspex_trio.programs.registry import (
     MODULE_REGISTRY,
     RegisteredTool,

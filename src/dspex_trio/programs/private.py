@@ -7,15 +7,7 @@ from typing import Any
 
 import dspy
 
-
-class UnsupportedDspy(ImportError):
-    """The installed DSPy lacks something that this version relies on."""
-
-    @classmethod
-    def because(cls, what: str) -> UnsupportedDspy:
-        """Say what is missing, and which versions have it."""
-        return cls(f"this dspy ({dspy.__version__}) {what}; dspex_trio needs dspy>=3.4,<3.5")
-
+from dspex_trio.errors import UnsupportedDspy
 
 try:
     import dspy.clients

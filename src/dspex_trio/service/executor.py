@@ -39,6 +39,8 @@ class ProgramExecutor(SnakepitBridgeServicer):
         pass_on: Whether requests are passed on as they come, to executors that decode them.
     """
 
+    _pass_on = False
+
     def __init__(
         self,
         trials: Trials,

@@ -13,7 +13,8 @@ from dspex_trio import correlation, rpc
 from dspex_trio.errors import InvalidInput, SerializationFailed, Stage, ValueNotDecodable
 from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
-from dspex_trio.model import EventsDropped, Watch
+from dspex_trio.executors.shared import RemoteFailure
+from dspex_trio.model import EventsDropped, TrialOptions, Watch
 from dspex_trio.service.streamed import Ended, streamed
 from dspex_trio.snakepit import telemetry
 from dspex_trio.snakepit.elixir import timestamp
@@ -21,8 +22,7 @@ from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import EXECUTE_PROGRAM, TrialTool
 from dspex_trio.background import open_background
 from dspex_trio.trials import failure_of
-from dspex_trio.values import plain
-from dspex_trio.wire import decode_tool_arguments, encode_any, encode_json, encode_tool_spec, event_to_json
+from dspex_trio.wire import decode_tool_arguments, encode_json, encode_tool_spec, event_to_json, in_full
 from dspex_trio.wire.anys import JSON_URL
 
 MAX_SESSIONS: Final = 1024
@@ -200,7 +200,7 @@ class WorkerBridge(BridgeServiceServicer):
         arguments = _arguments(request)
         if request.tool_name == EXECUTE_PROGRAM:
             return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, watch))
-        value = encode_any(plain(await self._tools.call(request.tool_name, arguments)))
+        value = await self._tools.call(request.tool_name, arguments)
         if len(value.value) > self._max_bytes:
             raise SerializationFailed(
                 f"the result has {len(value.value)} bytes, and the limit is {self._max_bytes} (--max-message-bytes)"
@@ -218,7 +218,10 @@ class WorkerBridge(BridgeServiceServicer):
 
     def _problem(self, error: Exception, request: bridge_pb2.ExecuteToolRequest) -> dict[str, Any]:
         """An error as snakepit's own workers tell one."""
-        failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
+        if isinstance(error, RemoteFailure):
+            failure = in_full(error.failure, TrialOptions(), self._max_bytes)
+        else:
+            failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
         return {
             "type": failure.error_type.rpartition(".")[2],
             "message": failure.error_message,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from dspex_trio.errors import InvalidInput, ToolError
+from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import ToolParameter, ToolSpec
-from dspex_trio.programs import catalogue
 from dspex_trio.runtime import Runtime
 from dspex_trio.snakepit import trial_tool
-from dspex_trio.threads import run_in_loop
+from dspex_trio.wire import encode_any
 
 
 class ToolNotFound(ToolError):
@@ -39,8 +38,8 @@ class Tools:
         named = (ToolParameter("name", "string", "a registered program", required=True),)
         own = (
             _Own(ToolSpec("ping", "Answers its message", (ToolParameter("message", "string"),)), _ping),
-            _Own(ToolSpec("list_programs", "The registered programs"), _list_programs),
-            _Own(ToolSpec("describe_program", "A registered program", named), _describe_program),
+            _Own(ToolSpec("list_programs", "The registered programs"), self._list_programs),
+            _Own(ToolSpec("describe_program", "A registered program", named), self._describe_program),
             _Own(ToolSpec("worker_status", "How the worker is"), status),
         )
         self._own = {each.spec.name: each for each in own}
@@ -49,10 +48,10 @@ class Tools:
         """All of them; an operator's tool with the name of one of the worker's own is not among them."""
         own = [trial_tool.SPEC, *(each.spec for each in self._own.values())]
         taken = {spec.name for spec in own}
-        return own + [spec for spec in catalogue.tool_specs() if spec.name not in taken]
+        return own + [spec for spec in self._runtime.tool_specs() if spec.name not in taken]
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Call a tool other than `execute_program`; an operator's runs in a thread, in a slot like a trial.
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> AnyMessage:
+        """Call a tool other than `execute_program`; an operator's runs in a slot like a trial. Returns its result.
 
         Raises:
             ToolNotFound: There is none of that name.
@@ -62,11 +61,21 @@ class Tools:
         """
         if (own := self._own.get(name)) is not None:
             _check(own.spec, arguments)
-            made = own.run(**arguments)
-            return await made if isinstance(made, Awaitable) else made
-        if (function := catalogue.tool_function(name, run_in_loop)) is None:
+            return encode_any(own.run(**arguments))
+        if all(spec.name != name for spec in self._runtime.tool_specs()):
             raise ToolNotFound(self._unknown(name))
-        return await self._runtime.call_in_slot(name, partial(function, **arguments))
+        return await self._runtime.call_tool(name, arguments)
+
+    def _list_programs(self) -> dict[str, Any]:
+        listed = ("name", "python_class", "description")
+        return {"programs": [{key: each[key] for key in listed} for each in self._runtime.programs()]}
+
+    def _describe_program(self, name: Any) -> dict[str, Any]:
+        programs = {each["name"]: each for each in self._runtime.programs()}
+        if not isinstance(name, str) or name not in programs:
+            known = ", ".join(programs) or "none"
+            raise InvalidInput(f"no program is registered as {str(name)[:100]!r} (registered: {known})")
+        return programs[name]
 
     def _unknown(self, name: str) -> str:
         known = [spec.name for spec in self.specs()]
@@ -87,14 +96,3 @@ def _check(spec: ToolSpec, arguments: Mapping[str, Any]) -> None:
 
 def _ping(message: Any = "") -> dict[str, Any]:
     return {"status": "ok", "message": message}
-
-
-def _list_programs() -> dict[str, Any]:
-    return {"programs": catalogue.programs()}
-
-
-def _describe_program(name: Any) -> dict[str, Any]:
-    if (found := catalogue.describe(name) if isinstance(name, str) else None) is None:
-        known = ", ".join(each["name"] for each in catalogue.programs()) or "none"
-        raise InvalidInput(f"no program is registered as {str(name)[:100]!r} (registered: {known})")
-    return found

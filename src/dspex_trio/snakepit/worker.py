@@ -60,7 +60,9 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
     """
     async with AsyncExitStack() as stack:
         telemetry = await stack.enter_async_context(open_metrics(settings, telemetry))
-        runtime = await stack.enter_async_context(open_runtime(settings, telemetry=telemetry))
+        runtime = await stack.enter_async_context(
+            open_runtime(settings, telemetry=telemetry, front=settings.isolation != "thread")
+        )
         contact: Contact | None = None
         tools = Tools(runtime, lambda: _status(runtime, pool, contact))
         adopted: Callable[[str], object] = _nobody

@@ -1,18 +1,20 @@
-"""Process isolation: whatever runs in a child can be killed, and what became of it is told."""
+"""Child processes: whatever runs in one can be killed, and what became of it is told."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 
-from dspex_trio.threads import ChildFailed, ChildLost, Processes, open_processes
-from dspex_trio.background import open_background
-from dspex_trio.threads.child_process import exit_reason
+from dspex_trio.children import ChildFailed, ChildLost, open_children
+from dspex_trio.children import forking
+from dspex_trio.children.forking import CAN_FORK, open_starter
+from dspex_trio.children.starting import exit_reason
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests wait for processes by pidfd")
 
@@ -21,46 +23,49 @@ import ctypes, json, os, re, signal, subprocess, sys, threading, time
 from contextlib import asynccontextmanager
 import trio
 
-@asynccontextmanager
-async def open_answering(warm_up, parent):
-    async def answer(request, scope):
-        with scope:
-            return await answered(json.loads(request), parent, scope)
-        return b"stopped"
-    yield answer
+def prepare(opening):
+    pass
 
-async def answered(request, parent, scope):
-    match request:
+@asynccontextmanager
+async def open_answering(opening, parent):
+    async def answer(request):
+        with request.scope:
+            return await answered(json.loads(request.data), request, parent)
+        return b"stopped"
+    yield answer, b""
+
+async def answered(asked, request, parent):
+    match asked:
         case ["echo", value]:
             return json.dumps(value).encode()
         case ["pid"]:
             return str(os.getpid()).encode()
         case ["report and hang"]:
-            parent.report(b"one")
-            parent.report(b"two")
+            request.report(b"one")
+            request.report(b"two")
             time.sleep(600)
         case ["report and wait"]:
-            parent.report(b"waiting")
+            request.report(b"waiting")
             await trio.sleep_forever()
         case ["hang in C without letting go of the GIL"]:
-            parent.report(b"begun")
+            request.report(b"begun")
             re.match("(a+)+b", "a" * 64)
         case ["have a child of its own and hang"]:
-            parent.report(str(subprocess.Popen(["sleep", "600"]).pid).encode())
+            request.report(str(subprocess.Popen(["sleep", "600"]).pid).encode())
             time.sleep(600)
         case ["fork and exit"]:
             if (pid := os.fork()) == 0:
-                parent.report(b"nobody hears this")
+                request.report(b"nobody hears this")
                 time.sleep(600)
-            parent.report(str(pid).encode())
+            request.report(str(pid).encode())
             os._exit(4)
         case ["close every descriptor"]:
             os.closerange(3, 1000)
-            parent.report(b"nobody hears this")
+            request.report(b"nobody hears this")
         case ["call", *calls]:
             replies = {}
             async def call(name):
-                replies[name] = (await parent.call(name.encode())).decode()
+                replies[name] = (await request.call(name.encode())).decode()
             async with trio.open_nursery() as nursery:
                 for name in calls:
                     nursery.start_soon(call, name)
@@ -68,7 +73,7 @@ async def answered(request, parent, scope):
         case ["call too often"]:
             async with trio.open_nursery() as nursery:
                 for _ in range(300):
-                    nursery.start_soon(parent.call, b"?")
+                    nursery.start_soon(request.call, b"?")
         case ["log", text]:
             parent.log(text.encode())
             return b""
@@ -91,15 +96,32 @@ async def answered(request, parent, scope):
 FUNCTION = "child_of_test:open_answering"
 
 
-@pytest.fixture
-def environment(tmp_path):
+PREPARE = "child_of_test:prepare"
+
+
+@pytest.fixture(params=["forked", "spawned"])
+def start(request, tmp_path, monkeypatch):
+    """Opens children that are started in one way or the other."""
+    if request.param == "forked" and not CAN_FORK:
+        pytest.skip("children are spawned on this system")
     (tmp_path / "child_of_test.py").write_text(CHILD)
-    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("dspex_trio.children.forking.CAN_FORK", request.param == "forked")
+
+    @asynccontextmanager
+    async def started(function=FUNCTION, *, prepare=PREPARE, opening=bytes, **options):
+        async with (
+            open_starter(prepare, function, opening) as starter,
+            open_children(starter, opening, **options) as children,
+        ):
+            yield children
+
+    return started
 
 
 @pytest.fixture
-async def one(environment):
-    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, max_bytes=1_000_000) as one:
+async def one(start):
+    async with start(count=1, warm=1, max_bytes=1_000_000) as one:
         yield one
 
 
@@ -126,18 +148,16 @@ async def test_a_child_answers_and_is_used_again(one):
     assert len(await ask(one, "many bytes", 1_000_000)) == 1_000_000
 
 
-async def test_the_function_is_warmed_up_before_the_child_is_used(environment, tmp_path):
+async def test_the_function_is_opened_before_the_child_is_used(start, tmp_path):
     (tmp_path / "warmed.py").write_text(
         "from contextlib import asynccontextmanager\n"
         "@asynccontextmanager\n"
-        "async def opening(warm_up, parent):\n"
-        "    async def answer(request, scope):\n"
-        "        return warm_up + b',' + request\n"
-        "    yield answer\n"
+        "async def opening(opening, parent):\n"
+        "    async def answer(request):\n"
+        "        return opening + b',' + request.data\n"
+        "    yield answer, b''\n"
     )
-    async with open_processes(
-        "warmed:opening", count=1, warm=1, warm_up=lambda: b"warm", environment=environment
-    ) as processes:
+    async with start("warmed:opening", opening=lambda: b"warm", count=1, warm=1) as processes:
         await processes.ready()
         assert await processes.run(b"request") == b"warm,request"
 
@@ -212,18 +232,18 @@ async def test_a_child_that_sends_too_much_is_killed(one):
     assert json.loads(await ask(one, "echo", 1)) == 1
 
 
-async def test_a_request_is_told_when_no_child_can_be_started(environment, tmp_path):
+async def test_a_request_is_told_when_no_child_can_be_started(start, tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    async with open_processes("broken:f", count=1, warm=1, environment=environment) as processes:
+    async with start("broken:f", count=1, warm=1) as processes:
         with pytest.raises(ChildLost, match=r"no child process can be started: .*\n(.*\n)*ZeroDivisionError"):
             await processes.run(b"")
 
 
-async def test_a_request_is_told_when_there_is_nothing_to_open_a_child_with(environment):
+async def test_a_request_is_told_when_there_is_nothing_to_open_a_child_with(start):
     def fails():
         raise ValueError("this has no JSON form")
 
-    async with open_processes(FUNCTION, count=1, warm=1, warm_up=fails, environment=environment) as processes:
+    async with start(count=1, warm=1, opening=fails) as processes:
         with pytest.raises(ChildLost, match="no child process can be started: this has no JSON form"):
             await processes.ready()
 
@@ -235,34 +255,13 @@ async def test_a_child_that_died_idle_is_not_used(one):
     assert int(await ask(one, "pid")) != pid
 
 
-async def test_children_are_gone_when_they_are_closed(environment):
-    async with open_processes(FUNCTION, count=2, warm=2, environment=environment) as processes:
+async def test_children_are_gone_when_they_are_closed(start):
+    async with start(count=2, warm=2) as processes:
         pid = int(await ask(processes, "pid"))
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     with pytest.raises(ChildLost, match="closed"):
         await ask(processes, "pid")
-
-
-class Ready:
-    """A child that is ready at once."""
-
-    opened = False
-
-    async def live(self):
-        await trio.sleep_forever()
-
-    def begin(self, _request, exchange):
-        exchange.end(b"")
-        return True
-
-
-async def test_a_child_may_become_ready_while_they_are_closed():
-    async with open_background() as nursery:
-        processes = Processes(Ready, nursery, 1, bytes, 0)
-        nursery.start_soon(processes._start, 1)
-        processes._put.close()
-        await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_the_childs_standard_output_is_not_the_workers(one, capfd):
@@ -350,33 +349,33 @@ def unreadable(data):
 @pytest.mark.parametrize(
     ("what", "said"), [("report and wait", "on_report"), ("echo", "may_stay"), ("log", "on_log")], ids=lambda each: each
 )
-async def test_a_child_that_says_what_cannot_be_understood_is_lost_alone(what, said, environment):
+async def test_a_child_that_says_what_cannot_be_understood_is_lost_alone(what, said, start):
     """As one does whose program wrote to a descriptor that was not its own."""
     logging = {"on_log": unreadable} if said == "on_log" else {}
     asking = {} if logging else {said: unreadable}
-    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, **logging) as processes:
+    async with start(count=1, warm=1, **logging) as processes:
         pid = await ask(processes, "pid")
         with pytest.raises(ChildLost, match="cannot be understood: ValueError"):
             await ask(processes, what, *([] if what == "report and wait" else ["text"]), **asking)
         assert await ask(processes, "pid") != pid
 
 
-async def test_what_children_log_reaches_the_parent(environment):
+async def test_what_children_log_reaches_the_parent(start):
     logged = []
-    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, on_log=logged.append) as processes:
+    async with start(count=1, warm=1, on_log=logged.append) as processes:
         await ask(processes, "log", "a line")
     assert logged == [b"a line"]
 
 
-async def test_a_child_is_replaced_after_so_many_answers(environment):
-    async with open_processes(FUNCTION, count=1, warm=1, environment=environment, max_answers=2) as processes:
+async def test_a_child_is_replaced_after_so_many_answers(start):
+    async with start(count=1, warm=1, max_answers=2) as processes:
         await processes.ready()
         first, second, third = [await ask(processes, "pid") for _ in range(3)]
     assert first == second != third
 
 
-async def test_a_child_is_started_when_a_request_finds_none_free(environment):
-    async with open_processes(FUNCTION, count=2, warm=0, environment=environment) as processes:
+async def test_a_child_is_started_when_a_request_finds_none_free(start):
+    async with start(count=2, warm=0) as processes:
         reported = trio.Event()
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -392,10 +391,14 @@ async def test_a_child_is_started_when_a_request_finds_none_free(environment):
 
 PARENT = """
 import json, sys, trio
-from dspex_trio.threads import open_processes
+from dspex_trio.children import forking, open_children
+forking.CAN_FORK = sys.argv[2] == "True"
 
 async def main():
-    async with open_processes("child_of_test:open_answering", count=1, warm=1) as processes:
+    async with (
+        forking.open_starter("child_of_test:prepare", "child_of_test:open_answering", bytes) as starter,
+        open_children(starter, bytes, count=1, warm=1) as processes,
+    ):
         print(int(await processes.run(b'["pid"]')), flush=True)
         await processes.run(json.dumps([sys.argv[1]]).encode(), on_report=lambda data: print(data, flush=True))
 
@@ -404,12 +407,12 @@ trio.run(main)
 
 
 @pytest.mark.parametrize("what", ["report and hang", "hang in C without letting go of the GIL"])
-async def test_a_child_ends_with_its_parent(environment, what):
+async def test_a_child_ends_with_its_parent(start, what):
     """However that ends: SIGKILL leaves it no time to say goodbye."""
 
     def start_and_kill():
-        command = [sys.executable, "-c", PARENT, what]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
+        command = [sys.executable, "-c", PARENT, what, str(forking.CAN_FORK)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
             pid = int(parent.stdout.readline())
             assert parent.stdout.readline()  # it is busy
             parent.kill()
