@@ -143,10 +143,10 @@ async def open_executors(
             open_alone(
                 settings,
                 starter,
-                here.reply,
-                patience,
                 lambda: opened(1),
                 here.routing,
+                reply=here.reply,
+                patience=patience,
                 on_log=log_line,
                 on_note=note,
             )

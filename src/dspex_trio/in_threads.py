@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -76,10 +75,10 @@ async def open_in_threads(
             open_alone(
                 settings,
                 starter,
-                here.reply,
-                patience,
                 here.opened,
                 here.routing,
+                reply=here.reply,
+                patience=patience,
                 on_log=log_line,
                 on_note=lambda _data: None,
             )

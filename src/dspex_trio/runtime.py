@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import trio
 
 from dspex_trio import correlation, rpc
+from dspex_trio.background import open_background
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
@@ -26,7 +27,6 @@ from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.telemetry import process_telemetry
-from dspex_trio.background import open_background
 from dspex_trio.trials import Admission, LoopLateness, Observer, TrialRunner, Trials
 from dspex_trio.trials.admission import Slot, Slots
 from dspex_trio.trials.joints import Job
@@ -60,8 +60,10 @@ class Programs(Protocol):
         elsewhere: Whether all programs run in other processes, so that requests need not be decoded here.
     """
 
-    slots: Slots
-    elsewhere: bool
+    @property
+    def slots(self) -> Slots: ...
+    @property
+    def elsewhere(self) -> bool: ...
 
     async def ready(self) -> None:
         """Wait until programs can be run; raises CannotLoad."""

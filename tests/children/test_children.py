@@ -11,8 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_trio.children import ChildFailed, ChildLost, open_children
-from dspex_trio.children import forking
+from dspex_trio.children import ChildFailed, ChildLost, forking, open_children
 from dspex_trio.children.forking import CAN_FORK, open_starter
 from dspex_trio.children.starting import exit_reason
 

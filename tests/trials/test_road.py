@@ -14,6 +14,7 @@ from dspex_trio.errors import (
     StoreUnavailable,
 )
 from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
+
 from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
 
 
@@ -257,7 +258,11 @@ async def test_work_that_is_no_trial_returns_what_it_returns_and_raises_what_it_
 
 def sleeping(seconds):
     """Work that takes so long."""
-    return lambda _work, _slot: trio.sleep(seconds)
+
+    async def sleep(_work, _slot):
+        await trio.sleep(seconds)
+
+    return sleep
 
 
 async def test_a_call_that_is_no_trial_waits_for_a_slot_and_is_stopped_by_its_deadline(virtual_clock):

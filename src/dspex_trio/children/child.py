@@ -1,7 +1,7 @@
 """The child's side: a Trio loop in which one function answers requests, several at once, bytes for bytes.
 
 Run as `python -m dspex_trio.children.child DESCRIPTOR PARENT MODULE:FUNCTION`, or forked by `warm`. The child never
-outlives its parent: the kernel is asked to end it (Linux), and its loop sees that the parent's end of the socket closes.
+outlives its parent: the kernel is asked to end it (Linux), and its loop sees the parent's end of the socket close.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ async def open_child(
         starter: Starts the process.
         nursery: The child lives in it: it is killed when that is cancelled.
         opening: What the child's function is opened with.
-        max_bytes, on_log, on_note: As `Child` takes them.
+        max_bytes: The longest frame that it may send.
+        on_log: Called with what it wants to have logged.
+        on_note: Called with what it says that belongs to no exchange.
 
     Returns:
         The child, and what it answered.
@@ -40,9 +42,10 @@ async def open_child(
     nursery.start_soon(child.live)
     try:
         exchange = Exchange()
-        if not child.begin(opening, exchange):
-            raise ChildLost(child.lost_because)
-        await exchange.done.wait()
+        if child.begin(opening, exchange):
+            await exchange.done.wait()
+        else:
+            exchange.end(ChildLost(child.lost_because))
         answer = exchange.answer()
     except BaseException:
         child.kill()

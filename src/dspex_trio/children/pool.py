@@ -132,7 +132,8 @@ class Children:
                 await exchange.done.wait()
         except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
             with trio.CancelScope(shield=True):
-                await self._stop(child, number, exchange, patience, may_stay, on_kill)
+                child.stop(number)
+                await self._until_stopped(child, exchange, patience, may_stay, on_kill)
             raise
         try:
             answer = exchange.answer()
@@ -150,17 +151,15 @@ class Children:
             await self._kill(child, trio.current_time(), patience, on_kill)
         return answer
 
-    async def _stop(
+    async def _until_stopped(
         self,
         child: Child,
-        number: int,
         exchange: Exchange,
         patience: float,
         may_stay: Callable[[bytes], bool],
         on_kill: Callable[[float], None],
     ) -> None:
         began = trio.current_time()
-        child.stop(number)
         with trio.move_on_at(began + patience * _FOR_THE_CHILD):
             await exchange.done.wait()
         with suppress(Exception):  # there is no answer, or none that can be understood

@@ -191,14 +191,16 @@ class Child:
             self._asked = None
         elif kind == NOTE:
             self._on_note(data)
-        elif (exchange := self._exchanges.get(number)) is None:
-            return  # of a thread that goes on after everything of its exchange was told to have ended
-        elif kind == FREED:
-            del self._exchanges[number]
-            exchange.free(data)
-        elif exchange.done.is_set():
-            return  # of a thread that goes on after the answer
-        elif kind == ANSWER:
+        elif (exchange := self._exchanges.get(number)) is not None:  # else of a thread that should have ended
+            if kind == FREED:
+                del self._exchanges[number]
+                exchange.free(data)
+            elif not exchange.done.is_set():  # else of a thread that goes on after the answer
+                self._tell(exchange, kind, data)
+
+    @staticmethod
+    def _tell(exchange: Exchange, kind: bytes, data: bytes) -> None:
+        if kind == ANSWER:
             exchange.end(data)
         elif kind == FAILURE:
             exchange.end(ChildFailed.from_bytes(data))

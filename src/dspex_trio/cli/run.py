@@ -20,8 +20,8 @@ import trio
 from dspex_trio.client import open_client
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
-from dspex_trio.observe import CannotRecord
 from dspex_trio.loading import CannotLoad
+from dspex_trio.observe import CannotRecord
 from dspex_trio.runs import (
     CannotKeep,
     Embedded,

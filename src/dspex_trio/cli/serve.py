@@ -8,9 +8,9 @@ from functools import partial
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
 from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.observe import CannotRecord
 from dspex_trio.errors import UnsupportedDspy
 from dspex_trio.loading import CannotLoad
+from dspex_trio.observe import CannotRecord
 from dspex_trio.serving import serve
 from dspex_trio.sessions import CannotPersist
 from dspex_trio.telemetry import open_exporters

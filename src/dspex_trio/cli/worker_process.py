@@ -13,9 +13,9 @@ from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
 from dspex_trio.cli.worker import ElixirLost
 from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.observe import CannotRecord
 from dspex_trio.errors import UnsupportedDspy
 from dspex_trio.loading import CannotLoad
+from dspex_trio.observe import CannotRecord
 from dspex_trio.runtime import open_runtime
 from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool

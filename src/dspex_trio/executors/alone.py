@@ -26,11 +26,11 @@ _FRAME_ROOM: Final = 1 << 20
 async def open_alone(
     settings: Settings,
     starter: Starter,
-    reply: Callable[[bytes], Awaitable[bytes]],
-    patience: Callable[[], float],
     opening: Callable[[], bytes],
     routing: Routing,
     *,
+    reply: Callable[[bytes], Awaitable[bytes]],
+    patience: Callable[[], float],
     on_log: Callable[[bytes], None],
     on_note: Callable[[bytes], None],
 ) -> AsyncIterator[Alone]:
@@ -39,10 +39,10 @@ async def open_alone(
     Args:
         settings: What the operator chose.
         starter: Starts processes.
-        reply: Replies to processes' calls of the session store.
-        patience: How many seconds a cancelled trial waits for its process.
         opening: What a process is opened with.
         routing: Knows which trials run so, and where programs come from.
+        reply: Replies to processes' calls of the session store.
+        patience: How many seconds a cancelled trial waits for its process.
         on_log: Called with what processes log.
         on_note: Called with their records.
     """
@@ -99,7 +99,8 @@ class Alone:
         patience = self._patience()
 
         def stays(answer: bytes) -> bool:
-            outcome = remote.answered(answer)
+            remote.take_answer(answer)
+            outcome = remote.outcome()
             return not isinstance(outcome, TrialFailure) or outcome.details.get("stuck") != "true"
 
         def killed(seconds: float) -> None:

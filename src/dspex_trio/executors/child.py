@@ -23,6 +23,7 @@ import trio
 from google.protobuf.message import DecodeError
 
 from dspex_trio import threads
+from dspex_trio.background import open_background
 from dspex_trio.children.child import Answer, Parent, Request, has_children
 from dspex_trio.config import Settings
 from dspex_trio.errors import Stage, ToolError, TrialCancelled, TrialError
@@ -44,6 +45,7 @@ from dspex_trio.executors.messages import (
 from dspex_trio.executors.store import ThroughFront
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
+from dspex_trio.loading import operators_modules
 from dspex_trio.model import (
     BoundVariable,
     Cost,
@@ -62,14 +64,12 @@ from dspex_trio.model import (
     TrialRequest,
     TrialSession,
 )
-from dspex_trio.loading import operators_modules
 from dspex_trio.observe.records import Records, open_records
 from dspex_trio.programs import catalogue
 from dspex_trio.rooms import Executor, open_rooms
 from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
 from dspex_trio.sessions import Sessions
 from dspex_trio.telemetry import continuing, export_as_child, no_context
-from dspex_trio.background import open_background
 from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.contained import blaming, contained
@@ -115,7 +115,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     if settings.otel:
         export_as_child()
     redact = settings.redactor()
-    store = BridgeServiceStub(ThroughFront(lambda data: _current.get().asked.call(data)))
+    store = BridgeServiceStub(ThroughFront(_ask_front))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
     async with AsyncExitStack() as stack:
         loader, workers = await stack.enter_async_context(
@@ -154,6 +154,11 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
         )
         answering = _Answering(trials, executor, StandIns(workers), settings, redact)
         yield answering.answer, _catalogue().to_bytes()
+
+
+async def _ask_front(data: bytes) -> bytes:
+    """Make a call of the front, on behalf of the trial that runs in the calling task."""
+    return await _current.get().asked.call(data)
 
 
 class _Answering:

@@ -272,13 +272,14 @@ _RESULT: Final = struct.pack("!I", 0xFFFFFFFF)  # in place of a brief outcome's 
 
 def encode_tool_result(value: Any) -> bytes:
     """What an operator's tool returned; what it raised is an ending."""
-    return _RESULT + encode_any(plain(value)).SerializeToString()
+    return _RESULT + bytes(encode_any(plain(value)).SerializeToString())
 
 
 def decode_tool_result(data: bytes) -> any_pb2.Any | TrialOutcome:
     """What the tool returned, encoded; or how the call ended without that."""
     if data.startswith(_RESULT):
-        return any_pb2.Any.FromString(data[_LENGTH.size :])
+        result: any_pb2.Any = any_pb2.Any.FromString(data[_LENGTH.size :])
+        return result
     return decode_ending(data)
 
 

@@ -20,7 +20,7 @@ from dspex_trio.executors.messages import (
     encoded_request,
     merged,
 )
-from dspex_trio.model import BoundVariable, Recording, TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.model import Recording, TrialFailure, TrialOutcome, TrialRequest
 from dspex_trio.trials.work import Trial
 
 logger: Final = logging.getLogger(__name__)
@@ -86,10 +86,9 @@ class RemoteTrial:
             while self._bytes > self._max_bytes and len(self._news) > 1:
                 self._bytes -= len(self._news.popleft())
 
-    def answered(self, answer: bytes) -> TrialOutcome:
+    def take_answer(self, answer: bytes) -> None:
         """The executor has answered. Raises what cannot be understood."""
         self._outcome = decode_ending(answer)
-        return self.outcome()
 
     def unanswered(self) -> None:
         """The trial is over, and the front answers by itself if the executor has not."""

@@ -69,7 +69,7 @@ class Shared:
                     cast("ExecutorSlot", slot),
                     request_of(request, self._patience()),
                     patience=self._patience,
-                    on_answer=remote.answered,
+                    on_answer=remote.take_answer,
                     on_report=remote.progress,
                     on_call=self._reply,
                     on_late_end=lambda data: self._on_late_end(request, json.loads(data)),
@@ -125,7 +125,7 @@ class RemoteFailure(Exception):
     def __init__(self, outcome: TrialOutcome) -> None:
         assert isinstance(outcome, TrialFailure), "a tool that succeeds has a result"  # noqa: S101 - our own bug
         super().__init__(outcome.error_message)
-        self.failure = outcome
+        self.failure: TrialFailure = outcome
 
 
 class NoJob:

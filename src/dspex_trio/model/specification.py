@@ -10,7 +10,6 @@ from typing import Any, Final, final
 
 from dspex_trio.model.events import Watch
 
-
 _numbers = count(1)
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from dspex_trio.background import open_background
 from dspex_trio.model import (
     LmCall,
     LmFinished,
@@ -32,7 +33,6 @@ from dspex_trio.model.events import characters, characters_in
 from dspex_trio.observe.record import ending_of, record_of
 from dspex_trio.redaction import Redactor
 from dspex_trio.wire import in_full
-from dspex_trio.background import open_background
 
 logger: Final = logging.getLogger(__name__)
 

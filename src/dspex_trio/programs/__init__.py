@@ -11,7 +11,7 @@ import dspy
 from dspex_trio.errors import InvalidSpec, UnsupportedDspy
 from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.model import RunInLoop
-from dspex_trio.programs.choices import MODULE_CHOICE, replace_submodule
+from dspex_trio.programs.choices import replace_submodule
 from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.endings import ENDING, current_interrupt
@@ -35,7 +35,6 @@ from dspex_trio.programs.settings import ProgramSettings
 __all__ = [
     "CARRIERS",
     "KEPT_WHOLE",
-    "MODULE_CHOICE",
     "MODULE_REGISTRY",
     "CannotLoad",
     "Hydrated",

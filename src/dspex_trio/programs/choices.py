@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import dspy
 
 from dspex_trio.errors import InvalidSpec, VariableInvalid
-from dspex_trio.model import MODULE_CHOICE, Binding, BoundVariable, Program, Variable
+from dspex_trio.model import Binding, BoundVariable, Program, Variable
 from dspex_trio.programs.bindings import is_parameter_name
 from dspex_trio.programs.classes import ImportPolicy, resolve_class
 from dspex_trio.programs.construct import construct

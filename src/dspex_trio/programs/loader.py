@@ -12,6 +12,7 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import (
+    MODULE_CHOICE,
     Binding,
     BoundVariable,
     LanguageModel,
@@ -25,7 +26,7 @@ from dspex_trio.model import (
     Variable,
 )
 from dspex_trio.programs.bindings import Parameters
-from dspex_trio.programs.choices import MODULE_CHOICE, chosen_classes, replace_submodule, submodule_choices
+from dspex_trio.programs.choices import chosen_classes, replace_submodule, submodule_choices
 from dspex_trio.programs.classes import ImportPolicy, resolve_class
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.hydrated import Hydrated

@@ -14,6 +14,7 @@ from dspex_trio.errors import Stage, TrialError, UnreadableRequest
 from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
 from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
 from dspex_trio.model import TrialFailure, TrialOptions, TrialOutcome, Watch
+from dspex_trio.rpc.service import UNARY_STREAM, UNARY_UNARY, Service
 from dspex_trio.service.streamed import Ended, streamed
 from dspex_trio.trials import Trials, failure_of
 from dspex_trio.values import type_name
@@ -59,21 +60,22 @@ class ProgramExecutor(SnakepitBridgeServicer):
         self._pass_on = pass_on
 
     @property
-    def service(self) -> rpc.Service:
-        """The service; requests that are passed on are not parsed."""
-        service = super().service
-        if self._pass_on:
-            for method in service.methods.values():
-                method.signature.request_type = EncodedRequest
+    def service(self) -> Service:
+        """The service; of requests that are passed on only the envelope is parsed."""
+        if not self._pass_on:
+            return super().service
+        service = Service(super().service.name)
+        service.add("ExecuteProgram", self.ExecuteProgram, UNARY_UNARY, EncodedRequest, ExecuteProgramResponse)
+        service.add("StreamProgram", self.StreamProgram, UNARY_STREAM, EncodedRequest, ProgramEvent)
         return service
 
-    async def ExecuteProgram(  # noqa: N802
+    async def ExecuteProgram(  # type: ignore[override] # noqa: N802 - what is encoded already passes for a message
         self, request: ExecuteProgramRequest | EncodedRequest, call: rpc.Call
     ) -> ExecuteProgramResponse | Encoded:
         """Run one trial. The earliest of `grpc-timeout`, `request.timeout` and the worker's maximum is its deadline."""
         return await self._execute(request, call, trio.current_time())
 
-    async def StreamProgram(  # noqa: N802
+    async def StreamProgram(  # type: ignore[override] # noqa: N802 - as above
         self, request: ExecuteProgramRequest | EncodedRequest, call: rpc.Call
     ) -> AsyncIterator[ProgramEvent | Encoded]:
         """Run one trial and tell of it meanwhile; the last event carries the response that ExecuteProgram would give.
@@ -96,13 +98,12 @@ class ProgramExecutor(SnakepitBridgeServicer):
         arrived: float,
         watch: Watch | None = None,
     ) -> ExecuteProgramResponse | Encoded:
-        encoded = isinstance(request, EncodedRequest)
         try:
             trial = request.trial() if isinstance(request, EncodedRequest) else decode_request(request)
         except TrialError as error:
             failure = failure_of(error, Stage.HYDRATE, redact=self._redact, trial_id=request.trial_id)
             return self._encode(failure, TrialOptions())
-        asked = arrived + min(seconds_of(request.envelope if encoded else request), self._max_trial_seconds)
+        asked = arrived + min(seconds_of(request), self._max_trial_seconds)
         deadline = min(call.deadline, asked) - self._reply_margin()
         with correlation.correlated(trial.metadata.get(correlation.METADATA_KEY)):
             noted = correlation.noted(trial.metadata)

@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
+from dspex_trio.background import open_background
 from dspex_trio.model import (
     EventsDropped,
     LmFinished,
@@ -23,7 +24,6 @@ from dspex_trio.model import (
     Watch,
 )
 from dspex_trio.model.events import characters
-from dspex_trio.background import open_background
 
 ResultT = TypeVar("ResultT")
 

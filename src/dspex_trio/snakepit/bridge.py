@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 
 from dspex_trio import correlation, rpc
+from dspex_trio.background import open_background
 from dspex_trio.errors import InvalidInput, SerializationFailed, Stage, ValueNotDecodable
+from dspex_trio.executors.shared import RemoteFailure
 from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
-from dspex_trio.executors.shared import RemoteFailure
-from dspex_trio.model import EventsDropped, TrialOptions, Watch
+from dspex_trio.model import EventsDropped, TrialFailure, TrialOptions, Watch
 from dspex_trio.service.streamed import Ended, streamed
 from dspex_trio.snakepit import telemetry
 from dspex_trio.snakepit.elixir import timestamp
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import EXECUTE_PROGRAM, TrialTool
-from dspex_trio.background import open_background
 from dspex_trio.trials import failure_of
 from dspex_trio.wire import decode_tool_arguments, encode_json, encode_tool_spec, event_to_json, in_full
 from dspex_trio.wire.anys import JSON_URL
@@ -219,7 +219,7 @@ class WorkerBridge(BridgeServiceServicer):
     def _problem(self, error: Exception, request: bridge_pb2.ExecuteToolRequest) -> dict[str, Any]:
         """An error as snakepit's own workers tell one."""
         if isinstance(error, RemoteFailure):
-            failure = in_full(error.failure, TrialOptions(), self._max_bytes)
+            failure = cast("TrialFailure", in_full(error.failure, TrialOptions(), self._max_bytes))
         else:
             failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
         return {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from dspex_trio import correlation, rpc
+from dspex_trio.background import open_background
 from dspex_trio.config import Settings
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
@@ -26,7 +27,6 @@ from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import TrialTool, room_for_json
 from dspex_trio.telemetry import open_metrics
-from dspex_trio.background import open_background
 from dspex_trio.wire import encode_tool_spec
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Final
 import h11
 import trio
 
-from dspex_trio.config import InvalidSettings
 from dspex_trio.background import open_background
+from dspex_trio.config import InvalidSettings
 
 logger: Final = logging.getLogger(__name__)
 

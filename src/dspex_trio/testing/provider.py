@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from dspex_trio.background import open_background
 from dspex_trio.provider import CallerGone, Exchange, Request, Server
 from dspex_trio.provider.chat import PATH, ApiError, ChatRequest, read_request
 from dspex_trio.testing.playing import Begin, Cut, Send, Wait, play
 from dspex_trio.testing.replies import Reply, ReplyLike
 from dspex_trio.testing.script import Asked, NoReply, Script
 from dspex_trio.testing.timeline import Timeline
-from dspex_trio.background import open_background
 
 if TYPE_CHECKING:
     import dspy

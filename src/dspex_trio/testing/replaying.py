@@ -14,6 +14,7 @@ import dspy
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.background import open_background
 from dspex_trio.config import Settings
 from dspex_trio.model import Program, TrialOutcome, TrialRequest, Variable
 from dspex_trio.observe import Recorded, read_records
@@ -30,7 +31,6 @@ from dspex_trio.testing.store import Fault, FaultyStore
 from dspex_trio.testing.timeline import Timeline
 from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.background import open_background
 from dspex_trio.trials.margin import ReplyMargin
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.wire import decode_json, encode_json, options_from_json, program_from_json

@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
+from dspex_trio.background import open_background
 from dspex_trio.testing.clock import VirtualClock
 from dspex_trio.testing.timeline import Timeline
-from dspex_trio.background import open_background
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.background import open_background
 from dspex_trio.client import Client, open_client
 from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest, Variable
@@ -21,7 +22,6 @@ from dspex_trio.testing.store import FaultyStore
 from dspex_trio.testing.timeline import Timeline
 from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.background import open_background
 from dspex_trio.trials.observer import Nobody
 
 if TYPE_CHECKING:

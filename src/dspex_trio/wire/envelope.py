@@ -17,6 +17,7 @@ class EncodedRequest:
 
     Attributes:
         envelope: What was read.
+        trial_id, timeout: As the message's.
     """
 
     DESCRIPTOR = ExecuteProgramRequest.DESCRIPTOR
@@ -24,16 +25,17 @@ class EncodedRequest:
     def __init__(self, data: bytes) -> None:
         self.envelope = TrialEnvelope.FromString(data)
         self._data = data
+        self.trial_id: str = self.envelope.trial_id
+        self.timeout = self.envelope.timeout
 
     @classmethod
     def FromString(cls, data: bytes) -> EncodedRequest:  # noqa: N802 - as a message's
         """Read one; raises DecodeError as a message does."""
         return cls(data)
 
-    @property
-    def trial_id(self) -> str:
-        """The caller's name for the trial."""
-        return self.envelope.trial_id
+    def HasField(self, name: str) -> bool:  # noqa: N802 - as a message's
+        """Whether a field of the envelope is set."""
+        return bool(self.envelope.HasField(name))
 
     def trial(self) -> TrialRequest:
         """The trial, for whoever passes it on; without arrival and deadline, which are the server's to fix."""

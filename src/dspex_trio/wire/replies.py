@@ -26,7 +26,8 @@ def encode_reply(
         clock: In seconds.
     """
     if outcome.reply:
-        return ExecuteProgramResponse.FromString(outcome.reply)
+        made: ExecuteProgramResponse = ExecuteProgramResponse.FromString(outcome.reply)
+        return made
     began = clock()
     response = encode_outcome(outcome, max_bytes=max_bytes, max_trace_bytes=options.max_trace_bytes)
     if isinstance(outcome, TrialFailure) and outcome.pushed:
@@ -42,7 +43,7 @@ def _with_pushed(
     response: ExecuteProgramResponse, pushed: bytes, options: TrialOptions, max_bytes: int
 ) -> ExecuteProgramResponse:
     """The failure with the trace and the variables that were pushed, of the trace the last entries that fit."""
-    merged = ExecuteProgramResponse.FromString(pushed)
+    merged: ExecuteProgramResponse = ExecuteProgramResponse.FromString(pushed)
     if merged.HasField("success"):  # it came too late to be one
         late = ExecuteProgramResponse.FromString(pushed).success
         merged.failure.partial_trace.extend(late.trace)

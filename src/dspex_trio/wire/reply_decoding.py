@@ -145,6 +145,7 @@ def _decode_variables(variables: Mapping[str, program_pb2.BoundVariable]) -> dic
 
 
 def decode_cost(message: program_pb2.Cost) -> Cost:
+    """What a trial cost."""
     return Cost(
         total_usd=message.total_usd,
         known=message.known,

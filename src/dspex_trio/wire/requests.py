@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from dspex_trio.errors import InvalidInput, InvalidSpec, ValueNotDecodable
 from dspex_trio.generated import any_pb2, program_pb2
@@ -227,6 +227,17 @@ def _plain(value: Any, path: str, error: type[InvalidInput | InvalidSpec]) -> An
     return made
 
 
-def seconds_of(message: program_pb2.ExecuteProgramRequest) -> float:
+class WithTimeout(Protocol):
+    """A message of ours with a Duration in its field `timeout`."""
+
+    timeout: Any
+
+    def HasField(self, name: str, /) -> bool:  # noqa: N802 - as messages have it
+        """Whether the field is set."""
+        ...
+
+
+def seconds_of(message: WithTimeout) -> float:
     """The seconds that a request asks for; infinity when it does not say."""
-    return message.timeout.seconds + message.timeout.nanos / 1e9 if message.HasField("timeout") else math.inf
+    timeout = message.timeout
+    return float(timeout.seconds + timeout.nanos / 1e9) if message.HasField("timeout") else math.inf
