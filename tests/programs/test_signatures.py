@@ -1,5 +1,6 @@
 import sys
 import typing
+from types import ModuleType
 
 import dspy
 import pytest
@@ -11,7 +12,7 @@ from dspex_trio.model import Field, Signature
 from dspex_trio.programs.classes import ImportPolicy
 from dspex_trio.programs.signatures import make_signature
 
-ONLY_DSPY = ImportPolicy(())
+ONLY_DSPY = ImportPolicy()
 
 
 def make(signature, loaded=()):
@@ -94,8 +95,17 @@ def test_an_allowed_prefix_is_no_reason_to_import_for_a_type(tmp_path, monkeypat
     (tmp_path / "not_yet_imported.py").write_text("class T: ...")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InvalidSpec, match=r"no type 'not_yet_imported\.T' in the modules of this worker"):
-        make_signature(Signature("q: not_yet_imported.T -> a"), ImportPolicy(("not_yet_imported",)))
+        make_signature(Signature("q: not_yet_imported.T -> a"), ImportPolicy(importable=("not_yet_imported",)))
     assert "not_yet_imported" not in sys.modules
+
+
+def test_a_lazy_module_is_not_asked_for_a_type_that_it_would_import(monkeypatch):
+    lazy = ModuleType("lazy_types")
+    lazy.__getattr__ = lambda name: pytest.fail(f"imported {name}")
+    monkeypatch.setitem(sys.modules, "lazy_types", lazy)
+    for text in ("q: lazy_types.T -> a", "q: T -> a"):
+        with pytest.raises(InvalidSpec, match=r"type '(lazy_types\.)?T'"):
+            make(text, ("lazy_types",))
 
 
 @pytest.mark.parametrize(

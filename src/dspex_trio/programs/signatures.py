@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import keyword
-import sys
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -18,7 +17,7 @@ import pydantic
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import Field, Signature
-from dspex_trio.programs.classes import ImportPolicy
+from dspex_trio.programs.classes import ImportPolicy, loaded_name
 from dspex_trio.variables import show
 
 _BUILTIN: Final[dict[str, Any]] = {
@@ -157,10 +156,10 @@ class _Types:
         if name in _KNOWN:
             return _KNOWN[name]
         for module_name in self._loaded:
-            found = getattr(sys.modules.get(module_name), name, None)
+            found = loaded_name(module_name, name)
             if isinstance(found, type):
                 return found
-        if isinstance(found := getattr(dspy, name, None), type):
+        if isinstance(found := loaded_name("dspy", name), type):
             return found
         raise InvalidSpec(
             f"field {field!r}: unknown type {name!r}; known are Python's and JSON's type names, typing's, dspy's types "
@@ -174,7 +173,7 @@ class _Types:
         self._policy.check(dotted)
         module_name, _, name = dotted.rpartition(".")
         # Only what is already imported: a type's name is no reason to run a module's code.
-        found = getattr(sys.modules.get(module_name), name, None)
+        found = loaded_name(module_name, name)
         if not isinstance(found, type):
             raise InvalidSpec(f"field {field!r}: there is no type {dotted!r} in the modules of this worker")
         return found

@@ -13,8 +13,9 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
-from dspex_trio.programs.lm_arguments import Refused, model_name, refusal
+from dspex_trio.programs.lm_arguments import Refused, refusal, text
 from dspex_trio.programs.settings import ProgramSettings
+from dspex_trio.variables import show
 
 _PREDICTOR: Final = frozenset({"traces", "train", "demos", "signature", "lm", "fields"})
 _LISTS: Final = ("traces", "train", "demos")
@@ -89,9 +90,9 @@ def _language_model(name: str, lm: Any, settings: ProgramSettings) -> LanguageMo
     if not isinstance(lm, Mapping):
         raise InvalidSpec(f"the state's lm of {name!r} is no object")
     try:
-        model = model_name(lm.get("model"))
+        model = text(lm.get("model"))  # whether it may be asked is decided in each trial
     except Refused as refused:
-        raise InvalidSpec(f"the state's lm.model of {name!r} {refused}; got {lm.get('model')!r}") from None
+        raise InvalidSpec(f"the state's lm.model of {name!r} {refused}; got {show(lm.get('model'))}") from None
     if lm.get("_dspy_lm_class") not in {None, "dspy.clients.lm.LM"}:
         raise InvalidSpec(f"the state's lm of {name!r} is of the class {lm['_dspy_lm_class']!r}; only dspy.LM loads")
     params = {key: value for key, value in lm.items() if value is not None and key not in _LM_IGNORED}
