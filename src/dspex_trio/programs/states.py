@@ -7,12 +7,14 @@ language model's calls among them; so the document is checked first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import dspy
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
+from dspex_trio.programs.fields import Misfit, field_types, is_saved
 from dspex_trio.programs.lm_arguments import Refused, refusal, text
 from dspex_trio.programs.settings import ProgramSettings
 from dspex_trio.variables import show
@@ -58,6 +60,8 @@ def load_state(module: dspy.Module, state: Mapping[str, Any], settings: ProgramS
     try:
         for name, part in parts.items():
             parameters[name].load_state({**part, "lm": None} if "lm" in part else dict(part))
+            if isinstance(parameters[name], dspy.Predict):
+                parameters[name].demos = [_with_types(demo, parameters[name]) for demo in parameters[name].demos]
     except Exception as error:
         raise InvalidSpec(f"the state does not load: {type(error).__name__}: {error}") from error
     return models
@@ -84,6 +88,17 @@ def _check_part(name: str, part: Mapping[str, Any], parameter: Any) -> None:
         raise InvalidSpec(f"the state of {name!r} has a signature without instructions and a list of fields")
     if len(described) != fields:
         raise InvalidSpec(f"the state of {name!r} describes {len(described)} fields; the signature has {fields}")
+
+
+def _with_types(demo: Mapping[str, Any], predictor: dspy.Predict) -> dict[str, Any]:
+    """A demo with its images and the like as such: DSPy saves them as marked text, which is text in a trial."""
+    types = field_types(predictor.signature)
+    made = dict(demo)
+    for name in demo.keys() & types.keys():
+        if types[name].typed and is_saved(demo[name]):
+            with suppress(Misfit):
+                made[name] = types[name].convert(demo[name])
+    return made
 
 
 def _language_model(name: str, lm: Any, settings: ProgramSettings) -> LanguageModel:
