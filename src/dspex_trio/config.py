@@ -98,11 +98,17 @@ class Settings(BaseSettings):
     )
     allow_import: Names = Field(
         default=(),
-        description="Dotted prefixes, beside `dspy` and the loaded modules, under which a program's class may lie.",
+        description="Dotted prefixes, beside DSPy's programs and the loaded modules, under which a program's class may "
+        "lie; such a module is imported when a request names it.",
     )
     allow_lm_arg: Names = Field(
         default=(),
         description="Keywords of the language model that requests may set although they could send the key elsewhere.",
+    )
+    allow_model: Names = Field(
+        default=(),
+        description="Models that requests may name beside those of the provider of `lm`: `anthropic/*`, for example. "
+        "`*` stands for any characters but `/`, `**` for any.",
     )
     lm: str | None = Field(
         default=None, description="The language model of programs that name none, as `dspy.LM` takes it."
@@ -288,6 +294,25 @@ class Settings(BaseSettings):
         if self.persist is not None and self.store != "embedded":
             raise ValueError("persist is for the embedded store; another store keeps its own sessions")
         return self
+
+    @field_validator("allow_import")
+    @classmethod
+    def _not_of_dspy(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in prefixes:
+            if prefix.partition(".")[0] == "dspy":
+                raise ValueError(
+                    "DSPy's own programs are allowed, and no module of it is imported because a request names it; "
+                    "import another one at the start, with --load"
+                )
+        return prefixes
+
+    @field_validator("allow_model")
+    @classmethod
+    def _model_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not pattern.isprintable() or " " in pattern:
+                raise ValueError(f"{pattern!r} is no model's name, such as openai/gpt-4o-mini, and no pattern of names")
+        return patterns
 
     @field_validator("load")
     @classmethod

@@ -113,6 +113,7 @@ def _program_settings(settings: Settings) -> programs.ProgramSettings:
         load=settings.load,
         allow_import=settings.allow_import,
         allow_lm_arg=settings.allow_lm_arg,
+        allow_model=settings.allow_model,
         memory_cache=settings.memory_cache,
         disk_cache=settings.disk_cache,
         allow_repr=settings.allow_repr,

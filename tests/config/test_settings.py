@@ -46,6 +46,8 @@ def test_lists_and_objects_have_a_form_for_the_environment(monkeypatch):
         ({}, "port = ", "cannot be read"),
         ({"load": ("my-module",)}, "", "'my-module' is no module name"),
         ({"store": "nowhere"}, "", "store"),
+        ({"allow_import": ("mine", "dspy.primitives")}, "", "import another one at the start, with --load"),
+        ({"allow_model": ("openai/a b",)}, "", "'openai/a b' is no model's name, such as openai/gpt-4o-mini"),
         ({"lm_args": "secret-but-not-json"}, "", "is no JSON object"),
     ],
 )

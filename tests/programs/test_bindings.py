@@ -220,6 +220,8 @@ async def test_an_attribute_named_like_a_sampling_keyword_is_set_too(trial):
         ("model_type", "video", "takes 'chat', 'text' or 'responses'"),
         ("model", "", "takes the name of a model"),
         ("model", "huggingface/https://evil.example", "and no address"),
+        ("model", "bedrock/agentcore/arn:aws:bedrock-agentcore:evil.test/#:1:runtime/a", "no ARN"),
+        ("agent.model", "openai/gpt-4o", "the operator can allow it with --allow-model openai/gpt-4o"),
         ("instructions", "", "takes a text that is not empty"),
         ("demos", "none", "takes a list of objects"),
         ("demos", [{}], "takes a list of objects"),
@@ -310,6 +312,7 @@ async def test_model_for_the_whole_program_or_for_one_part_of_it(trial, pipeline
         python_class=pipeline,
         lm=LanguageModel("openai/first", {"top_p": 0.5}),
         parameters={"temperature": 0.3, "model": "openai/second", "agent.model": "openai/third"},
+        settings=ProgramSettings(allow_model=("openai/*",)),
     ).ready()
     models = {name: p.lm.model for name, p in t.module.named_predictors()}
     assert models["draft"] == models["steps[0]"] == t.hydrated._model.lm.model == "openai/second"
@@ -509,6 +512,7 @@ async def test_parameters_come_before_variables_and_after_the_state(trial):
         "parameters": {"temperature": 0.2, "top_p": 0.2, "instructions": "from the parameters"},
         "config_space": bind(temperature="temp"),
         "source": Source(temp=0.3),
+        "settings": ProgramSettings(allow_model=("openai/m",)),
     }
     t = await trial(**program).ready()
     lm = t.hydrated._model.lm.kwargs

@@ -397,7 +397,8 @@ async def test_a_program_that_configures_a_model_of_its_own_is_recorded(trial):
             with dspy.context(lm=DummyLM([{"a": "own"}])):
                 return self.generate(q=q)
 
-    t = trial(python_class="Own", lm=LanguageModel("openai/never-asked"))
+    settings = ProgramSettings(allow_model=("openai/never-asked",))
+    t = trial(python_class="Own", lm=LanguageModel("openai/never-asked"), settings=settings)
     assert await t.run(q="?") == {"a": "own"}
     assert t.tree() == [("generate", 1)]
 

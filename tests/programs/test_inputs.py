@@ -1,9 +1,12 @@
 import datetime as dt
 import enum
+import uuid
+from decimal import Decimal
 
 import dspy
 import pydantic
 import pytest
+from dspy.utils import DummyLM
 
 import dspex_trio as dspex
 from dspex_trio.errors import InvalidInput
@@ -19,7 +22,7 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
 
 
 def of(text):
-    signature = make_signature(Signature(text), ImportPolicy(()))
+    signature = make_signature(Signature(text), ImportPolicy())
     return inputs_of(dspy.Predict(signature), signature)
 
 
@@ -215,6 +218,36 @@ def test_models_enums_dates_and_constraints_of_a_programs_own_signature():
             inputs.check({**good, **wrong})
 
 
+OF_STANDARD_LIBRARY = [
+    ("date", "2024-01-31", dt.date(2024, 1, 31)),
+    ("time", "12:30:00", dt.time(12, 30)),
+    ("datetime", "2024-01-31T12:30:00", dt.datetime(2024, 1, 31, 12, 30)),  # noqa: DTZ001 - without a zone, as given
+    ("timedelta", "P1DT2H", dt.timedelta(days=1, hours=2)),
+    ("Decimal", "1.10", Decimal("1.10")),
+    ("UUID", "12345678-1234-5678-1234-567812345678", uuid.UUID("12345678-1234-5678-1234-567812345678")),
+]
+
+
+@pytest.mark.parametrize(("kind", "written", "value"), OF_STANDARD_LIBRARY)
+def test_dates_times_decimals_and_uuids_travel_both_ways_as_text(kind, written, value):
+    sent = decode_any(encode_any(plain(value)))
+    assert sent == written
+    assert of(f"q: {kind} -> a").check({"q": sent}) == {"q": value}
+    assert of(f"q: list[{kind} | None] -> a").check({"q": [sent, None]}) == {"q": [value, None]}
+    for wrong in (True, "soon", [sent]):
+        with pytest.raises(InvalidInput, match=f"input 'q' takes {kind}, but a "):
+            of(f"q: {kind} -> a").check({"q": wrong})
+
+
+@pytest.mark.parametrize(("kind", "written", "value"), OF_STANDARD_LIBRARY)
+def test_a_models_answer_of_such_a_type_is_one(kind, written, value):
+    predict = dspy.Predict(make_signature(Signature(f"q -> a: {kind}"), ImportPolicy()))
+    with dspy.context(lm=DummyLM([{"a": written}])):
+        answer = predict(q="?").a
+    assert answer == value
+    assert type(answer) is type(value)
+
+
 # ---- modules that are called with what their forward takes ----------------------------------------------------------
 
 
@@ -239,7 +272,7 @@ def test_forwards_parameters_without_annotation_have_the_types_of_the_signatures
 
         def forward(self, n, extra: str = "x"): ...
 
-    signature = make_signature(Signature("n: int, unused -> a"), ImportPolicy(()))
+    signature = make_signature(Signature("n: int, unused -> a"), ImportPolicy())
     inputs = inputs_of(Mine(signature), signature)
     assert inputs.check({"n": 1, "extra": "y"}) == {"n": 1, "extra": "y"}
     with pytest.raises(InvalidInput, match="input 'n' takes int"):

@@ -42,7 +42,7 @@ def test_no_cache_is_one_trials_own():
 
 def test_the_operators_connection_goes_to_models_of_the_same_provider_and_to_no_other():
     """A key for one provider must not be shown to another, and its sampling is for its own model."""
-    kept = models(lm=OPERATORS)
+    kept = models(lm=OPERATORS, allow_model=("anthropic/*",))
     same = kept.for_trial(LanguageModel("openai/other", {"temperature": 0.9}), no_cache=False)
     assert (same.kwargs["api_key"], same.kwargs["api_base"]) == ("sk-operator", "http://gateway")
     assert kept.for_trial(LanguageModel("openai/other"), no_cache=False).kwargs["temperature"] is None
@@ -52,7 +52,7 @@ def test_the_operators_connection_goes_to_models_of_the_same_provider_and_to_no_
 
 
 def test_models_are_kept_up_to_a_limit_the_longest_unused_going_first():
-    kept = models(max_lms=2)
+    kept = models(max_lms=2, allow_model=("openai/*",))
     stores = {}
     for name in ("a", "b", "a", "c"):
         stores[name] = kept.for_trial(LanguageModel(f"openai/{name}"), no_cache=False)._engine_store
@@ -65,7 +65,7 @@ def test_models_are_kept_up_to_a_limit_the_longest_unused_going_first():
     [
         (LanguageModel(""), "lm.model takes the name of a model"),
         (LanguageModel("huggingface/https://evil.example"), "and no address"),
-        (LanguageModel("openai/"), "DSPy refuses the language model 'openai/'"),
+        (LanguageModel("openai/"), "takes the name of a model"),
         (LanguageModel("openai/m", {"temperature": "hot"}), "takes a number of at least 0"),
         (LanguageModel("openai/gpt-5", {"temperature": 0.3}), "DSPy refuses the language model"),
         (LanguageModel("openai/m", {"made_up": 1}), "'made_up' is no language-model argument a request can set"),
@@ -73,7 +73,7 @@ def test_models_are_kept_up_to_a_limit_the_longest_unused_going_first():
 )
 def test_a_model_that_cannot_be_had_says_why(wanted, told):
     with pytest.raises(InvalidSpec) as caught:
-        models().for_trial(wanted, no_cache=False)
+        models(allow_model=("openai/*",)).for_trial(wanted, no_cache=False)
     assert told in str(caught.value)
 
 

@@ -1,7 +1,12 @@
+import datetime as dt
 import sys
 import typing
+import uuid
+from decimal import Decimal
+from types import ModuleType
 
 import dspy
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +16,7 @@ from dspex_trio.model import Field, Signature
 from dspex_trio.programs.classes import ImportPolicy
 from dspex_trio.programs.signatures import make_signature
 
-ONLY_DSPY = ImportPolicy(())
+ONLY_DSPY = ImportPolicy()
 
 
 def make(signature, loaded=()):
@@ -94,8 +99,95 @@ def test_an_allowed_prefix_is_no_reason_to_import_for_a_type(tmp_path, monkeypat
     (tmp_path / "not_yet_imported.py").write_text("class T: ...")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InvalidSpec, match=r"no type 'not_yet_imported\.T' in the modules of this worker"):
-        make_signature(Signature("q: not_yet_imported.T -> a"), ImportPolicy(("not_yet_imported",)))
+        make_signature(Signature("q: not_yet_imported.T -> a"), ImportPolicy(importable=("not_yet_imported",)))
     assert "not_yet_imported" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", [dt.date, dt.time, dt.timedelta, dt.datetime, Decimal, uuid.UUID])
+def test_dates_times_decimals_and_uuids_are_named_with_and_without_their_module(kind):
+    for name in (kind.__name__, f"{kind.__module__}.{kind.__name__}"):
+        made = make(f"q: {name}, r: list[{name} | None] -> a: dict[str, {name}]")
+        assert types(made) == {"q": kind, "r": list[kind | None], "a": dict[str, kind]}
+
+
+@pytest.mark.parametrize("name", ["datetime", "datetime.tzinfo", "uuid.getnode", "decimal.Context", "uuid.os.PathLike"])
+def test_nothing_else_of_their_modules_is_a_type(name):
+    if name == "datetime":
+        assert types(make("q: datetime -> a"))["q"] is dt.datetime, "the class, since a module is no type"
+        return
+    with pytest.raises(ImportNotAllowed):
+        make(f"q: {name} -> a")
+
+
+def test_a_loaded_modules_own_type_of_that_name_wins(monkeypatch):
+    loaded = ModuleType("own_types")
+    loaded.time = type("time", (pydantic.BaseModel,), {"__module__": "own_types"})
+    monkeypatch.setitem(sys.modules, "own_types", loaded)
+    assert types(make("q: time -> a", ("own_types",)))["q"] is loaded.time
+    assert types(make("q: time -> a"))["q"] is dt.time
+
+
+def deep(levels):
+    return "list[" * (levels - 1) + "str" + "]" * (levels - 1)
+
+
+LARGEST = [
+    " | ".join(["int"] * 100),
+    " | ".join(f"Literal[{i}]" for i in range(100)),
+    "Union[" + ", ".join(["int"] * 99) + "]",
+    "Literal[" + ", ".join(map(str, range(5_000))) + "]",
+    deep(20),
+]
+TOO_LARGE = [
+    " | ".join(["int"] * 101),
+    " | ".join(["int"] * 2_000),
+    " | ".join(f"list[Literal[{i}]]" for i in range(2_000)),
+    " | ".join(["'int | int | int'"] * 34),
+    "'" + " | ".join(["int"] * 101) + "'",
+    "Union[" + ", ".join(["int"] * 2_000) + "]",
+    "tuple[" + ", ".join(["int"] * 2_000) + "]",
+    deep(21),
+    deep(90),
+    "list[" * 15 + f"'{deep(8)}'" + "]" * 15,
+    "Optional[" * 40 + "int" + "]" * 40,
+    "a" + ".b" * 60,
+]
+
+
+@pytest.mark.parametrize("text", LARGEST, ids=lambda text: text[:30])
+def test_the_largest_type_is_taken(text):
+    assert make(f"q: {text} -> a: {text}").output_fields
+
+
+@pytest.mark.parametrize("text", TOO_LARGE, ids=lambda text: text[:30])
+def test_a_larger_or_deeper_type_is_refused_with_the_limit(text):
+    """DSPy and pydantic walk types by recursion, and would end it as a fault of the worker."""
+    for signature in (f"q: {text} -> a", Signature(inputs=(Field("q", text),), outputs=(Field("a"),))):
+        with pytest.raises(InvalidSpec) as caught:
+            make(signature)
+        assert str(caught.value) == "field 'q': the type is too large; 100 types, 20 levels deep, are the most"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["int | " * 100_000 + "int", "Literal[" + "-" * 900 + "1]", f"Literal[0x{'f' * 5_000}]", f"0x{'f' * 5_000}",
+     "list[" + "f(k=" * 150 + "1" + ")" * 150 + "]", "[" * 150 + "]" * 150, "lambda: " * 300 + "1"],
+    ids=lambda text: text[:30],
+)  # fmt: skip
+def test_a_type_that_python_itself_cannot_bear_is_refused(text):
+    for signature in (f"q: {text} -> a", Signature(inputs=(Field("q", text),), outputs=(Field("a"),))):
+        with pytest.raises(InvalidSpec) as caught:
+            make(signature)
+        assert len(str(caught.value)) < 500
+
+
+def test_a_lazy_module_is_not_asked_for_a_type_that_it_would_import(monkeypatch):
+    lazy = ModuleType("lazy_types")
+    lazy.__getattr__ = lambda name: pytest.fail(f"imported {name}")
+    monkeypatch.setitem(sys.modules, "lazy_types", lazy)
+    for text in ("q: lazy_types.T -> a", "q: T -> a"):
+        with pytest.raises(InvalidSpec, match=r"type '(lazy_types\.)?T'"):
+            make(text, ("lazy_types",))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ async def test_a_saved_program_gives_its_instructions_demos_and_models(trial, tw
     saved.second.predict.lm = dspy.LM("openai/gpt-4o-mini", temperature=0.3, max_tokens=50, api_key="sk-not-saved")
     state = {**saved.dump_state(), "metadata": {"dependency_versions": {"dspy": "1.0"}}}
 
-    t = await trial(python_class="Two", state=state).ready()
+    t = await trial(python_class="Two", state=state, settings=ProgramSettings(allow_model=("openai/*",))).ready()
     assert t.module.first.signature.instructions == "Draft it."
     assert t.module.first.demos == [{"q": "a", "draft": "b"}]
     lm = t.module.second.predict.lm
@@ -87,7 +87,10 @@ def edited(edit):
         (lambda s: s["first"].update(forward="x"), "sets 'forward'"),
         (lambda s: s["first"].update(__class__="x"), "sets '__class__'"),
         (lambda s: s["first"].update(lm="gpt"), "the state's lm of 'first' is no object"),
-        (lambda s: s["first"].update(lm={}), "takes the name of a model"),
+        (
+            lambda s: s["first"].update(lm={}),
+            "the state's lm.model of 'first' takes a text that is not empty; got None",
+        ),
         (lambda s: s["first"].update(lm={"model": "m", "_dspy_lm_class": "os.system"}), "only dspy.LM loads"),
         (lambda s: s["first"].update(lm={"model": "m", "temperature": "hot"}), "takes a number"),
         (lambda s: s["first"].update(lm={"model": "m", "made_up": 1}), "no language-model argument a request can set"),
@@ -129,5 +132,6 @@ def _flex():
 
 async def test_what_the_operator_allows_loads(trial, two):
     state = edited(lambda s: s["first"].update(lm={"model": "openai/m", "api_base": "http://there"}))
-    t = await trial(python_class="Two", state=state, settings=ProgramSettings(allow_lm_arg=("api_base",))).ready()
+    settings = ProgramSettings(allow_lm_arg=("api_base",), allow_model=("openai/m",))
+    t = await trial(python_class="Two", state=state, settings=settings).ready()
     assert t.module.first.lm.kwargs["api_base"] == "http://there"

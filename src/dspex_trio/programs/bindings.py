@@ -20,7 +20,6 @@ from dspex_trio.programs.lm_arguments import (
     anything,
     boolean,
     is_forbidden,
-    model_name,
     number,
     text,
     whole,
@@ -43,6 +42,10 @@ def is_parameter_name(name: str) -> bool:
 
 class Target(Protocol):
     """The trial's language model, as far as parameters change it."""
+
+    def check_model(self, name: Any) -> str:
+        """`name`, if it is that of a model that a request may ask; else raises Refused."""
+        ...
 
     def set_model(self, predictors: list[dspy.Predict], model: str, *, everywhere: bool) -> None:
         """Have these predictors, and with `everywhere` the whole program, ask another model."""
@@ -93,7 +96,9 @@ class Parameters:
         if name == "model":
             asking = self._predictors_of(owner, prefix)
             return Parameter(
-                path, model_name, lambda value: self._target.set_model(asking, value, everywhere=not prefix)
+                path,
+                self._target.check_model,
+                lambda value: self._target.set_model(asking, value, everywhere=not prefix),
             )
         if name in {"instructions", "demos"}:
             if not (predictors := self._predictors_of(owner, prefix)):

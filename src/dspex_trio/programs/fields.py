@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
+import json
+import re
 import types
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,7 +17,7 @@ import pydantic
 from pydantic_core import PydanticUndefined
 
 from dspex_trio.model import MISSING
-from dspex_trio.programs.private import IS_TYPE_UNDEFINED
+from dspex_trio.programs.private import CUSTOM_TYPE_END, CUSTOM_TYPE_START, IS_TYPE_UNDEFINED
 from dspex_trio.programs.registry import is_dspys
 from dspex_trio.values import TYPE_TAG
 from dspex_trio.variables import show
@@ -114,8 +117,40 @@ _IMAGES: Final = {"iVBORw0KGgo": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR"
 """How the Base64 of an image begins → its kind."""
 
 
+_SAVED: Final = re.compile(rf"{CUSTOM_TYPE_START}(.*){CUSTOM_TYPE_END}", re.DOTALL)
+"""One of DSPy's types as `dump_state` writes it in a demo: a content block, between markers."""
+
+
+def is_saved(value: Any) -> bool:
+    """Whether it is text that `dump_state` wrote for one of DSPy's types, or a list or an object with such text."""
+    if isinstance(value, str):
+        return _SAVED.fullmatch(value) is not None
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return any(map(is_saved, inner))
+
+
+def _unsaved(value: str) -> Any:
+    """What such a type is made of, from the text that `dump_state` wrote for it; any other text as it is."""
+    if (saved := _SAVED.fullmatch(value)) is None:
+        return value
+    try:
+        block = json.loads(saved[1])
+    except (ValueError, RecursionError):
+        return value
+    match block:
+        case [{"type": "image_url", "image_url": {"url": str(url)}}]:
+            return {"url": url}
+        case [{"type": "input_audio", "input_audio": {"data": str(data), "format": str(kind)}}]:
+            return {"data": data, "audio_format": kind}
+        case [{"type": "file", "file": dict(parts)}]:
+            return parts
+    return value
+
+
 def _untagged(value: Any) -> Any:
     """What a prediction said of one of DSPy's types, `{"$type": "dspy.Image", …}`, given back as an input."""
+    if isinstance(value, str):
+        return _unsaved(value)
     if isinstance(value, Mapping) and TYPE_TAG in value:
         return {name: item for name, item in value.items() if name != TYPE_TAG}
     return value
@@ -123,7 +158,7 @@ def _untagged(value: Any) -> Any:
 
 def _image(value: Any) -> Any:
     """An image as its URL, as a data URL, or as bare Base64; never as a file of the worker."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or is_saved(value):
         return _untagged(value)
     kind = next((kind for start, kind in _IMAGES.items() if value.startswith(start)), None)
     return {"url": value if kind is None else f"data:image/{kind};base64,{value}"}
@@ -166,7 +201,16 @@ def _takes_truth(kind: Any) -> bool:
         return any(isinstance(value, bool) for value in inner)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return any(isinstance(member.value, bool) for member in kind)
-    numbers = (int, float, str, Decimal, type(None))
+    numbers = (
+        int,
+        float,
+        str,
+        Decimal,
+        dt.date,
+        dt.time,
+        dt.timedelta,
+        type(None),
+    )  # times are numbers of seconds, too
     return not (isinstance(kind, type) and issubclass(kind, numbers) and kind is not bool)
 
 

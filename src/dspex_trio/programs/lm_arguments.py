@@ -52,13 +52,6 @@ def text(value: Any) -> Any:
     return value
 
 
-def model_name(value: Any) -> Any:
-    """A model's name. Some providers of litellm take an address for one, and would send their key there."""
-    if not isinstance(value, str) or not value or "://" in value:
-        raise Refused("takes the name of a model, such as 'openai/gpt-4o-mini', and no address")
-    return value
-
-
 def boolean(value: Any) -> Any:
     """True or false."""
     if not isinstance(value, bool):

@@ -13,9 +13,11 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
-from dspex_trio.programs.lm_arguments import SAMPLING, Refused, model_name, refusal
+from dspex_trio.programs.lm_arguments import SAMPLING, Refused, refusal
+from dspex_trio.programs.model_names import ModelNames
 from dspex_trio.programs.private import LM15Error, select_backend
 from dspex_trio.programs.settings import ProgramSettings
+from dspex_trio.variables import show
 
 
 class LanguageModels:
@@ -32,26 +34,41 @@ class LanguageModels:
     def __init__(self, settings: ProgramSettings, default: dspy.BaseLM | None = None) -> None:
         self._settings = settings
         self._default = default
+        self._names = ModelNames(settings.allow_model)
         self._kept: OrderedDict[str, dspy.BaseLM] = OrderedDict()
 
-    def for_trial(self, wanted: LanguageModel | None, *, no_cache: bool) -> dspy.BaseLM | None:
+    def for_trial(self, wanted: LanguageModel | None, *, no_cache: bool, where: str = "lm.model") -> dspy.BaseLM | None:
         """A copy for one trial: of the model that the program asks for, else of the operator's, else None.
 
+        Args:
+            wanted: What the program asks for.
+            no_cache: Whether to ask the provider even where the cache has an answer.
+            where: What to call the place of the model's name in an error.
+
         Raises:
-            InvalidSpec: The program sets an argument that a request may not set, or DSPy refuses the arguments.
+            InvalidSpec: The program names a model, or sets an argument, that a request may not name or set; or DSPy
+                refuses the arguments.
         """
-        model = self._base(wanted)
+        model = self._base(wanted, where)
         return None if model is None else copied(model, no_cache=no_cache)
+
+    def check_name(self, name: Any) -> str:
+        """`name`, if it is that of a model that a request may ask; else raises Refused."""
+        lms = (self._default, dspy.settings.lm)
+        configured = {lm.model for lm in lms if isinstance(lm, dspy.BaseLM)}
+        if self._settings.lm is not None:
+            configured.add(self._settings.lm.model)
+        return self._names.check(name, configured)
 
     def preload(self) -> None:
         """Import what the operator's model needs: for many providers litellm, which takes seconds, once a process."""
-        model = self._base(None)
+        model = self._base(None, "")
         if isinstance(model, dspy.LM) and isinstance(model.engine, str):
             with suppress(ImportError, dspy.LMError, LM15Error):  # the first trial will say what is wrong
                 if not select_backend(model).native:
                     importlib.import_module("litellm")
 
-    def _base(self, wanted: LanguageModel | None) -> dspy.BaseLM | None:
+    def _base(self, wanted: LanguageModel | None, where: str) -> dspy.BaseLM | None:
         if wanted is None:
             if self._default is not None:
                 return self._default
@@ -59,12 +76,12 @@ class LanguageModels:
                 return self._keep(self._settings.lm.model, self._settings.lm.params)
             configured: dspy.BaseLM | None = dspy.settings.lm  # by an operator's module, or the embedding program
             return configured
-        try:
-            model_name(wanted.model)
-        except Refused as refused:
-            raise InvalidSpec(f"lm.model {refused}; got {wanted.model!r}") from None
         if (why := refusal(wanted.params, self._settings.allow_lm_arg)) is not None:
             raise InvalidSpec(why)
+        try:
+            self.check_name(wanted.model)
+        except Refused as refused:
+            raise InvalidSpec(f"{where} {refused}; got {show(wanted.model)}") from None
         return self._keep(wanted.model, {**self._operators_arguments(wanted.model), **wanted.params})
 
     def _operators_arguments(self, model: str) -> Mapping[str, Any]:

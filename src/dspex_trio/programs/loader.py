@@ -112,7 +112,7 @@ class Loader:
         self._models = models
         self._redact = redact
         self._run_in_loop = run_in_loop
-        self._policy = ImportPolicy((*loaded, *settings.allow_import))
+        self._policy = ImportPolicy(loaded, settings.allow_import)
         self._prototypes: Prototypes[_Built] = Prototypes(settings.max_prototypes)
 
         @lru_cache(maxsize=settings.max_prototypes)

@@ -19,6 +19,7 @@ import dspy.clients
 from dspy.utils import DummyLM
 
 from dspex_trio.model import Interrupt, TrialOptions
+from dspex_trio.programs.adapters import CHANGED, marks_only_images
 from dspex_trio.programs.endings import ENDED
 from dspex_trio.programs.parsing import FAILS_AT_ONCE, one_at_a_time
 from dspex_trio.programs.prices import ModelInfo
@@ -229,8 +230,8 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
         stack.callback(replaced(parallelizer, "ThreadPoolExecutor", _InContext))
         for module in (costs, capabilities):
             stack.callback(replaced(module, "model_info", ModelInfo(module.model_info)))
-        for owner, name, watched in (*_WATCHED, *ENDED):
-            stack.callback(replaced(owner, name, watched(vars(owner)[name])))
+        for owner, name, changed in (*_WATCHED, *ENDED, *CHANGED):
+            stack.callback(replaced(owner, name, changed(vars(owner)[name])))
         cache = SaltedCache(
             disk_cache,
             memory_cache,
@@ -253,10 +254,13 @@ def _check_recording() -> None:
     recorder = Recorder(predictor, {predictor.stage: "self"}, TrialOptions(), _Never())
     with dspy.context(lm=DummyLM([{"answer": "yes"}]), adapter=dspy.ChatAdapter(), callbacks=[], **recorder.settings()):
         predictor(question="recorded?")
+        marked = marks_only_images(dspy.ChatAdapter())
     recording = recorder.recording()
     seen = [(entry.predictor, entry.outputs, len(entry.lm_calls)) for entry in recording.trace]
     if seen != [("self", {"answer": "yes"}, 1)] or recording.cost.lm_calls != 1:
         raise UnsupportedDspy.because(f"is not recorded as expected: {seen}")
+    if not marked:
+        raise UnsupportedDspy.because("marks images in prompts in another way")
 
 
 class _Never:

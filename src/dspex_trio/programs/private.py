@@ -14,7 +14,14 @@ try:
     from dspy._vendor.lm15.result import StreamAccumulator
     from dspy._vendor.lm15.serde import response_from_dict, response_to_dict
     from dspy._vendor.lm15.transports import AsyncTransportResponse, ReadError, TransportResponse
+    from dspy.adapters import _legacy_type_markers as type_markers
+    from dspy.adapters import base as adapter_base
+    from dspy.adapters import chat_adapter, xml_adapter
+    from dspy.adapters._legacy_type_markers import _split_legacy_custom_type_text_to_blocks as blocks_of
+    from dspy.adapters.types import base_type
     from dspy.adapters.types import tool as tool_module
+    from dspy.adapters.types.base_type import CUSTOM_TYPE_END_IDENTIFIER as CUSTOM_TYPE_END
+    from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER as CUSTOM_TYPE_START
     from dspy.clients import base_lm, capabilities, costs, execution, model_metadata
     from dspy.clients.backend_selection import select_backend
     from dspy.clients.cache import Cache
@@ -37,6 +44,8 @@ dspy_settings = sys.modules[type(dspy.settings).__module__]
 lm_module = sys.modules[dspy.LM.__module__]
 
 __all__ = [
+    "CUSTOM_TYPE_END",
+    "CUSTOM_TYPE_START",
     "IS_TYPE_UNDEFINED",
     "AsyncTransportResponse",
     "Cache",
@@ -50,9 +59,13 @@ __all__ = [
     "TransportResponse",
     "UnsupportedDspy",
     "UsageTracker",
+    "adapter_base",
     "attributes",
     "base_lm",
+    "base_type",
+    "blocks_of",
     "capabilities",
+    "chat_adapter",
     "check_names",
     "checked_stream",
     "closing_stream",
@@ -68,6 +81,8 @@ __all__ = [
     "select_backend",
     "thread_local_overrides",
     "tool_module",
+    "type_markers",
+    "xml_adapter",
 ]
 
 
@@ -96,6 +111,11 @@ def check_names() -> None:
         (capabilities, "model_info"),
         (model_metadata, "_data"),
         (UsageTracker, "add_usage"),
+        (type_markers, "CUSTOM_TYPE_START_IDENTIFIER"),
+        (type_markers, "CUSTOM_TYPE_END_IDENTIFIER"),
+        (adapter_base, "_expand_legacy_custom_type_markers_in_chat_message"),
+        (chat_adapter, "parse_value"),
+        (xml_adapter, "parse_value"),
         (execution, "_attempt"),
         (execution, "execute"),
         (execution, "aexecute"),

@@ -8,6 +8,7 @@ threads, because DSPy hands its settings on.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -95,6 +96,9 @@ def asking_predictor() -> str:
 class Recorder:
     """Records one trial; readable from any thread while the program runs.
 
+    Attributes:
+        marker: A number that only this trial knows; its prompts mark images with it.
+
     Args:
         program: The program instance.
         names: Its predictors' stages → their names; another predictor is looked for in `program`.
@@ -117,6 +121,7 @@ class Recorder:
         stream_output: bool = True,
     ) -> None:
         self.interrupt = interrupt
+        self.marker = secrets.token_hex(8)
         self._program = program
         self._options = options
         self._redact = redact

@@ -77,7 +77,8 @@ def isolation_of(python_class: str) -> Isolation | None:
     cls = MODULE_REGISTRY.get(python_class)
     if cls is None:
         module, _, name = python_class.rpartition(".")
-        cls = getattr(sys.modules.get(module), name, None)
+        # No getattr: a lazy module would import something because a request names it.
+        cls = getattr(sys.modules.get(module), "__dict__", {}).get(name)
     return _ISOLATION.get(cls) if isinstance(cls, type) else None
 
 

@@ -14,8 +14,11 @@ class ProgramSettings:
     Attributes:
         lm: The language model of programs that name none; its params are the operator's and unrestricted.
         load: Modules to import at the start.
-        allow_import: Dotted prefixes, beside `dspy` and the loaded modules, under which a class may lie.
+        allow_import: Dotted prefixes, beside DSPy's programs and the loaded modules, under which a class may lie; what
+            lies there is imported when a request names it.
         allow_lm_arg: Keywords of the language model that a request may set although they are forbidden by default.
+        allow_model: Models, beside those of the operator's provider, that a request may name; `*` stands for any
+            characters but `/`, `**` for any.
         memory_cache: Whether DSPy caches replies in memory.
         disk_cache: Whether DSPy caches replies on disk.
         max_prototypes: How many constructed programs are kept for cloning, and how many signatures.
@@ -27,6 +30,7 @@ class ProgramSettings:
     load: tuple[str, ...] = ()
     allow_import: tuple[str, ...] = ()
     allow_lm_arg: tuple[str, ...] = ()
+    allow_model: tuple[str, ...] = ()
     memory_cache: bool = True
     disk_cache: bool = False
     max_prototypes: int = 256

@@ -7,10 +7,13 @@ DSPy's own parser imports whatever module a dotted name in a signature says (`si
 from __future__ import annotations
 
 import ast
+import datetime as dt
+import decimal
 import keyword
-import sys
 import typing
+import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import dspy
@@ -18,7 +21,7 @@ import pydantic
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import Field, Signature
-from dspex_trio.programs.classes import ImportPolicy
+from dspex_trio.programs.classes import ImportPolicy, loaded_name
 from dspex_trio.variables import show
 
 _BUILTIN: Final[dict[str, Any]] = {
@@ -33,10 +36,20 @@ _TYPING: Final[dict[str, Any]] = {
     for name in ("Any", "Dict", "FrozenSet", "List", "Literal", "Optional", "Set", "Tuple", "Union")
 }
 _KNOWN: Final = {**_TYPING, **_JSON, **_BUILTIN}
+_STANDARD: Final[dict[str, type]] = {
+    f"{kind.__module__}.{kind.__name__}": kind
+    for kind in (dt.date, dt.datetime, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)
+}
+_STANDARD_BY_NAME: Final = {kind.__name__: kind for kind in _STANDARD.values()}
 
 # DSPy takes these keywords of a call for itself (predict/predict.py, `_forward_preprocess`; utils/callback.py).
 _RESERVED: Final = frozenset({"signature", "new_signature", "demos", "config", "lm", "_trace", "self", "instance"})
 _MAX_FIELDS: Final = 1_000
+# Of one field's type. DSPy and pydantic walk types by recursion, many frames for each level, and so does `ast.unparse`.
+_MAX_TYPES: Final = 100
+_MAX_DEPTH: Final = 20
+# What `ast.parse` raises for what is no Python, or more of it than it bears.
+_UNREADABLE: Final = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 def make_signature(signature: Signature, policy: ImportPolicy, loaded: Iterable[str] = ()) -> type[dspy.Signature]:
@@ -95,13 +108,22 @@ def _parse(text: str) -> Iterator[tuple[bool, Field]]:
     for is_output, side in enumerate(text.split("->")):
         try:
             [function] = ast.parse(f"def f({side.strip()}): pass").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except _UNREADABLE as error:
             raise InvalidSpec(f"the signature {show(text)} cannot be read near {show(side.strip())}") from error
         if not isinstance(function, ast.FunctionDef) or len(function.args.args) != _count(function.args):
             raise InvalidSpec(f"the signature {show(text)} may only list fields, as in 'a: str, b: int -> c'")
         for argument in function.args.args:
-            written = ast.unparse(argument.annotation) if argument.annotation is not None else ""
-            yield bool(is_output), Field(argument.arg, written)
+            yield bool(is_output), Field(argument.arg, _written(argument))
+
+
+def _written(argument: ast.arg) -> str:
+    if argument.annotation is None:
+        return ""
+    _check_size(argument.annotation, argument.arg)
+    try:
+        return ast.unparse(argument.annotation)
+    except (ValueError, RecursionError) as error:  # a number too long for a text, a Literal of nested signs
+        raise InvalidSpec(f"field {argument.arg!r}: the type cannot be read: {error}") from error
 
 
 def _count(arguments: ast.arguments) -> int:
@@ -110,8 +132,44 @@ def _count(arguments: ast.arguments) -> int:
     return sum(len(part) for part in lists) + (arguments.vararg is not None) + (arguments.kwarg is not None)
 
 
+def _check_size(annotation: ast.expr, field: str) -> None:
+    """Raise InvalidSpec if a type has too many parts, or lies too deep; without recursion, quoted types included.
+
+    A union is one level however long it is, and the values of a Literal do not count.
+    """
+    types, parts = 0, [(annotation, 1)]
+    while parts:
+        node, depth = parts.pop()
+        match node:
+            case ast.BinOp(left=left, right=right):
+                parts += [(left, depth), (right, depth)]
+                continue
+            case ast.Tuple(elts=items):
+                parts += [(item, depth) for item in items]
+                continue
+            case ast.Subscript(value=ast.Name("Literal") | ast.Attribute(attr="Literal")):
+                pass
+            case ast.Subscript(value=base, slice=inner):
+                parts += [(base, depth), (inner, depth + 1)]
+                continue
+            case ast.Constant(value=str() as quoted):
+                with suppress(*_UNREADABLE):  # the one who resolves it says what is wrong
+                    parts.append((_read(quoted), depth + 1))
+            case _:
+                parts += [(child, depth + 1) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+        types += 1
+        if types > _MAX_TYPES or depth > _MAX_DEPTH:
+            raise InvalidSpec(
+                f"field {field!r}: the type is too large; {_MAX_TYPES} types, {_MAX_DEPTH} levels deep, are the most"
+            )
+
+
+def _read(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
 class _Types:
-    """Resolves type names against builtins, typing, JSON's names, `dspy.` and the types of loaded modules."""
+    """Resolves type names: Python's, typing's, JSON's, a few of the standard library, DSPy's, and loaded modules'."""
 
     def __init__(self, policy: ImportPolicy, loaded: tuple[str, ...]) -> None:
         self._policy = policy
@@ -119,12 +177,13 @@ class _Types:
 
     def resolve(self, text: str, field: str) -> Any:
         try:
-            expression = ast.parse(text, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            expression = _read(text)
+        except _UNREADABLE as error:
             raise InvalidSpec(f"field {field!r}: the type {show(text)} cannot be read") from error
+        _check_size(expression, field)
         try:
             resolved = self._node(expression, field)
-        except (TypeError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidSpec(f"field {field!r}: {show(text)} is no type: {error}") from error
         return type(None) if resolved is None else resolved
 
@@ -157,24 +216,28 @@ class _Types:
         if name in _KNOWN:
             return _KNOWN[name]
         for module_name in self._loaded:
-            found = getattr(sys.modules.get(module_name), name, None)
+            found = loaded_name(module_name, name)
             if isinstance(found, type):
                 return found
-        if isinstance(found := getattr(dspy, name, None), type):
+        if (standard := _STANDARD_BY_NAME.get(name)) is not None:
+            return standard
+        if isinstance(found := loaded_name("dspy", name), type):
             return found
         raise InvalidSpec(
-            f"field {field!r}: unknown type {name!r}; known are Python's and JSON's type names, typing's, dspy's types "
-            f"(such as dspy.Image) and the types of modules that the operator loaded"
+            f"field {field!r}: unknown type {name!r}; known are Python's and JSON's type names, typing's, "
+            f"{', '.join(_STANDARD)}, dspy's types (such as dspy.Image) and those of modules that the operator loaded"
         )
 
     def _dotted(self, dotted: str, field: str) -> Any:
         root, _, rest = dotted.partition(".")
         if root == "typing" and rest in _TYPING:
             return _TYPING[rest]
+        if dotted in _STANDARD:
+            return _STANDARD[dotted]
         self._policy.check(dotted)
         module_name, _, name = dotted.rpartition(".")
         # Only what is already imported: a type's name is no reason to run a module's code.
-        found = getattr(sys.modules.get(module_name), name, None)
+        found = loaded_name(module_name, name)
         if not isinstance(found, type):
             raise InvalidSpec(f"field {field!r}: there is no type {dotted!r} in the modules of this worker")
         return found

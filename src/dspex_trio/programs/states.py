@@ -7,14 +7,17 @@ language model's calls among them; so the document is checked first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import dspy
 
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
-from dspex_trio.programs.lm_arguments import Refused, model_name, refusal
+from dspex_trio.programs.fields import Misfit, field_types, is_saved
+from dspex_trio.programs.lm_arguments import Refused, refusal, text
 from dspex_trio.programs.settings import ProgramSettings
+from dspex_trio.variables import show
 
 _PREDICTOR: Final = frozenset({"traces", "train", "demos", "signature", "lm", "fields"})
 _LISTS: Final = ("traces", "train", "demos")
@@ -57,6 +60,8 @@ def load_state(module: dspy.Module, state: Mapping[str, Any], settings: ProgramS
     try:
         for name, part in parts.items():
             parameters[name].load_state({**part, "lm": None} if "lm" in part else dict(part))
+            if isinstance(parameters[name], dspy.Predict):
+                parameters[name].demos = [_with_types(demo, parameters[name]) for demo in parameters[name].demos]
     except Exception as error:
         raise InvalidSpec(f"the state does not load: {type(error).__name__}: {error}") from error
     return models
@@ -85,13 +90,24 @@ def _check_part(name: str, part: Mapping[str, Any], parameter: Any) -> None:
         raise InvalidSpec(f"the state of {name!r} describes {len(described)} fields; the signature has {fields}")
 
 
+def _with_types(demo: Mapping[str, Any], predictor: dspy.Predict) -> dict[str, Any]:
+    """A demo with its images and the like as such: DSPy saves them as marked text, which is text in a trial."""
+    types = field_types(predictor.signature)
+    made = dict(demo)
+    for name in demo.keys() & types.keys():
+        if types[name].typed and is_saved(demo[name]):
+            with suppress(Misfit):
+                made[name] = types[name].convert(demo[name])
+    return made
+
+
 def _language_model(name: str, lm: Any, settings: ProgramSettings) -> LanguageModel:
     if not isinstance(lm, Mapping):
         raise InvalidSpec(f"the state's lm of {name!r} is no object")
     try:
-        model = model_name(lm.get("model"))
+        model = text(lm.get("model"))  # whether it may be asked is decided in each trial
     except Refused as refused:
-        raise InvalidSpec(f"the state's lm.model of {name!r} {refused}; got {lm.get('model')!r}") from None
+        raise InvalidSpec(f"the state's lm.model of {name!r} {refused}; got {show(lm.get('model'))}") from None
     if lm.get("_dspy_lm_class") not in {None, "dspy.clients.lm.LM"}:
         raise InvalidSpec(f"the state's lm of {name!r} is of the class {lm['_dspy_lm_class']!r}; only dspy.LM loads")
     params = {key: value for key, value in lm.items() if value is not None and key not in _LM_IGNORED}

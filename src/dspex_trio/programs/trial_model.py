@@ -30,6 +30,10 @@ class TrialModel:
         self._arguments: dict[str, Any] = {}
         self.lm = models.for_trial(wanted, no_cache=no_cache)
 
+    def check_model(self, name: Any) -> str:
+        """`name`, if it is that of a model that a request may ask; else raises Refused."""
+        return self._models.check_name(name)
+
     def set_model(self, predictors: list[dspy.Predict], model: str, *, everywhere: bool) -> None:
         """Have these predictors, and with `everywhere` the whole program, ask another model with the same keywords."""
         lm = self._models.for_trial(LanguageModel(model, self._params), no_cache=self._no_cache)
@@ -54,6 +58,8 @@ class TrialModel:
         copies: dict[int, dspy.BaseLM] = {}
         for name, predictor in module.named_predictors():
             if name in asked:
-                predictor.lm = self._models.for_trial(asked[name], no_cache=self._no_cache)
+                predictor.lm = self._models.for_trial(
+                    asked[name], no_cache=self._no_cache, where=f"the state's lm.model of {name!r}"
+                )
             elif isinstance(lm := predictor.lm, dspy.BaseLM):
                 predictor.lm = copies.setdefault(id(lm), copied(lm, no_cache=self._no_cache))
