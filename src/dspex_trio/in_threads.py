@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ async def open_in_threads(
     on_late_end: Callable[[TrialRequest, Mapping[str, str]], None],
     *,
     lm: dspy.BaseLM | None,
+    shared: Sequence[str] = (),
 ) -> AsyncIterator[InThisProcess]:
     """Threads for programs, and processes for those that are to have one.
 
@@ -52,6 +53,7 @@ async def open_in_threads(
         limit: Counts trials whose threads cannot be ended.
         on_late_end: Called with a trial's details when threads that went on after it have ended.
         lm: As `open_runtime` takes it.
+        shared: Modules that threads of all programs pass through, and must not be interrupted in.
 
     Raises:
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
@@ -62,6 +64,7 @@ async def open_in_threads(
         if isinstance(job, TrialJob) and job.request is not None:
             on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})
 
+    threads.keep_whole(*shared)
     async with AsyncExitStack() as stack:
         loader, workers = await stack.enter_async_context(
             open_rooms(settings, redact, patience, lm=lm, on_late_end=job_ended)
@@ -159,8 +162,7 @@ class InThisProcess:
 
     def programs(self) -> list[dict[str, Any]]:
         """The registered programs, described."""
-        names = [each["name"] for each in catalogue.programs()]
-        return [found for name in names if (found := catalogue.describe(name)) is not None]
+        return catalogue.programs()
 
     def tool_specs(self) -> list[ToolSpec]:
         """The registered tools."""

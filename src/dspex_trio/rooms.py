@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from dspex_trio import programs, telemetry, threads, trials
+from dspex_trio import programs, threads, trials
 from dspex_trio.config import Settings
 from dspex_trio.model import LanguageModel, TrialRequest
 from dspex_trio.redaction import Redactor
@@ -100,7 +100,7 @@ def _threads_prepared() -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
     for carrier in (*programs.CARRIERS, *trials.CARRIERS):
         threads.carries_programs(carrier)
-    threads.keep_whole(*programs.KEPT_WHOLE, *telemetry.KEPT_WHOLE)
+    threads.keep_whole(*programs.KEPT_WHOLE)
     with ExitStack() as stack:
         stack.callback(threads.add_lookup(programs.current_interrupt))
         stack.callback(threads.add_frame_lookup(programs.interrupt_of_frame))

@@ -26,7 +26,7 @@ from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
-from dspex_trio.telemetry import process_telemetry
+from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
 from dspex_trio.trials import Admission, LoopLateness, Observer, TrialRunner, Trials
 from dspex_trio.trials.admission import Slot, Slots
 from dspex_trio.trials.joints import Job
@@ -335,7 +335,9 @@ async def open_runtime(
         observer.records = records = await stack.enter_async_context(
             _open_records(settings, redact, observer, lm, here=here)
         )
-        programs = await stack.enter_async_context(_open_programs(settings, redact, observer, records, lm, here=here))
+        programs = await stack.enter_async_context(
+            _open_programs(settings, redact, observer, records, lm, here=here, traced=telemetry is not None)
+        )
         sessions, stores = await stack.enter_async_context(_open_sessions(settings, store, programs, redact, telemetry))
         observer.looked = programs.looked
         trials = Trials(
@@ -385,12 +387,21 @@ def _open_programs(
     lm: dspy.BaseLM | None,
     *,
     here: bool,
+    traced: bool,
 ) -> AbstractAsyncContextManager[Programs]:
     """Where programs run. Nothing of DSPy is imported here where they run in other processes."""
     if here:
         from dspex_trio.in_threads import open_in_threads  # noqa: PLC0415 - it imports DSPy
 
-        return open_in_threads(settings, redact, observer.margin.patience, observer.limit, observer.on_late_end, lm=lm)
+        return open_in_threads(
+            settings,
+            redact,
+            observer.margin.patience,
+            observer.limit,
+            observer.on_late_end,
+            lm=lm,
+            shared=KEPT_WHOLE if traced else (),
+        )
     return open_executors(settings, observer.margin.patience, observer.on_late_end, records=records)
 
 

@@ -90,10 +90,7 @@ def test_sigterm_gives_a_running_trial_the_grace_and_then_a_failure(make_pool, g
     kind, failure = outcome(future)
     assert (kind, failure["kind"], failure["retryable"]) == ("failure", "FAILURE_KIND_SHUTTING_DOWN", True)
     assert worker.wait(generation.kill_after) == 0, worker.log
-    if generation is V013:  # which has the worker lead a group
-        wait_until_gone([left["prediction"]["answer"]])
-    else:
-        os.kill(left["prediction"]["answer"], signal.SIGKILL)
+    wait_until_gone([left["prediction"]["answer"]])
 
 
 def test_a_worker_that_is_ending_takes_no_new_trials_and_ends_with_the_last(make_pool):
@@ -120,8 +117,16 @@ def test_a_second_signal_ends_it_at_once(make_pool):
     assert worker.wait(2) == 128 + signal.SIGTERM
 
 
-def test_a_worker_that_crashes_is_replaced(make_pool):
-    pool = make_pool()
+def test_a_program_that_crashes_costs_its_executor_and_not_the_worker(make_pool):
+    worker = make_pool().start()
+    kind, failure = outcome(worker.trial("Crashes", {"question": ""}))
+    assert (kind, failure["kind"], failure["retryable"]) == ("failure", "FAILURE_KIND_WORKER_LOST", True)
+    assert "exit code 9" in failure["error_message"]
+    assert outcome(worker.trial("Echo", {"question": "again"}))[1]["prediction"] == {"answer": "hello, again"}
+
+
+def test_a_worker_without_executors_that_crashes_is_replaced(make_pool):
+    pool = make_pool(arguments=["--load", "pool_programs", "--isolation", "thread"])
     worker = pool.start()
     with pytest.raises(grpc.RpcError) as caught:
         outcome(worker.trial("Crashes", {"question": ""}))

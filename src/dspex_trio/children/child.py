@@ -26,6 +26,7 @@ import trio
 from dspex_trio.children.frames import (
     ANSWER,
     CALL,
+    END,
     FAILURE,
     FREED,
     LOG,
@@ -130,6 +131,7 @@ class Parent:
         self._opening, self._opened = trio.open_memory_channel[Request](1)
         self._requests: dict[int, Request] = {}
         self._start: Callable[[Request], None] | None = None
+        self._ended = trio.CancelScope()
         os.register_at_fork(after_in_child=self._forget)
 
     def log(self, data: bytes) -> None:
@@ -151,8 +153,11 @@ class Parent:
         finally:
             del self._replies[number]
 
-    async def serve(self, opening: Opening) -> NoReturn:
-        """Open with the first request, which is answered once that is done, then answer the others as they come."""
+    async def serve(self, opening: Opening) -> None:
+        """Open with the first request, which is answered once that is done, then answer the others as they come.
+
+        Returns when the parent says that it is to end, after what was opened has been closed.
+        """
         first = await self._opened.receive()
         async with opening(first.data, self) as (answer, opened), trio.open_nursery() as nursery:
 
@@ -168,8 +173,9 @@ class Parent:
 
             self._start = lambda request: nursery.start_soon(respond, request)
             first.answer(opened)
-            await trio.sleep_forever()
-        raise AssertionError("it serves until its process ends")
+            with self._ended:
+                await trio.sleep_forever()
+            nursery.cancel_scope.cancel()
 
     async def listen(self) -> NoReturn:
         """Take what the parent sends until it is gone; so is the child then."""
@@ -185,6 +191,8 @@ class Parent:
     def _take(self, kind: bytes, number: int, data: bytes) -> None:
         if kind == PING:
             self.send(PONG, 0, b"")
+        elif kind == END:
+            self._ended.cancel()
         elif kind == REQUEST:
             request = Request(self, number, data)
             if self._start is None:
@@ -228,8 +236,8 @@ def main(descriptor: int, parent: int, target: str) -> None:
     run_child(descriptor, target)
 
 
-def run_child(descriptor: int, target: str) -> None:
-    """Answer requests that come over a socket until the other end closes; does not return.
+def run_child(descriptor: int, target: str) -> NoReturn:
+    """Answer requests that come over a socket until the other end says that it is to end, or closes; does not return.
 
     Args:
         descriptor: The socket's.
@@ -241,6 +249,7 @@ def run_child(descriptor: int, target: str) -> None:
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
     trio.run(_run, Parent(connection), target)
+    os._exit(0)  # threads that programs have left do not keep it
 
 
 async def _run(parent: Parent, target: str) -> None:
@@ -251,6 +260,7 @@ async def _run(parent: Parent, target: str) -> None:
         except Exception as error:  # noqa: BLE001 - the parent tells it to whoever waits
             parent.send(FAILURE, 1, failure(error))  # the exchange of the opening
             os._exit(1)
+        nursery.cancel_scope.cancel()
 
 
 def function_named(target: str) -> Callable[..., Any]:

@@ -7,11 +7,12 @@ import traceback
 from collections.abc import Iterator
 from typing import Final
 
-# From the parent: a request, its cancellation, the reply to a call of the child, a heartbeat.
+# From the parent: a request, its cancellation, the reply to a call of the child, a heartbeat, the end of it all.
 REQUEST: Final = b"q"
 STOP: Final = b"s"
 REPLY: Final = b"y"
 PING: Final = b"i"
+END: Final = b"x"
 # From the child: an answer, or what was raised instead; on the way reports and calls. What was left running after an
 # answer has ended. A line for the log, a heartbeat's answer, and messages that belong to no exchange.
 ANSWER: Final = b"a"

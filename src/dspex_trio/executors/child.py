@@ -26,7 +26,7 @@ from dspex_trio import threads
 from dspex_trio.background import open_background
 from dspex_trio.children.child import Answer, Parent, Request, has_children
 from dspex_trio.config import Settings
-from dspex_trio.errors import Stage, ToolError, TrialCancelled, TrialError
+from dspex_trio.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.executors.messages import (
     Catalogue,
     Kind,
@@ -69,14 +69,14 @@ from dspex_trio.programs import catalogue
 from dspex_trio.rooms import Executor, open_rooms
 from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
 from dspex_trio.sessions import Sessions
-from dspex_trio.telemetry import continuing, export_as_child, no_context
+from dspex_trio.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
 from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.trials.work import Work
-from dspex_trio.values import type_name
-from dspex_trio.wire import decode_request, encode_tool_spec
+from dspex_trio.values import plain, type_name
+from dspex_trio.wire import decode_request, encode_any, encode_tool_spec
 
 logger: Final = logging.getLogger(__name__)
 
@@ -113,11 +113,12 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     settings = Settings(**opening.settings)
     _import_others(opening.homes, settings.load)
     if settings.otel:
-        export_as_child()
+        threads.keep_whole(*KEPT_WHOLE)
     redact = settings.redactor()
     store = BridgeServiceStub(ThroughFront(_ask_front))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(export_as_child(settings))
         loader, workers = await stack.enter_async_context(
             open_rooms(settings, redact, lambda: _current.get().terms.patience, on_late_end=_job_ended_late)
         )
@@ -231,7 +232,12 @@ class _Answering:
 
         try:
             with trial.asked.scope:
-                return encode_tool_result(await self._trials.in_slot(name, deadline, call))
+                result = encode_any(plain(await self._trials.in_slot(name, deadline, call)))
+                if len(result.value) > self._max_bytes:
+                    raise SerializationFailed(
+                        f"the result has {len(result.value)} bytes, and the limit is {self._max_bytes} (--max-message-bytes)"
+                    )
+                return encode_tool_result(result)
         except Described as error:
             failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
             return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
@@ -241,7 +247,7 @@ class _Answering:
         name, arguments = decode_tool_call(data)
         with trial.asked.scope:
             try:
-                return encode_tool_result(await self._stand_ins.call(name, arguments))
+                return encode_tool_result(encode_any(plain(await self._stand_ins.call(name, arguments))))
             except Exception as error:  # noqa: BLE001 - what a tool raises is its answer
                 failure = failure_of(
                     ToolError(f"{type_name(type(error))}: {error}"), Stage.EXECUTE, redact=self._redact
@@ -263,9 +269,8 @@ def _import_others(homes: Mapping[str, list[str]], loaded: tuple[str, ...]) -> N
 
 def _catalogue() -> Catalogue:
     """What is registered here."""
-    names = [each["name"] for each in catalogue.programs()]
     return Catalogue(
-        programs=[found for name in names if (found := catalogue.describe(name)) is not None],
+        programs=catalogue.programs(),
         tools=_encoded(catalogue.tool_specs()),
         stand_ins=_encoded(tool.spec for tool in ELIXIR_TOOLS.values()),
         isolated=catalogue.isolated(),

@@ -33,6 +33,8 @@ _SILENT: Final = 0.25
 _UNENDED: Final = 10.0
 # How often memory is measured, in seconds.
 _MEASURE: Final = 1.0
+# How long executors have to end when all is closed, in seconds; then they are killed.
+_FAREWELL: Final = 0.4
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -132,6 +134,7 @@ class Fleet:
         self._retiring: set[Executor] = set()
         self._waiting: deque[trio.lowlevel.Task] = deque()
         self._first = trio.Event()
+        self._was_there = self._ending = False
         self._failure: Exception | None = None
         count = min(settings.executors, settings.slots)
         share, rest = divmod(settings.slots, count)
@@ -290,10 +293,11 @@ class Fleet:
             try:
                 child, opened = await self._start(limit)
             except (ChildLost, ChildFailed, TypeError, ValueError) as error:
-                if not self._first.is_set():
+                if self._was_there:
+                    logger.error("no executor can be started: %s", error)  # noqa: TRY400 - the text says it all
+                else:
                     self._failure = error
                     self._first.set()
-                logger.error("no executor can be started: %s", error)  # noqa: TRY400 - the text says it all
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY)
                 continue
@@ -301,6 +305,7 @@ class Fleet:
             executor = Executor(child, limit)
             self._executors.append(executor)
             self.opened = self.opened or opened
+            self._was_there, self._failure = True, None
             self._first.set()
             self._hand_out()
             self._nursery.start_soon(self._watch, executor)
@@ -341,7 +346,7 @@ class Fleet:
                 await self._measure(executor)
             if executor.retired.is_set() and executor.used <= executor.stuck:
                 child.kill("it was replaced")
-        if not executor.retired.is_set():
+        if not executor.retired.is_set() and not self._ending:
             logger.warning("executor %d is lost: %s", child.started.pid, child.lost_because)
             self._retire(executor, "")
         self._retiring.discard(executor)
@@ -371,6 +376,14 @@ class Fleet:
         used = await trio.to_thread.run_sync(own_bytes, executor.child.started.pid, abandon_on_cancel=True)
         if used > limit:
             self._retire(executor, f"it uses {used >> 20} MiB (--max-executor-memory-mb {limit >> 20})")
+
+    async def _end(self) -> None:
+        """Have them put away what they have, such as records, and end."""
+        self._ending = True
+        for each in self._executors:
+            each.child.end()
+        for each in self._executors:
+            await each.child.gone.wait()
 
     def pids(self) -> list[int]:
         """The processes that take trials."""
@@ -420,4 +433,9 @@ async def open_fleet(
                 starter, nursery, opening(slots), max_bytes=settings.max_bytes, on_log=on_log, on_note=on_note
             )
 
-        yield Fleet(settings, start, nursery)
+        fleet = Fleet(settings, start, nursery)
+        try:
+            yield fleet
+        finally:
+            with trio.move_on_after(_FAREWELL, shield=True):
+                await fleet._end()  # noqa: SLF001 - the other half of that class

@@ -24,12 +24,10 @@ from dspex_trio.model import (
     TrialRequest,
 )
 from dspex_trio.observe.records import RecordLine
-from dspex_trio.values import plain
 from dspex_trio.wire import (
     decode_event,
     decode_json,
     decode_outcome,
-    encode_any,
     encode_event,
     encode_json,
     encode_outcome,
@@ -270,9 +268,9 @@ def merged(news: Iterable[bytes], *, cost_known: bool) -> Recording:
 _RESULT: Final = struct.pack("!I", 0xFFFFFFFF)  # in place of a brief outcome's length
 
 
-def encode_tool_result(value: Any) -> bytes:
+def encode_tool_result(value: any_pb2.Any) -> bytes:
     """What an operator's tool returned; what it raised is an ending."""
-    return _RESULT + bytes(encode_any(plain(value)).SerializeToString())
+    return _RESULT + bytes(value.SerializeToString())
 
 
 def decode_tool_result(data: bytes) -> any_pb2.Any | TrialOutcome:

@@ -17,6 +17,8 @@ from typing import Final
 import trio
 
 from dspex_trio.background import open_background
+from dspex_trio.errors import FailureKind
+from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
 from dspex_trio.model import (
     LmCall,
     LmFinished,
@@ -32,7 +34,7 @@ from dspex_trio.model import (
 from dspex_trio.model.events import characters, characters_in
 from dspex_trio.observe.record import ending_of, record_of
 from dspex_trio.redaction import Redactor
-from dspex_trio.wire import in_full
+from dspex_trio.wire import decode_request, in_full
 
 logger: Final = logging.getLogger(__name__)
 
@@ -197,7 +199,7 @@ class Records:
     def trial_ended(self, request: TrialRequest, outcome: TrialOutcome, *, tag: int = 0) -> None:
         """Record a trial whose request went through `begins`; never blocks. The line gets the tag."""
         ended_at = time.time()
-        if self._elsewhere and outcome.reply:
+        if self._elsewhere and (outcome.reply or _unanswered(outcome)):
             self._expect(ended_at, request, outcome)
             return
         self._record(ended_at, request, outcome, tag)
@@ -232,7 +234,7 @@ class Records:
         def text() -> bytes:
             whole = in_full(outcome, request.options, MAX_WAITING_CHARS)
             return record_of(
-                request, whole, events, ended_at=ended_at, loop_late=late, lm=self._lm, redact=self._redact
+                _whole(request), whole, events, ended_at=ended_at, loop_late=late, lm=self._lm, redact=self._redact
             )
 
         self._enqueue(_Line(ended_at, chars + _characters(request, outcome), text, tag))
@@ -327,6 +329,19 @@ class _Line:
     chars: int
     text: Callable[[], bytes]
     tag: int = 0
+
+
+def _unanswered(outcome: TrialOutcome) -> bool:
+    """Whether nobody was answered, so that it is the executor who knows what became of the trial."""
+    return not isinstance(outcome, TrialSuccess) and outcome.kind is FailureKind.CANCELLED
+
+
+def _whole(request: TrialRequest) -> TrialRequest:
+    """The request with its program and its inputs, where they came encoded and were passed on like that."""
+    if not request.encoded:
+        return request
+    decoded = decode_request(ExecuteProgramRequest.FromString(request.encoded))
+    return replace(request, program=decoded.program, inputs=decoded.inputs)
 
 
 def _characters(request: TrialRequest, outcome: TrialOutcome) -> int:

@@ -15,17 +15,11 @@ _OWN: Final = frozenset({"self", "args", "kwargs"})
 
 
 def programs() -> list[dict[str, Any]]:
-    """The registered programs by name, each with its class and the first line of its docstring."""
-    return [
-        {"name": name, "python_class": _path(cls), "description": _summary(cls)}
-        for name, cls in sorted(MODULE_REGISTRY.items())
-    ]
+    """The registered programs by name: class, docstring, constructor keywords and inputs of each."""
+    return [_described(name, cls) for name, cls in sorted(MODULE_REGISTRY.items())]
 
 
-def describe(name: str) -> dict[str, Any] | None:
-    """A registered program: its class, docstring, constructor keywords and inputs; None if there is none."""
-    if (cls := MODULE_REGISTRY.get(name)) is None:
-        return None
+def _described(name: str, cls: type) -> dict[str, Any]:
     return {
         "name": name,
         "python_class": _path(cls),
@@ -96,7 +90,3 @@ def _type(annotation: Any) -> str:
 
 def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").partition("\n")[0]

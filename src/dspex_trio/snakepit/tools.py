@@ -67,8 +67,16 @@ class Tools:
         return await self._runtime.call_tool(name, arguments)
 
     def _list_programs(self) -> dict[str, Any]:
-        listed = ("name", "python_class", "description")
-        return {"programs": [{key: each[key] for key in listed} for each in self._runtime.programs()]}
+        return {
+            "programs": [
+                {
+                    "name": each["name"],
+                    "python_class": each["python_class"],
+                    "description": each["description"].partition("\n")[0],
+                }
+                for each in self._runtime.programs()
+            ]
+        }
 
     def _describe_program(self, name: Any) -> dict[str, Any]:
         programs = {each["name"]: each for each in self._runtime.programs()}

@@ -29,6 +29,8 @@ KEPT_WHOLE: Final = (
 
 # How long the end of a process waits for its exporters, in seconds: no longer than what is left to it, and a moment.
 _FAREWELL: Final = (0.1, 2.0)
+# And that of a child, in seconds.
+_LAST_OF_A_CHILD: Final = 0.25
 
 
 def process_telemetry(settings: Settings) -> Telemetry:
@@ -94,13 +96,24 @@ async def open_metrics(settings: Settings, telemetry: Telemetry | None) -> Async
                 await closing.close()
 
 
-def export_as_child() -> None:
+@asynccontextmanager
+async def export_as_child(settings: Settings) -> AsyncIterator[None]:
     """In a child process: export the spans of its programs, where the `OTEL_*` variables say where to.
+
+    What is left is sent at the end of the block, in a moment at the most.
 
     Raises:
         InvalidSettings: OpenTelemetry is not installed.
     """
-    needing("sdk").exporters_of_child()
+    if not settings.otel:
+        yield
+        return
+    flush = needing("sdk").exporters_of_child()
+    try:
+        yield
+    finally:
+        with trio.move_on_after(_LAST_OF_A_CHILD, shield=True):
+            await trio.to_thread.run_sync(flush, abandon_on_cancel=True)
 
 
 @contextmanager

@@ -103,14 +103,18 @@ def with_prometheus(telemetry: Telemetry | None) -> Exporting:
     return Exporting(replace(given, meter_provider=provider, metrics_text=text), (provider.shutdown,))
 
 
-def exporters_of_child() -> None:
+def exporters_of_child() -> Callable[[], object]:
     """Make a child process export the spans of its programs, where the `OTEL_*` variables that it inherits say so.
 
-    What a child that is killed has not sent yet is lost: it sends often.
+    Returns what sends the last of them, and may take a while. What a child that is killed has not sent yet is lost: it
+    sends often.
     """
     says_where = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if any(map(os.environ.get, says_where)):
-        trace.set_tracer_provider(_tracer_provider(_resource(), delay_ms=500.0)[0])
+        provider, _ = _tracer_provider(_resource(), delay_ms=500.0)
+        trace.set_tracer_provider(provider)
+        return provider.force_flush
+    return lambda: None
 
 
 def _tracer_provider(
