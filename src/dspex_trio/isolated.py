@@ -66,7 +66,7 @@ async def open_answering(warm_up: bytes, parent: Parent) -> AsyncIterator[Answer
     sessions = Sessions(
         BridgeServiceStub(ThroughParent(parent)), where=settings.store, variables_tool=settings.variables_tool
     )
-    async with open_rooms(settings, redact, lambda: trial.patience) as (loader, workers):
+    async with open_rooms(settings, redact, lambda _job: trial.patience) as (loader, workers):
         threads.carries_programs(_Program.call)
         trials = Trials(
             loader=_Loader(trial, loader),

@@ -31,6 +31,7 @@ from dspex_trio.trials import (
     Admission,
     LoopLateness,
     Observer,
+    TrialDeadline,
     Trials,
 )
 from dspex_trio.wire import program_from_json
@@ -108,6 +109,7 @@ class Runtime:
             InvalidSpec: `program` is a mapping and not a program's JSON form.
         """
         arrived = trio.current_time()
+        ends = self._deadline(arrived, deadline)
         return await self._trials.run(
             TrialRequest(
                 program=program if isinstance(program, Program) else program_from_json(program),
@@ -115,7 +117,8 @@ class Runtime:
                 session_id=session if isinstance(session, str) else session.session_id,
                 trial_id=trial_id,
                 arrived=arrived,
-                deadline=self._deadline(arrived, deadline),
+                deadline=ends.at,
+                margin=ends.margin,
                 metadata=metadata or {},
                 options=options or TrialOptions(),
                 watch=watch,
@@ -131,11 +134,15 @@ class Runtime:
             Overloaded, ShuttingDown, DeadlineExceeded: In place of a trial's outcome of that kind.
             Described: The function raised something, which is a TOOL_ERROR.
         """
-        return await self._trials.call(name, self._deadline(trio.current_time()), function, *args)
+        return await self._trials.call(name, self._deadline(trio.current_time()).at, function, *args)
 
-    def _deadline(self, arrived: float, earlier: float = math.inf) -> float:
-        limit = min(earlier, trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
-        return limit - self._margin()
+    def _deadline(self, arrived: float, earlier: float = math.inf) -> TrialDeadline:
+        return self._margin.deadline(arrived, min(earlier, trio.current_effective_deadline()))
+
+    def watch_caller(self, call: rpc.Call) -> None:
+        """Learn from the caller of a trial that arrives now, should it give up around its deadline."""
+        ends = self._margin.deadline(trio.current_time(), call.deadline)
+        call.on_given_up = partial(self._margin.given_up, ends)
 
     @property
     def running(self) -> int:
@@ -239,7 +246,7 @@ async def open_runtime(
         observer = RuntimeObserver(settings, nursery, observers)
         margin, limit = observer.margin, observer.limit
         async with (
-            open_rooms(settings, redact, margin.patience, lm=lm, on_late_end=observer.on_job_ended) as (
+            open_rooms(settings, redact, observer.patience, lm=lm, on_late_end=observer.on_job_ended) as (
                 loader,
                 workers,
             ),
@@ -266,7 +273,6 @@ async def open_runtime(
             )
             executor = ProgramExecutor(
                 trials,
-                max_trial_seconds=settings.max_trial_seconds,
                 max_message_bytes=settings.max_message_bytes,
                 reply_margin=margin,
                 redact=redact,

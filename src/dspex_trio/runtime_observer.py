@@ -11,7 +11,7 @@ from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest
 from dspex_trio.observe import Records
 from dspex_trio.rooms import TrialJob
-from dspex_trio.trials import LatenessWatch, Observer, ReplyMargin, StuckLimit, TrialLog
+from dspex_trio.trials import LatenessWatch, MarginRules, Observer, ReplyMargin, StuckLimit, TrialLog
 
 
 class RuntimeObserver(TrialLog):
@@ -32,7 +32,7 @@ class RuntimeObserver(TrialLog):
 
     def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
         self._others = others
-        self.margin = ReplyMargin(settings.reply_margin_ms / 1e3)
+        self.margin = ReplyMargin(margin_rules(settings), settings.max_trial_seconds)
         self.lateness = LatenessWatch(self.on_lateness)
         self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery, self.on_stuck)
         self.records: Records | None = None
@@ -81,8 +81,19 @@ class RuntimeObserver(TrialLog):
         for observer in self._others:
             observer.on_records_dropped(records)
 
+    def patience(self, job: threads.Job) -> float:
+        """How long the answer may wait for the job's threads, in seconds."""
+        request = job.request if isinstance(job, TrialJob) else None
+        return self.margin.patience(None if request is None else request.margin)
+
     def on_job_ended(self, job: threads.Job) -> None:
         """The threads of a job have ended that were abandoned."""
         self.limit.ended(job)
         if isinstance(job, TrialJob) and job.request is not None:
             self.on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})
+
+
+def margin_rules(settings: Settings) -> MarginRules:
+    """What the operator chose of the reply margin."""
+    share, most = settings.reply_margin_share, settings.reply_margin_share_ms / 1e3
+    return MarginRules(settings.reply_margin_ms / 1e3, share, most)

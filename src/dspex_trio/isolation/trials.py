@@ -54,14 +54,14 @@ _LATER: Final = 0.05
 
 @asynccontextmanager
 async def open_isolation(
-    settings: Settings, store: Store, patience: Callable[[], float]
+    settings: Settings, store: Store, patience: Callable[[float], float]
 ) -> AsyncIterator[IsolatedTrials]:
     """Child processes for isolated trials; the first is ready where it is known that there will be some.
 
     Args:
         settings: What the operator chose.
         store: The session store, which children reach through this process.
-        patience: How many seconds a cancelled trial waits for its child.
+        patience: How many seconds a cancelled trial waits for its child, of its reply margin.
 
     Raises:
         CannotLoad: No child can be started; says why.
@@ -102,7 +102,7 @@ class IsolatedTrials:
         settings: Settings,
         processes: threads.Processes,
         reply: Callable[[bytes], Awaitable[bytes]],
-        patience: Callable[[], float],
+        patience: Callable[[float], float],
     ) -> None:
         self._settings = settings
         self._processes = processes
@@ -135,7 +135,7 @@ class IsolatedTrials:
         """
         told = _Told(sight, request.watch)
         sight.recording, sight.details = told.recording, told.details
-        patience = self._patience()
+        patience = self._patience(request.margin)
         seconds = request.deadline - trio.current_time() + _LATER
         terms = messages.Terms(seconds, patience * _FOR_THREADS, watched=request.watch is not None)
         try:

@@ -15,7 +15,7 @@ from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
 from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
 from dspex_trio.model import TrialOptions, TrialOutcome, Watch
 from dspex_trio.service.streamed import Ended, streamed
-from dspex_trio.trials import Trials, failure_of
+from dspex_trio.trials import ReplyMargin, Trials, failure_of
 from dspex_trio.wire import decode_request, encode_event, encode_outcome, seconds_of
 
 
@@ -27,10 +27,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
 
     Args:
         trials: The road.
-        max_trial_seconds: The most time any trial gets.
         max_message_bytes: The largest reply; the trace is cut to fit, and an outcome that does not fit even without it
             is a SERIALIZATION_ERROR.
-        reply_margin: Seconds to take off the caller's time, so that the failure arrives before its own timer fires.
+        reply_margin: Computes deadlines; told of callers that give up.
         redact: Takes secrets out of text that leaves.
     """
 
@@ -38,13 +37,11 @@ class ProgramExecutor(SnakepitBridgeServicer):
         self,
         trials: Trials,
         *,
-        max_trial_seconds: float,
         max_message_bytes: int,
-        reply_margin: Callable[[], float],
+        reply_margin: ReplyMargin,
         redact: Callable[[str], str],
     ) -> None:
         self._trials = trials
-        self._max_trial_seconds = max_trial_seconds
         self._max_message_bytes = max_message_bytes
         self._reply_margin = reply_margin
         self._redact = redact
@@ -75,12 +72,12 @@ class ProgramExecutor(SnakepitBridgeServicer):
         except TrialError as error:
             failure = failure_of(error, Stage.HYDRATE, redact=self._redact, trial_id=request.trial_id)
             return self._encode(failure, TrialOptions())
-        asked = arrived + min(seconds_of(request), self._max_trial_seconds)
-        deadline = min(call.deadline, asked) - self._reply_margin()
+        ends = self._reply_margin.deadline(arrived, min(call.deadline, arrived + seconds_of(request)))
+        call.on_given_up = partial(self._reply_margin.given_up, ends)
         with correlation.correlated(trial.metadata.get(correlation.METADATA_KEY)):
             noted = correlation.noted(trial.metadata)
             outcome = await self._trials.run(
-                replace(trial, arrived=arrived, deadline=deadline, metadata=noted, watch=watch)
+                replace(trial, arrived=arrived, deadline=ends.at, margin=ends.margin, metadata=noted, watch=watch)
             )
         return self._encode(outcome, trial.options)
 
