@@ -146,8 +146,17 @@ class Settings(BaseSettings):
         default=10.0,
         ge=0,
         le=1000,
-        description="The least that is taken off the caller's time so that the failure arrives before its own timer; "
-        "it adapts upwards, to 50 ms at the most, to how late answers leave.",
+        description="The least that is taken off the caller's time so that the failure arrives before its own timer. "
+        "It grows with the time given and with how late answers have been.",
+    )
+    reply_margin_share: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.5,
+        description="The part of the caller's time that is taken off where that is more than `reply_margin_ms`.",
+    )
+    reply_margin_share_ms: float = Field(
+        default=500.0, ge=0, le=60_000, description="The most that `reply_margin_share` comes to."
     )
     switch_interval_ms: float = Field(
         default=0.1,

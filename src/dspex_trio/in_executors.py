@@ -27,7 +27,7 @@ from dspex_trio.model import ToolSpec, TrialRequest
 from dspex_trio.observe import Records
 from dspex_trio.sessions import Sessions
 from dspex_trio.threads.slots import Slots
-from dspex_trio.trials import TrialRunner
+from dspex_trio.trials import ReplyMargin, TrialRunner
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.admission import Slots as AnySlots
 from dspex_trio.trials.work import Work
@@ -93,7 +93,7 @@ def loading_children() -> Iterator[None]:
 @asynccontextmanager
 async def open_executors(
     settings: Settings,
-    patience: Callable[[], float],
+    margin: ReplyMargin,
     on_late_end: Callable[[TrialRequest, Mapping[str, str]], None],
     *,
     records: Records | None,
@@ -102,7 +102,7 @@ async def open_executors(
 
     Args:
         settings: What the operator chose.
-        patience: How many seconds a cancelled trial waits for its executor.
+        margin: Says how long a cancelled trial waits for its executor.
         on_late_end: Called with a trial's details when threads that went on after it have ended.
         records: Where trials are recorded.
     """
@@ -138,7 +138,7 @@ async def open_executors(
                 on_note=note,
             )
         )
-        here = InExecutors(settings, fleet, patience, on_late_end, homes)
+        here = InExecutors(settings, fleet, margin.patience, on_late_end, homes)
         here.alone = await stack.enter_async_context(
             open_alone(
                 settings,
@@ -146,7 +146,7 @@ async def open_executors(
                 lambda: opened(1),
                 here.routing,
                 reply=here.reply,
-                patience=patience,
+                patience=margin.patience,
                 on_log=log_line,
                 on_note=note,
             )
@@ -170,7 +170,7 @@ class InExecutors:
         self,
         settings: Settings,
         fleet: Fleet,
-        patience: Callable[[], float],
+        patience: Callable[[float | None], float],
         on_late_end: Callable[[TrialRequest, Mapping[str, str]], None],
         homes: Homes,
     ) -> None:

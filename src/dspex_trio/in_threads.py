@@ -22,7 +22,7 @@ from dspex_trio.redaction import Redactor
 from dspex_trio.rooms import Executor, TrialJob, open_rooms
 from dspex_trio.service.elixir_tools import StandIns
 from dspex_trio.sessions import Sessions
-from dspex_trio.trials import InThreads, StuckLimit, TrialRunner
+from dspex_trio.trials import InThreads, ReplyMargin, StuckLimit, TrialRunner
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.work import Work
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 async def open_in_threads(
     settings: Settings,
     redact: Redactor,
-    patience: Callable[[], float],
+    margin: ReplyMargin,
     limit: StuckLimit,
     on_late_end: Callable[[TrialRequest, Mapping[str, str]], None],
     *,
@@ -49,7 +49,7 @@ async def open_in_threads(
     Args:
         settings: What the operator chose.
         redact: Takes secrets out of what is recorded.
-        patience: How many seconds a cancelled trial waits for its threads.
+        margin: Says how long a cancelled trial waits for its threads.
         limit: Counts trials whose threads cannot be ended.
         on_late_end: Called with a trial's details when threads that went on after it have ended.
         lm: As `open_runtime` takes it.
@@ -58,6 +58,10 @@ async def open_in_threads(
     Raises:
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
     """
+
+    def patience(job: threads.Job) -> float:
+        request = job.request if isinstance(job, TrialJob) else None
+        return margin.patience(None if request is None else request.margin)
 
     def job_ended(job: threads.Job) -> None:
         limit.ended(job)
@@ -81,7 +85,7 @@ async def open_in_threads(
                 here.opened,
                 here.routing,
                 reply=here.reply,
-                patience=patience,
+                patience=margin.patience,
                 on_log=log_line,
                 on_note=lambda _data: None,
             )

@@ -66,7 +66,7 @@ class Executor:
 async def open_rooms(
     settings: Settings,
     redact: Redactor,
-    patience: Callable[[], float],
+    patience: Callable[[threads.Job], float],
     *,
     lm: dspy.BaseLM | None = None,
     on_late_end: Callable[[threads.Job], None] = lambda _job: None,
@@ -76,7 +76,7 @@ async def open_rooms(
     Args:
         settings: What the operator chose.
         redact: Takes secrets out of what is recorded.
-        patience: How many seconds a cancelled trial waits for its threads.
+        patience: How many seconds a cancelled job waits for its threads.
         lm: As `open_runtime` takes it.
         on_late_end: Told of each job whose threads ended after they had been abandoned.
 

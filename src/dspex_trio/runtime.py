@@ -27,7 +27,7 @@ from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
-from dspex_trio.trials import Admission, LoopLateness, Observer, TrialRunner, Trials
+from dspex_trio.trials import Admission, LoopLateness, Observer, TrialDeadline, TrialRunner, Trials
 from dspex_trio.trials.admission import Slot, Slots
 from dspex_trio.trials.joints import Job
 from dspex_trio.trials.work import Work
@@ -173,6 +173,7 @@ class Runtime:
             InvalidSpec: `program` is a mapping and not a program's JSON form.
         """
         arrived = trio.current_time()
+        ends = self._deadline(arrived, deadline)
         options = options or TrialOptions()
         outcome = await self._trials.run(
             TrialRequest(
@@ -181,7 +182,8 @@ class Runtime:
                 session_id=session if isinstance(session, str) else session.session_id,
                 trial_id=trial_id,
                 arrived=arrived,
-                deadline=self._deadline(arrived, deadline),
+                deadline=ends.at,
+                margin=ends.margin,
                 metadata=metadata or {},
                 options=options,
                 watch=watch,
@@ -199,7 +201,7 @@ class Runtime:
             Described, RemoteFailure: The tool raised something, which is a TOOL_ERROR.
         """
         call = partial(self._programs.call_tool, name, arguments)
-        return await self._trials.in_slot(name, self._deadline(trio.current_time()), call)
+        return await self._trials.in_slot(name, self._deadline(trio.current_time()).at, call)
 
     def programs(self) -> list[dict[str, Any]]:
         """The registered programs: each one's name, class, docstring, constructor keywords and inputs."""
@@ -217,9 +219,13 @@ class Runtime:
         """
         await self._programs.ready()
 
-    def _deadline(self, arrived: float, earlier: float = math.inf) -> float:
-        limit = min(earlier, trio.current_effective_deadline(), arrived + self.settings.max_trial_seconds)
-        return limit - self._margin()
+    def _deadline(self, arrived: float, earlier: float = math.inf) -> TrialDeadline:
+        return self._margin.deadline(arrived, min(earlier, trio.current_effective_deadline()))
+
+    def watch_caller(self, call: rpc.Call) -> None:
+        """Learn from the caller of a trial that arrives now, should it give up around its deadline."""
+        ends = self._margin.deadline(trio.current_time(), call.deadline)
+        call.on_given_up = partial(self._margin.given_up, ends)
 
     @property
     def running(self) -> int:
@@ -353,7 +359,6 @@ async def open_runtime(
         )
         executor = ProgramExecutor(
             trials,
-            max_trial_seconds=settings.max_trial_seconds,
             max_message_bytes=settings.max_message_bytes,
             reply_margin=margin,
             redact=redact,
@@ -396,13 +401,13 @@ def _open_programs(
         return open_in_threads(
             settings,
             redact,
-            observer.margin.patience,
+            observer.margin,
             observer.limit,
             observer.on_late_end,
             lm=lm,
             shared=KEPT_WHOLE if traced else (),
         )
-    return open_executors(settings, observer.margin.patience, observer.on_late_end, records=records)
+    return open_executors(settings, observer.margin, observer.on_late_end, records=records)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import trio
 from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest
 from dspex_trio.observe import Records
-from dspex_trio.trials import LatenessWatch, Observer, ReplyMargin, StuckLimit, TrialLog
+from dspex_trio.trials import LatenessWatch, MarginRules, Observer, ReplyMargin, StuckLimit, TrialLog
 
 
 class RuntimeObserver(TrialLog):
@@ -30,7 +30,7 @@ class RuntimeObserver(TrialLog):
 
     def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
         self._others = others
-        self.margin = ReplyMargin(settings.reply_margin_ms / 1e3)
+        self.margin = ReplyMargin(margin_rules(settings), settings.max_trial_seconds)
         self.lateness = LatenessWatch(self.on_lateness)
         self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery, self.on_stuck)
         self.records: Records | None = None
@@ -77,3 +77,9 @@ class RuntimeObserver(TrialLog):
         """Records were lost."""
         for observer in self._others:
             observer.on_records_dropped(records)
+
+
+def margin_rules(settings: Settings) -> MarginRules:
+    """What the operator chose of the reply margin."""
+    share, most = settings.reply_margin_share, settings.reply_margin_share_ms / 1e3
+    return MarginRules(settings.reply_margin_ms / 1e3, share, most)

@@ -20,7 +20,7 @@ SETTINGS = dspex.Settings(max_trials=2, grace_seconds=0)
 OUTCOMES = {"success", "deadline", "cancelled", "shutting_down"}
 TIMEOUT = 5.0
 # When the worker ends a trial of that timeout, so that its answer is there in time.
-DEADLINE = TIMEOUT - 0.02
+DEADLINE = TIMEOUT - 0.01
 HELD = {"trials": 0, "slots": 0, "sessions": 1}
 MOMENTS = (DEADLINE, DEADLINE, TIMEOUT, TIMEOUT - 1, TIMEOUT + 1)
 

@@ -89,7 +89,7 @@ async def test_it_can_be_switched_off():
             pass
 
     job = Job()
-    async with open_threads(patience=lambda: 0.2, may_raise=False) as threads:
+    async with open_threads(patience=lambda _job: 0.2, may_raise=False) as threads:
         await run_and_cancel(threads, stubborn, job)
         assert job.details()["rung"] == "abandon"
         release.set()

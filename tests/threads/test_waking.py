@@ -69,7 +69,7 @@ def silent_server(tls=None):
 async def cancelled_in(function, *args, ready=None):
     """Run `function` as a job, cancel it once it is blocked (and `ready` is set), and return how it was stopped."""
     slots, job = Slots(1), Job()
-    async with open_threads(patience=lambda: 10, may_raise=False) as threads:
+    async with open_threads(patience=lambda _job: 10, may_raise=False) as threads:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -252,7 +252,7 @@ async def test_a_connection_of_http_2_is_left_to_those_who_share_it():
     with near, far:
         near.settimeout(0.001)
 
-        async with open_threads(patience=lambda: 10) as threads:
+        async with open_threads(patience=lambda _job: 10) as threads:
             with pytest.raises(TimeoutError):
                 await threads.run(near.recv, 1, job=Job(), slot=Slots(1).acquire_nowait())
             near.settimeout(60)
@@ -597,7 +597,7 @@ async def test_a_log_handlers_socket_is_not_broken():
         time.sleep(60)  # here it is told
 
     job = Job()
-    async with open_threads(patience=lambda: 10) as threads:
+    async with open_threads(patience=lambda _job: 10) as threads:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 

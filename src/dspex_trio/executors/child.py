@@ -120,7 +120,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(export_as_child(settings))
         loader, workers = await stack.enter_async_context(
-            open_rooms(settings, redact, lambda: _current.get().terms.patience, on_late_end=_job_ended_late)
+            open_rooms(settings, redact, _patience, on_late_end=_job_ended_late)
         )
         background = await stack.enter_async_context(open_background())
         lateness = LatenessWatch(workers.loop_was_late)
@@ -233,10 +233,9 @@ class _Answering:
         try:
             with trial.asked.scope:
                 result = encode_any(plain(await self._trials.in_slot(name, deadline, call)))
-                if len(result.value) > self._max_bytes:
-                    raise SerializationFailed(
-                        f"the result has {len(result.value)} bytes, and the limit is {self._max_bytes} (--max-message-bytes)"
-                    )
+                if (size := len(result.value)) > self._max_bytes:
+                    limit = f"{self._max_bytes} (--max-message-bytes)"
+                    raise SerializationFailed(f"the result has {size} bytes, and the limit is {limit}")
                 return encode_tool_result(result)
         except Described as error:
             failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
@@ -390,6 +389,11 @@ class _Job(threads.Job):
         super().check()
 
 
+def _patience(job: threads.Job) -> float:
+    """How long an answer may wait for the job's threads, as the front has said, in seconds."""
+    return job.trial.terms.patience if isinstance(job, _Job) else 0.0
+
+
 def _abandoned(job: Any) -> None:
     """The threads of a job are not waited for any longer: its slot is taken until they end."""
     job.trial.asked.hold()
@@ -397,9 +401,9 @@ def _abandoned(job: Any) -> None:
 
 def _job_ended_late(job: threads.Job) -> None:
     """They have ended after all."""
-    assert isinstance(job, _Job)  # noqa: S101 - this process makes no others
-    details = {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"}
-    job.trial.asked.freed(json.dumps(details).encode())
+    if isinstance(job, _Job):
+        details = {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"}
+        job.trial.asked.freed(json.dumps(details).encode())
 
 
 class _Loader:

@@ -28,7 +28,7 @@ class Shared:
         settings: What the operator chose.
         fleet: The executors; admission has handed out their slots.
         reply: Replies to executors' calls of the session store.
-        patience: How many seconds a cancelled trial waits for its executor's answer.
+        patience: How many seconds a cancelled trial waits for its executor's answer, of its reply margin.
         homes: Where programs are registered in this process.
         on_late_end: Called with a trial's details when threads that went on after it have ended.
     """
@@ -38,7 +38,7 @@ class Shared:
         settings: Settings,
         fleet: Fleet,
         reply: Callable[[bytes], Awaitable[bytes]],
-        patience: Callable[[], float],
+        patience: Callable[[float | None], float],
         homes: Homes,
         *,
         on_late_end: Callable[[TrialRequest, Mapping[str, str]], None],
@@ -63,12 +63,13 @@ class Shared:
         """
         remote = RemoteTrial(trial, self._settings.max_message_bytes)
         request = trial.request
+        patience = self._patience(request.margin)
         with trial.elsewhere(self._settings.stage_budgets()):
             try:
                 await self._fleet.run(
                     cast("ExecutorSlot", slot),
-                    request_of(request, self._patience()),
-                    patience=self._patience,
+                    request_of(request, patience),
+                    patience=patience,
                     on_answer=remote.take_answer,
                     on_report=remote.progress,
                     on_call=self._reply,
@@ -97,13 +98,13 @@ class Shared:
             RemoteFailure: It raised, or its deadline passed; carries the failure.
             WorkerLost: The executor ended first.
         """
-        terms = Terms(seconds=deadline - trio.current_time(), patience=self._patience() / 2)
+        terms = Terms(seconds=deadline - trio.current_time(), patience=(patience := self._patience(None)) / 2)
         answers: list[bytes] = []
         try:
             await self._fleet.run(
                 slot,
                 encode_asked(kind, terms, encode_tool_call(name, arguments)),
-                patience=self._patience,
+                patience=patience,
                 on_answer=answers.append,
                 on_call=self._reply,
             )

@@ -19,7 +19,7 @@ def programs() -> list[dict[str, Any]]:
     return [_described(name, cls) for name, cls in sorted(MODULE_REGISTRY.items())]
 
 
-def _described(name: str, cls: type) -> dict[str, Any]:
+def _described(name: str, cls: Any) -> dict[str, Any]:
     return {
         "name": name,
         "python_class": _path(cls),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata, MetadataLike, outgoing
@@ -38,6 +39,9 @@ class Call:
         compression: What replies are compressed with; to be set before the first is sent. None if the caller would not
             understand it.
         compress: Whether the replies sent from now on are compressed.
+        on_given_up: For a handler to set: called on the loop, once, when the caller gives the call up: it resets it, is
+            gone, or its deadline passes before there is a status. Also after the handler has answered, as long as that
+            is remembered: a caller that cancels then has not had the answer in time. It must not raise.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Call:
         self.deadline = deadline
         self.peer_certificate = peer_certificate
         self.compress = True
+        self.on_given_up: Callable[[], object] | None = None
         self._initial_metadata = self._trailing_metadata = NO_METADATA
         self._accepts = accepts
         self._compression: Compression | None = None

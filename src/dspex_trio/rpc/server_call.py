@@ -75,6 +75,8 @@ class ServerCall(CallStream):
 
     def abandon(self) -> None:
         """The caller is not there any more: nothing may be sent, the handler is of no use."""
+        if not self.gone and self.call.on_given_up is not None:
+            self.call.on_given_up()
         self.gone = True
         self.end_input()
         if self.scope is not None:

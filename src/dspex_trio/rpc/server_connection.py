@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -88,6 +88,7 @@ class ServerConnection(Connection[ServerEngine]):
         self._watch = watch
         self._live: dict[int, ServerCall] = {}  # until the handler has ended, so that a slot is really free
         self._begun: deque[tuple[ServerCall, Route]] = deque()  # of these, those whose handlers are not started yet
+        self._answered: dict[int, Callable[[], object]] = {}  # the latest calls whose handlers asked for `on_given_up`
         self._tasks: trio.Nursery | None = None
         self._calls: trio.Nursery | None = None
         self._reading = trio.CancelScope()
@@ -179,6 +180,8 @@ class ServerConnection(Connection[ServerEngine]):
                 call = self._live.get(event.stream_id)
                 if call is not None:
                     _tell(call, event)
+                elif isinstance(event, StreamReset) and event.error_code == ErrorCode.CANCEL:
+                    self._cancelled_late(event.stream_id)
             case PingAnswered(data):
                 if data == _DRAIN_PING:
                     self._pong.set()
@@ -262,6 +265,16 @@ class ServerConnection(Connection[ServerEngine]):
     def _end(self, call: ServerCall, status: Status) -> None:
         self._forget(call)
         call.finish(status)
+        if call.call.on_given_up is not None and not call.gone:
+            self._answered[call.stream_id] = call.call.on_given_up
+            if len(self._answered) > self._settings.max_concurrent_calls:
+                del self._answered[next(iter(self._answered))]
+
+    def _cancelled_late(self, stream_id: int) -> None:
+        """A caller cancels what was answered: the answer was under way when its own timer fired."""
+        on_given_up = self._answered.pop(stream_id, None)
+        if on_given_up is not None:
+            on_given_up()
 
     def _forget(self, call: ServerCall) -> None:
         del self._live[call.stream_id]

@@ -16,7 +16,7 @@ from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgr
 from dspex_trio.model import TrialFailure, TrialOptions, TrialOutcome, Watch
 from dspex_trio.rpc.service import UNARY_STREAM, UNARY_UNARY, Service
 from dspex_trio.service.streamed import Ended, streamed
-from dspex_trio.trials import Trials, failure_of
+from dspex_trio.trials import ReplyMargin, Trials, failure_of
 from dspex_trio.values import type_name
 from dspex_trio.wire import decode_request, encode_event, encode_reply, seconds_of
 from dspex_trio.wire.envelope import Encoded, EncodedRequest, event_with
@@ -32,10 +32,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
 
     Args:
         trials: Runs them.
-        max_trial_seconds: The most time any trial gets.
         max_message_bytes: The largest reply; the trace is cut to fit, and an outcome that does not fit even without it
             is a SERIALIZATION_ERROR.
-        reply_margin: Seconds to take off the caller's time, so that the failure arrives before its own timer fires.
+        reply_margin: Computes deadlines; told of callers that give up.
         redact: Takes secrets out of text that leaves.
         pass_on: Whether requests are passed on as they come, to executors that decode them.
     """
@@ -46,14 +45,12 @@ class ProgramExecutor(SnakepitBridgeServicer):
         self,
         trials: Trials,
         *,
-        max_trial_seconds: float,
         max_message_bytes: int,
-        reply_margin: Callable[[], float],
+        reply_margin: ReplyMargin,
         redact: Callable[[str], str],
         pass_on: bool = False,
     ) -> None:
         self._trials = trials
-        self._max_trial_seconds = max_trial_seconds
         self._max_message_bytes = max_message_bytes
         self._reply_margin = reply_margin
         self._redact = redact
@@ -103,12 +100,12 @@ class ProgramExecutor(SnakepitBridgeServicer):
         except TrialError as error:
             failure = failure_of(error, Stage.HYDRATE, redact=self._redact, trial_id=request.trial_id)
             return self._encode(failure, TrialOptions())
-        asked = arrived + min(seconds_of(request), self._max_trial_seconds)
-        deadline = min(call.deadline, asked) - self._reply_margin()
+        ends = self._reply_margin.deadline(arrived, min(call.deadline, arrived + seconds_of(request)))
+        call.on_given_up = partial(self._reply_margin.given_up, ends)
         with correlation.correlated(trial.metadata.get(correlation.METADATA_KEY)):
             noted = correlation.noted(trial.metadata)
             outcome = await self._trials.run(
-                replace(trial, arrived=arrived, deadline=deadline, metadata=noted, watch=watch)
+                replace(trial, arrived=arrived, deadline=ends.at, margin=ends.margin, metadata=noted, watch=watch)
             )
         return self._encode(outcome, trial.options)
 

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # A standstill is not taken for one before so many seconds.
 _LEAST_STANDSTILL: Final = 30.0
+_TOOL_CALLS: Final = ("/ExecuteTool", "/ExecuteStreamingTool")
 
 
 async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has started
@@ -86,7 +88,11 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
         background.start_soon(_end_telemetry, bridge, stopping)
         programs = [each for each in runtime.servicers if isinstance(each, SnakepitBridgeServicer)]
         await serve_runtime(
-            runtime, [*programs, bridge], stopping=stopping, interceptors=[_correlate], task_status=task_status
+            runtime,
+            [*programs, bridge],
+            stopping=stopping,
+            interceptors=[_correlate, partial(_watch_callers, runtime)],
+            task_status=task_status,
         )
 
 
@@ -97,6 +103,12 @@ def _nobody(_session_id: str) -> None:
 async def _end_telemetry(bridge: WorkerBridge, stopping: trio.Event) -> None:
     await stopping.wait()
     bridge.telemetry.end()
+
+
+async def _watch_callers(runtime: Runtime, call: rpc.Call, proceed: Callable[[], Awaitable[None]]) -> None:
+    if call.method.endswith(_TOOL_CALLS):
+        runtime.watch_caller(call)
+    await proceed()
 
 
 async def _correlate(call: rpc.Call, proceed: Callable[[], Awaitable[None]]) -> None:

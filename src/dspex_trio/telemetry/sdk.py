@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 from opentelemetry import metrics, trace
@@ -113,7 +113,8 @@ def exporters_of_child() -> Callable[[], object]:
     if any(map(os.environ.get, says_where)):
         provider, _ = _tracer_provider(_resource(), delay_ms=500.0)
         trace.set_tracer_provider(provider)
-        return provider.force_flush
+        flush: Callable[[], object] = cast("TracerProvider", provider).force_flush
+        return flush
     return lambda: None
 
 

@@ -136,6 +136,17 @@ class TrialEnvironment:
         return trio.run(main, clock=clock, instruments=[clock])
 
 
+def tested_settings(settings: Settings | None) -> Settings:
+    """Settings whose reply margin does not grow with the time given, unless they say so: no answer is late in a test.
+
+    A deadline of a minute then comes at its time, and not a second before it.
+    """
+    settings = settings or Settings()
+    if "reply_margin_share" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"reply_margin_share": 0.0})
+
+
 @asynccontextmanager
 async def open_tested_runtime(
     settings: Settings | None,
@@ -145,6 +156,7 @@ async def open_tested_runtime(
     observers: Sequence[Observer] = (),
 ) -> AsyncIterator[Runtime]:
     """A runtime whose store is an embedded one, or `store`, over HTTP/2 in memory."""
+    settings = tested_settings(settings)
     if store is None:
         async with open_runtime(settings, lm=lm, observers=observers) as runtime:
             yield runtime

@@ -20,6 +20,7 @@ from dspex_trio.model import Program, TrialOutcome, TrialRequest, Variable
 from dspex_trio.observe import Recorded, read_records
 from dspex_trio.programs.registry import TOOL_REGISTRY, not_isolated
 from dspex_trio.programs.tools import wants_elixir_tools
+from dspex_trio.runtime_observer import margin_rules
 from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, elixir_tool
 from dspex_trio.testing.clock import VirtualClock
 from dspex_trio.testing.comparing import differences
@@ -31,7 +32,6 @@ from dspex_trio.testing.store import Fault, FaultyStore
 from dspex_trio.testing.timeline import Timeline
 from dspex_trio.testing.variables import variables_of
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.trials.margin import ReplyMargin
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.wire import decode_json, encode_json, options_from_json, program_from_json
 
@@ -186,7 +186,10 @@ async def _run(
 ) -> TrialOutcome:
     program = program_from_json(record["program"])
     store = None if around.fault is None else FaultyStore(around.fault)
-    settings = settings.model_copy(update={**_OWN, **(around.budget or {})})
+    # The runtime takes it off; the record is without it.
+    margin = min(margin_rules(settings).margin(around.seconds), around.seconds)
+    own_margin = {"reply_margin_ms": margin * 1e3, "reply_margin_share": 0.0}
+    settings = settings.model_copy(update={**_OWN, **own_margin, **(around.budget or {})})
     kept = _Kept()
     with ExitStack() as stack:
         stack.enter_context(not_isolated())
@@ -204,7 +207,6 @@ async def _run(
                 for one in variables:
                     about = {"constraints": one.constraints, "metadata": one.metadata}
                     await session.register(one.name, one.type, one.value, **about)
-            margin = ReplyMargin(settings.reply_margin_ms / 1e3)  # the runtime takes it off; the record is without it
             with trio.CancelScope() as caller:
                 nursery.start_soon(_leave, caller, around.cancelled_after)
                 await runtime.run_trial(
@@ -214,7 +216,7 @@ async def _run(
                     trial_id=record["trial_id"],
                     options=replace(options_from_json(record.get("options")), max_trace_bytes=0),
                     metadata=record.get("metadata", {}),
-                    deadline=trio.current_time() + around.seconds + margin(),
+                    deadline=trio.current_time() + around.seconds + margin,
                     watch=None if timeline is None else watching(timeline),
                 )
     assert kept.outcome is not None  # noqa: S101 - observers are told of every trial

@@ -17,6 +17,7 @@ from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest, Variable
 from dspex_trio.runtime import Runtime, open_runtime
 from dspex_trio.serving import serve_runtime
+from dspex_trio.testing.environment import tested_settings
 from dspex_trio.testing.links import Link
 from dspex_trio.testing.store import FaultyStore
 from dspex_trio.testing.timeline import Timeline
@@ -133,7 +134,9 @@ async def system(
                 interceptors=[partial(_calls, timeline)],
             )
         )
-        async with open_runtime(settings, lm=lm, store=links.store.connect, observers=[observer]) as runtime:
+        async with open_runtime(
+            tested_settings(settings), lm=lm, store=links.store.connect, observers=[observer]
+        ) as runtime:
             await nursery.start(
                 partial(
                     serve_runtime,

@@ -60,7 +60,7 @@ class StuckThread:
 @asynccontextmanager
 async def open_threads(
     *,
-    patience: Callable[[], float] = lambda: 0.0,
+    patience: Callable[[Job], float] = lambda _job: 0.0,
     may_raise: bool = True,
     switch_interval: float = math.inf,
     on_late_end: Callable[[Job], None] = lambda _job: None,
@@ -89,7 +89,7 @@ class Threads:
     def __init__(
         self,
         nursery: trio.Nursery,
-        patience: Callable[[], float],
+        patience: Callable[[Job], float],
         turns: Turns,
         *,
         may_raise: bool,
@@ -126,7 +126,7 @@ class Threads:
             job.cancel()
             if run.done.is_set():  # it ended in the same turn of the loop, and could not be told any more
                 job.ended(None)
-            with trio.CancelScope(deadline=trio.current_time() + self._patience(), shield=True):
+            with trio.CancelScope(deadline=trio.current_time() + self._patience(job), shield=True):
                 await self._climb(run)
             if not run.over():
                 job.goes_on()

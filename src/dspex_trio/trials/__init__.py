@@ -4,7 +4,7 @@ from dspex_trio.trials.admission import Admission
 from dspex_trio.trials.contained import CARRIERS
 from dspex_trio.trials.failures import Described, failure_of
 from dspex_trio.trials.lateness import LatenessWatch, LoopLateness
-from dspex_trio.trials.margin import ReplyMargin
+from dspex_trio.trials.margin import MarginRules, ReplyMargin, TrialDeadline
 from dspex_trio.trials.observer import Observer, TrialLog
 from dspex_trio.trials.road import TrialRunner, Trials
 from dspex_trio.trials.stages import InThreads
@@ -17,9 +17,11 @@ __all__ = [
     "InThreads",
     "LatenessWatch",
     "LoopLateness",
+    "MarginRules",
     "Observer",
     "ReplyMargin",
     "StuckLimit",
+    "TrialDeadline",
     "TrialLog",
     "TrialRunner",
     "Trials",

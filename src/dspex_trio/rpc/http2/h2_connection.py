@@ -264,7 +264,9 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         try:
             self._get_stream_by_id(frame.stream_id)
         except StreamClosedError:
-            return [], []
+            event = h2.events.StreamReset.__new__(h2.events.StreamReset)  # h2 4 wants arguments that h2 3 does not take
+            event.stream_id, event.error_code, event.remote_reset = frame.stream_id, frame.error_code, True
+            return [], [event]
         except NoSuchStreamError:
             raise ProtocolError(f"RST_STREAM for the idle stream {frame.stream_id}") from None
         frames, events = super()._receive_rst_stream_frame(frame)

@@ -16,6 +16,7 @@ from dspex_trio.rpc.http2.events import (
     RequestEnded,
     RequestStarted,
     StreamFailed,
+    StreamReset,
 )
 from dspex_trio.rpc.http2.floods import calm
 from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size
@@ -160,6 +161,9 @@ class H2ServerEngine(H2Engine):
             self._events[:] = [e for e in self._events if getattr(e, "stream_id", 0) != stream_id]
             if not self._resets.take(self._now):
                 raise calm("too many streams begun and reset")
+            return
+        if state is None:  # it is over, but whoever answered it may want to know that its client has not had the answer
+            self._events.append(StreamReset(event.stream_id, int(event.error_code)))
             return
         super()._stream_reset(event)
 
