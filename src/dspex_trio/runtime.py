@@ -357,6 +357,7 @@ async def open_runtime(
             observer=observer,
             lateness=observer.lateness,
         )
+        margin.on_learnt = partial(trials.bring_forward, margin.again)
         executor = ProgramExecutor(
             trials,
             max_message_bytes=settings.max_message_bytes,

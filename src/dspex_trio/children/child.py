@@ -47,6 +47,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _PIECE: Final = 1 << 20
 # What the kernel is told to end first when memory runs out: the child, not its parent (-1000 to 1000).
 _OOM_SCORE: Final = "500"
+# How much the parent goes before the child when both want to run: it keeps the deadlines (0 to 19).
+_NICENESS: Final = 5
 # The exit code when the connection to the parent is gone while the parent may not be.
 _CUT_OFF: Final = 70
 
@@ -245,6 +247,7 @@ def run_child(descriptor: int, target: str) -> NoReturn:
     """
     faulthandler.enable()
     with suppress(OSError):
+        os.nice(_NICENESS)
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)

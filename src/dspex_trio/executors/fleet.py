@@ -216,7 +216,7 @@ class Fleet:
         slot: ExecutorSlot,
         request: bytes,
         *,
-        patience: float,
+        patience: Callable[[], float],
         on_answer: Callable[[bytes], None],
         on_report: Callable[[bytes], None] = lambda _data: None,
         on_call: Callable[[bytes], Awaitable[bytes]] | None = None,
@@ -262,7 +262,7 @@ class Fleet:
             child.stop(number)
             executor.overdue[exchange] = trio.current_time()
             child.ping()
-            with trio.move_on_after(patience, shield=True):
+            with trio.move_on_after(patience(), shield=True):
                 await exchange.done.wait()
             if exchange.done.is_set():
                 with suppress(Exception):  # there is no answer, or none that can be understood

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import trio
 
@@ -19,6 +19,10 @@ from dspex_trio.generated import any_pb2
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.work import Trial
+
+# A trial is over in its executor as long before its deadline as it may take to answer then. At the deadline the front
+# answers by itself; of that time it waits a part more, for an answer that is on its way.
+_STILL_EXPECTED: Final = 0.2
 
 
 class Shared:
@@ -68,8 +72,8 @@ class Shared:
             try:
                 await self._fleet.run(
                     cast("ExecutorSlot", slot),
-                    request_of(request, patience),
-                    patience=patience,
+                    request_of(request, patience, earlier=patience),
+                    patience=lambda: max(patience, request.deadline - trio.current_time()) * _STILL_EXPECTED,
                     on_answer=remote.take_answer,
                     on_report=remote.progress,
                     on_call=self._reply,
@@ -104,7 +108,7 @@ class Shared:
             await self._fleet.run(
                 slot,
                 encode_asked(kind, terms, encode_tool_call(name, arguments)),
-                patience=patience,
+                patience=lambda: patience,
                 on_answer=answers.append,
                 on_call=self._reply,
             )

@@ -34,6 +34,7 @@ class Call:
         metadata: What the caller sent along; its `user-agent` is in it.
         peer: Who called: "ipv4:127.0.0.1:4711", "ipv6:[::1]:4711", "unix:/run/worker.sock", "memory:".
         authority: Whom the caller meant to call, such as "worker:50051"; what it says, and empty if it does not.
+        arrived: When its first bytes arrived, at the earliest, on Trio's clock; -inf for one that was made by hand.
         deadline: When the caller stops waiting, on Trio's clock; `math.inf` if it never does.
         peer_certificate: The client's certificate (DER) under mutual TLS.
         compression: What replies are compressed with; to be set before the first is sent. None if the caller would not
@@ -51,6 +52,7 @@ class Call:
         metadata: Metadata = NO_METADATA,
         peer: str = "memory:",
         authority: str = "",
+        arrived: float = -math.inf,
         deadline: float = math.inf,
         peer_certificate: bytes | None = None,
         accepts: tuple[str, ...] = (),
@@ -59,6 +61,7 @@ class Call:
         self.metadata = metadata
         self.peer = peer
         self.authority = authority
+        self.arrived = arrived
         self.deadline = deadline
         self.peer_certificate = peer_certificate
         self.compress = True

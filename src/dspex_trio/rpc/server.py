@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from dspex_trio.rpc.arrivals import Arrivals
 from dspex_trio.rpc.deadlines import DeadlineWatch
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.interceptors import Interceptor
@@ -59,6 +60,7 @@ async def serve(
         opened = wrap_tls(opened, tls)
     async with trio.open_nursery() as watching:
         watching.start_soon(server.watch.run)
+        watching.start_soon(server.arrivals.follow)
         async with trio.open_nursery() as connections:
             connections.start_soon(server.accept, opened, connections)
             if drain is not None:
@@ -76,6 +78,7 @@ class _Server:
         interceptors: Sequence[Interceptor],
     ) -> None:
         self.watch = DeadlineWatch()
+        self.arrivals = Arrivals()
         self._routes = routes(servicers)
         self._tls = tls
         self._settings = settings
@@ -130,6 +133,7 @@ class _Server:
             interceptors=self._interceptors,
             settings=self._settings,
             watch=self.watch,
+            arrivals=self.arrivals,
         )
         self._connections.add(connection)
         try:

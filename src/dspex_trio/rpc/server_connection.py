@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 
+from dspex_trio.rpc.arrivals import Arrivals
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.deadlines import DeadlineWatch, margin_of
 from dspex_trio.rpc.http2.events import (
@@ -73,6 +74,7 @@ class ServerConnection(Connection[ServerEngine]):
         interceptors: Sequence[Interceptor],
         settings: ServerSettings,
         watch: DeadlineWatch,
+        arrivals: Arrivals,
     ) -> None:
         super().__init__(
             stream,
@@ -86,6 +88,7 @@ class ServerConnection(Connection[ServerEngine]):
         self._interceptors = interceptors
         self._settings = settings
         self._watch = watch
+        self._arrivals = arrivals
         self._live: dict[int, ServerCall] = {}  # until the handler has ended, so that a slot is really free
         self._begun: deque[tuple[ServerCall, Route]] = deque()  # of these, those whose handlers are not started yet
         self._answered: dict[int, Callable[[], object]] = {}  # the latest calls whose handlers asked for `on_given_up`
@@ -204,7 +207,8 @@ class ServerConnection(Connection[ServerEngine]):
             text = f"the method {head.path[:200]!r} is not known here"
             self.engine.send_status(stream_id, Status(StatusCode.UNIMPLEMENTED, text))
             return
-        deadline = math.inf if head.timeout is None else trio.current_time() + head.timeout
+        arrived = self._arrivals.earliest()
+        deadline = math.inf if head.timeout is None else arrived + head.timeout
         if head.timeout == 0:
             self._watch.add(deadline + _RESET_DELAY, partial(self._reset, stream_id))  # it is past already
             return
@@ -213,6 +217,7 @@ class ServerConnection(Connection[ServerEngine]):
             metadata=head.metadata,
             peer=self._peer,
             authority=head.authority,
+            arrived=arrived,
             deadline=deadline,
             peer_certificate=self._certificate,
             accepts=head.accept_encoding,

@@ -70,7 +70,7 @@ class ProgramExecutor(SnakepitBridgeServicer):
         self, request: ExecuteProgramRequest | EncodedRequest, call: rpc.Call
     ) -> ExecuteProgramResponse | Encoded:
         """Run one trial. The earliest of `grpc-timeout`, `request.timeout` and the worker's maximum is its deadline."""
-        return await self._execute(request, call, trio.current_time())
+        return await self._execute(request, call, call.arrived)
 
     async def StreamProgram(  # type: ignore[override] # noqa: N802 - as above
         self, request: ExecuteProgramRequest | EncodedRequest, call: rpc.Call
@@ -79,7 +79,7 @@ class ProgramExecutor(SnakepitBridgeServicer):
 
         A caller that reads slowly loses events, and is told how many; the trial does not wait.
         """
-        arrived = trio.current_time()
+        arrived = call.arrived
         trial = streamed(partial(self._execute, request, call, arrived), arrived=arrived)
         async with aclosing(trial) as events:
             async for at_ms, event in events:

@@ -142,6 +142,12 @@ class Trials:
             if not self._running:
                 self._idle.set()
 
+    def bring_forward(self, deadline_of: Callable[[TrialRequest], float]) -> None:
+        """End trials that are under way earlier than was planned when they arrived: their answers will take longer."""
+        for work in self._running:
+            if isinstance(work, Trial):
+                work.scope.deadline = min(work.scope.deadline, deadline_of(work.request))
+
     async def drain(self, grace: float) -> None:
         """Take no new trials, let running ones end for `grace` seconds, then end them as SHUTTING_DOWN.
 
