@@ -27,7 +27,7 @@ from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
-from dspex_trio.trials import Admission, LoopLateness, Observer, TrialDeadline, TrialRunner, Trials
+from dspex_trio.trials import Admission, LoopLateness, Observer, ReplyMargin, TrialDeadline, TrialRunner, Trials
 from dspex_trio.trials.admission import Slot, Slots
 from dspex_trio.trials.joints import Job
 from dspex_trio.trials.work import Work
@@ -345,7 +345,6 @@ async def open_runtime(
             _open_programs(settings, redact, observer, records, lm, here=here, traced=telemetry is not None)
         )
         sessions, stores = await stack.enter_async_context(_open_sessions(settings, store, programs, redact, telemetry))
-        observer.looked = programs.looked
         trials = Trials(
             runner=programs.runner(sessions),
             job=programs.job,
@@ -357,7 +356,7 @@ async def open_runtime(
             observer=observer,
             lateness=observer.lateness,
         )
-        margin.on_learnt = partial(trials.bring_forward, margin.again)
+        observer.looked = partial(_look, programs, trials, margin)
         executor = ProgramExecutor(
             trials,
             max_message_bytes=settings.max_message_bytes,
@@ -383,6 +382,12 @@ async def open_runtime(
             yield runtime
     if body.cancelled_caught:
         raise WorkerStuck(limit.reason)
+
+
+def _look(programs: Programs, trials: Trials, margin: ReplyMargin, late: float) -> None:
+    """Ten times a second while trials run: the loop was so late, in seconds."""
+    programs.looked(late)
+    trials.bring_forward(margin.again)
 
 
 def _open_programs(

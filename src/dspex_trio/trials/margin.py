@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,9 +84,6 @@ class ReplyMargin:
     Args:
         rules: What the operator chose.
         most_time: The most that any trial may take, in seconds.
-
-    Attributes:
-        on_learnt: Called when answers have to leave earlier than was known before.
     """
 
     def __init__(self, rules: MarginRules, most_time: float = math.inf) -> None:
@@ -95,7 +91,6 @@ class ReplyMargin:
         self._most_time = most_time
         self._learnt = 0.0
         self._learnt_at = -math.inf
-        self.on_learnt: Callable[[], object] = lambda: None
 
     def deadline(self, arrived: float, limit: float) -> TrialDeadline:
         """When a trial ends at the latest that arrived then and whose caller stops waiting at `limit`."""
@@ -147,7 +142,6 @@ class ReplyMargin:
     def _learn(self, seconds: float) -> None:
         if seconds > self.learnt():
             self._learnt, self._learnt_at = min(seconds, _MOST_LEARNT), trio.current_time()
-            self.on_learnt()
 
 
 def _applies() -> bool:
