@@ -133,11 +133,11 @@ def test_details_tell_nothing_of_a_job_that_was_not_cancelled():
     assert job.details() == {}
 
 
-@pytest.mark.parametrize(("error", "rung"), [(None, "returned"), (KeyError(), "returned"), (JobCancelled(), "raise")])
+@pytest.mark.parametrize(("error", "rung"), [(None, "returned"), (KeyError, "returned"), (JobCancelled, "raise")])
 def test_details_tell_what_ended_the_job(error, rung):
     job = Job()
     job.cancel()
     assert (job.details()["rung"], job.details()["stuck"]) == ("abandon", "true")
-    job.ended(error)
+    job.ended(error and error())
     assert (job.details()["rung"], job.details()["stuck"]) == (rung, "false")
     assert float(job.details()["rung_ms"]) >= 0

@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from time import monotonic  # the real one, also where a test makes time virtual; see `Job._now`
 from typing import Final, NoReturn
 
+from dspex_trio.threads.cancelled import JobCancelled
 from dspex_trio.threads.clock import ThreadClock, Waiter
 
 logger: Final = logging.getLogger(__name__)
@@ -40,13 +41,6 @@ class _Own(threading.local):
 
 
 _own: Final = _Own()
-
-
-class JobCancelled(BaseException):
-    """Ends a job's code; no `except Exception` of a program's keeps it. Never leaves `Threads.run`."""
-
-    rung = "raise"  # the interpreter makes those that are raised from outside, without arguments
-    lent_nothing_by: object = None  # the pool that it left without a connection
 
 
 class Job:

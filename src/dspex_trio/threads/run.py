@@ -14,8 +14,9 @@ from typing import Any, Final
 import outcome
 import trio
 
+from dspex_trio.threads.cancelled import JobCancelled
 from dspex_trio.threads.clock import ClockedThread
-from dspex_trio.threads.job import Job, JobCancelled, enter_job, own_job
+from dspex_trio.threads.job import Job, enter_job, own_job
 from dspex_trio.threads.raising import carries_programs, frames_kept, raise_in, take_back, threads_of
 
 # The wake is repeated ever less often until the thread is out, in seconds.
