@@ -98,7 +98,7 @@ class Runtime:
             program: What to run, as a Program or in its JSON form.
             inputs: Input field → value.
             session: The session whose variables the program is bound to, or its id.
-            trial_id: The caller's name for the trial.
+            trial_id: The caller's name for the trial; one is made where it is empty.
             options: What the outcome leaves out.
             metadata: What the caller wants to see again in logs and records.
             deadline: An earlier one, on Trio's clock.

@@ -32,6 +32,7 @@ from dspex_trio.model import (
 from dspex_trio.trials.admission import Admission
 from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.failures import failure_of
+from dspex_trio.trials.ids import trial_ids
 from dspex_trio.trials.joints import Executor, Isolation
 from dspex_trio.trials.lateness import LatenessWatch
 from dspex_trio.trials.observer import LATE, Nobody, Observer
@@ -77,6 +78,7 @@ class Trials:
         self._observer: Observer = observer or Nobody()
         self._budgets = budgets or {}
         self._lateness = lateness or LatenessWatch()
+        self._new_id = trial_ids()
         self._running: set[Work] = set()
         self._idle = trio.Event()
 
@@ -100,10 +102,12 @@ class Trials:
 
         A deadline that passes is a DEADLINE_EXCEEDED outcome. A cancel from outside (the caller is gone) propagates;
         the trial is then told to the observer as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
+        A trial without an id is given one, which stands in the outcome, the log, records and lists of stuck threads.
         """
+        if not request.trial_id:
+            request = replace(request, trial_id=self._new_id())
         request = self._observer.begins(request)
-        name = request.trial_id or request.program.name or request.program.python_class
-        trial = Trial(request, self._executor.job(name, request))
+        trial = Trial(request, self._executor.job(request.trial_id, request))
         with self._under_way(trial):
             try:
                 outcome = await self._end_to_end(trial)
