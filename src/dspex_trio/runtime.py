@@ -32,6 +32,7 @@ from dspex_trio.trials import (
     LoopLateness,
     Observer,
     Trials,
+    UnderWay,
 )
 from dspex_trio.wire import program_from_json
 
@@ -151,6 +152,10 @@ class Runtime:
             stuck=self._limit.count,
             loop_lateness=self._lateness.summary(),
         )
+
+    def under_way(self) -> list[UnderWay]:
+        """Trials and tools that have not ended yet, the oldest first: in which stage, for how long."""
+        return self._trials.under_way()
 
     def stuck(self) -> list[threads.StuckThread]:
         """The threads that were told to end and have not: which trial's, for how long, and where they are."""

@@ -8,6 +8,7 @@ from dspex_trio.trials.margin import ReplyMargin
 from dspex_trio.trials.observer import Observer, TrialLog
 from dspex_trio.trials.road import Trials
 from dspex_trio.trials.stuck import StuckLimit
+from dspex_trio.trials.work import UnderWay
 
 __all__ = [
     "CARRIERS",
@@ -20,5 +21,6 @@ __all__ = [
     "StuckLimit",
     "TrialLog",
     "Trials",
+    "UnderWay",
     "failure_of",
 ]

@@ -36,7 +36,7 @@ from dspex_trio.trials.ids import trial_ids
 from dspex_trio.trials.joints import Executor, Isolation
 from dspex_trio.trials.lateness import LatenessWatch
 from dspex_trio.trials.observer import LATE, Nobody, Observer
-from dspex_trio.trials.work import Trial, Work
+from dspex_trio.trials.work import Trial, UnderWay, Work
 
 _MOMENT: Final = 1.0  # seconds
 
@@ -97,6 +97,10 @@ class Trials:
         """How many slots are taken, also by threads that go on after their trial."""
         return self._admission.slots
 
+    def under_way(self) -> list[UnderWay]:
+        """What is on the road: trials and tools, queued ones included, the oldest first."""
+        return sorted((work.under_way() for work in self._running), key=lambda each: -each.seconds)
+
     async def run(self, request: TrialRequest) -> TrialOutcome:
         """Run one trial to its outcome; never raises but when it is cancelled from outside.
 
@@ -132,7 +136,7 @@ class Trials:
             DeadlineExceeded: The deadline passed.
             Described: The function raised something, which is a TOOL_ERROR.
         """
-        work = Work(self._executor.job(name), deadline)
+        work = Work(self._executor.job(name), deadline, name)
         with self._under_way(work), work.scope:
             async with self._admission.admit() as slot:
                 arguments = (work.job, self._redact, blaming, ToolError, function, *args)
