@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.config import Settings
+from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
 from dspex_trio.rpc.listeners import reachable
 from dspex_trio.runtime import Runtime, open_runtime
@@ -54,9 +54,9 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
         task_status: `started` gets the listeners once the server answers.
 
     Raises:
-        OSError: The port cannot be bound, or a TLS file cannot be read.
+        OSError: The port cannot be bound.
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
-        InvalidSettings: As `open_runtime` says; or metrics cannot be served.
+        InvalidSettings: As `open_runtime` says; or metrics cannot be served, or a TLS file cannot be used.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials could not be ended; the orderly end is over.
     """
     settings = settings or Settings()
@@ -175,4 +175,10 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    return rpc.server_tls(settings.tls_certificate, settings.tls_key, client_ca=settings.tls_client_ca)
+    try:
+        return rpc.server_tls(settings.tls_certificate, settings.tls_key, client_ca=settings.tls_client_ca)
+    except OSError as error:  # which names no file
+        files = ", ".join(
+            str(each) for each in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if each
+        )
+        raise InvalidSettings(f"the TLS files cannot be used ({files}): {error}") from error

@@ -237,6 +237,24 @@ async def test_a_trial_without_an_id_has_the_same_made_one_in_its_outcome_and_fo
     assert ids[1] == ids[0].removesuffix("1") + "2"
 
 
+async def test_what_is_under_way_tells_the_stage_and_the_time_that_is_left(virtual_clock):
+    runner = trials(sleeps(50))
+    async with trio.open_nursery() as nursery:
+        for name in ("first", "second"):
+            nursery.start_soon(runner.run, request(seconds=60, trial_id=name))
+            await trio.sleep(2)
+        nursery.start_soon(runner.call, "a tool", math.inf, print)
+        await wait_all_tasks_blocked()
+        seen = runner.under_way()
+        nursery.cancel_scope.cancel()
+    assert [(each.name, each.program, each.stage, each.seconds, each.seconds_left) for each in seen] == [
+        ("first", "Fake", "EXECUTE", 4, 56),
+        ("second", "Fake", "ADMISSION", 2, 58),
+        ("a tool", "", "EXECUTE", 0, math.inf),
+    ]
+    assert runner.under_way() == []
+
+
 def test_made_ids_take_nothing_from_the_programs_own_random_numbers():
     random.seed(7)
     first = random.random()

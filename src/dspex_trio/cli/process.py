@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -77,25 +76,16 @@ async def until_served(
     `exposed` gets the addresses that other machines may reach.
 
     Raises:
-        StartupError: It cannot listen there, or cannot read a file that it needs.
+        StartupError: It cannot listen there.
     """
     async with trio.open_nursery() as nursery:
         try:
             listeners = await nursery.start(server)
         except* OSError as group:
-            raise StartupError(_why_not(where, group)) from None
+            raise StartupError(f"cannot listen on {where}: {first_error(group)}") from None
         exposed(reachable(listeners))
         [listener, *_] = listeners
         ready(getattr(listener, "transport_listener", listener).socket.getsockname()[1])  # TLS wraps the real one
-
-
-def _why_not(where: str, group: BaseExceptionGroup[BaseException]) -> str:
-    error = first_error(group)
-    if isinstance(error, ssl.SSLError):
-        return f"the TLS certificate, key or client CA cannot be used: {error}"
-    if isinstance(error, OSError) and error.filename:
-        return f"cannot read {error.filename}: {error.strerror}"
-    return f"cannot listen on {where}: {error}"
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
