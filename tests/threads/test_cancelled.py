@@ -5,13 +5,21 @@ import gc
 import sys
 import threading
 import time
+from _thread import allocate_lock
 from contextvars import copy_context
+from functools import partial
 
 import pytest
 import trio
 
 from dspex_trio.threads import Job, JobCancelled, Slots, open_threads
 from dspex_trio.threads.cancelled import quiet
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_other_tests():
+    """What these have left to the garbage collector may hold one of our exceptions, and so the hooks."""
+    gc.collect()
 
 
 def shown():
@@ -83,13 +91,15 @@ async def test_what_goes_on_after_the_runtime_has_closed_ends_without_a_word_and
 
 async def test_what_was_ended_before_the_runtime_closed_may_say_so_afterwards(capfd, collected_here):
     """Hooks that went with the runtime would be gone when the thread has wound up."""
-    before, closed, helpers = shown(), threading.Event(), []
+    before, closed, helpers, ending = shown(), allocate_lock(), [], threading.Event()
+    closed.acquire()
 
     def slow_to_end():
         try:
             time.sleep(60)
         finally:
-            closed.wait()
+            ending.set()
+            closed.acquire()
 
     job = Job()
 
@@ -101,15 +111,38 @@ async def test_what_was_ended_before_the_runtime_closed_may_say_so_afterwards(ca
     async with open_threads() as threads:
         with pytest.raises(RuntimeError, match="cancelled by somebody else"):
             await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
-        while not job.told_to(helpers[0].ident):
+        while not ending.is_set():
             job.wake()
             await trio.lowlevel.checkpoint()
     assert not set(shown()) & set(before)
-    closed.set()
+    closed.release()
     await trio.to_thread.run_sync(helpers[0].join)
     gc.collect()
     assert capfd.readouterr() == ("", "")
     assert shown() == before
+
+
+@pytest.mark.parametrize(
+    "ends", [lambda: time.sleep(60), lambda: threading.Event().wait(), lambda: asyncio.run(asyncio.sleep(60))]
+)
+async def test_the_hooks_of_an_ended_job_need_no_garbage_collector_to_be_taken_back(ends):
+    """An exception that was held by a frame of its own traceback would keep them for as long as nobody collects."""
+    before, job, entered = shown(), Job(), threading.Event()
+
+    def work():
+        entered.set()
+        ends()
+
+    gc.disable()
+    try:
+        async with open_threads(patience=lambda: 10) as threads, trio.open_nursery() as nursery:
+            nursery.start_soon(partial(threads.run, work, job=job, slot=Slots(1).acquire_nowait()))
+            await trio.to_thread.run_sync(entered.wait)
+            nursery.cancel_scope.cancel()
+        assert job.details()["rung"] in {"check", "wake"}
+        assert shown() == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("owner", "name"), [(threading, "excepthook"), (sys, "unraisablehook")])

@@ -155,11 +155,14 @@ class Job:
 
     def _stop(self, rung: str) -> NoReturn:
         self._told[get_ident()] = self._now()
-        if isinstance(on_its_way := sys.exception(), JobCancelled):
-            raise on_its_way
-        stop = JobCancelled()
-        stop.rung = rung
-        raise stop
+        stop = sys.exception()
+        if not isinstance(stop, JobCancelled):
+            stop = JobCancelled()
+            stop.rung = rung
+        try:
+            raise stop
+        finally:
+            del stop  # this frame is in its traceback: nobody but the garbage collector would free it
 
     def _now(self) -> float:
         return monotonic() if self.clock is None else self.clock.current_time()
@@ -205,11 +208,11 @@ class Job:
         finally:
             self._lock.release()
 
-    def ended(self, error: BaseException | None, rung: str | None = None) -> None:
-        """A function of the job has ended, with `error`; by `rung`, if that is known."""
+    def ended(self, rung: str = "returned") -> None:
+        """A function of the job has ended, by `rung`."""
         if self._cancelled_at is not None:
             self._ended_at = self._now()
-            self._rung = rung or (error.rung if isinstance(error, JobCancelled) else "returned")
+            self._rung = rung
 
     def goes_on(self) -> None:
         """The cancelled call is going on without threads of the job, be they its own or some library's."""
