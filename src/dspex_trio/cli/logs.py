@@ -32,7 +32,7 @@ LOG_FORMATS: Final = ("auto", "text", "json")
 logger: Final = logging.getLogger("dspex_trio")
 
 # Loggers that the loop logs to. What they say goes past the root logger, whose handlers may be a program's.
-_OF_THE_LOOP: Final = ("dspex_trio", "hpack", "purerpc", "trio")
+OF_THE_LOOP: Final = ("dspex_trio", "hpack", "purerpc", "trio")
 
 
 def set_up_logging(level: str, secrets: Iterable[str] = (), log_format: LogFormat = "auto") -> Lines:
@@ -50,7 +50,7 @@ def set_up_logging(level: str, secrets: Iterable[str] = (), log_format: LogForma
     as_json = log_format == "json" or (log_format == "auto" and not terminal)
     handler = LogLines(descriptor, formatter(secrets, as_json=as_json, colours=terminal))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for name in _OF_THE_LOOP:
+    for name in OF_THE_LOOP:
         ours = logging.getLogger(name)
         ours.handlers[:] = [handler, HandedOver(handler)]
         ours.propagate = False
