@@ -166,10 +166,9 @@ class Overloaded(TrialError):
 
 
 class ShuttingDown(TrialError):
-    """The worker is draining."""
+    """The worker is draining: it takes no new trials, or the grace of a running one is over."""
 
     kind = FailureKind.SHUTTING_DOWN
-    stage = Stage.ADMISSION
     retryable = True
 
 

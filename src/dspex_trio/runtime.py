@@ -27,7 +27,16 @@ from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
 from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
 from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
-from dspex_trio.trials import Admission, LoopLateness, Observer, ReplyMargin, TrialDeadline, TrialRunner, Trials
+from dspex_trio.trials import (
+    Admission,
+    LoopLateness,
+    Observer,
+    ReplyMargin,
+    TrialDeadline,
+    TrialRunner,
+    Trials,
+    UnderWay,
+)
 from dspex_trio.trials.admission import Slot, Slots
 from dspex_trio.trials.joints import Job
 from dspex_trio.trials.work import Work
@@ -163,7 +172,7 @@ class Runtime:
             program: What to run, as a Program or in its JSON form.
             inputs: Input field → value.
             session: The session whose variables the program is bound to, or its id.
-            trial_id: The caller's name for the trial.
+            trial_id: The caller's name for the trial; one is made where it is empty.
             options: What the outcome leaves out.
             metadata: What the caller wants to see again in logs and records.
             deadline: An earlier one, on Trio's clock.
@@ -241,6 +250,10 @@ class Runtime:
             stuck=self._limit.count,
             loop_lateness=self._lateness.summary(),
         )
+
+    def under_way(self) -> list[UnderWay]:
+        """Trials and tools that have not ended yet, the oldest first: in which stage, for how long."""
+        return self._trials.under_way()
 
     def stuck(self) -> Sequence[StuckThread]:
         """The threads that were told to end and have not: which trial's, for how long, and where they are."""

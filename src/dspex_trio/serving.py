@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.config import Settings
+from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
+from dspex_trio.rpc.listeners import reachable
 from dspex_trio.runtime import Runtime, open_runtime
 from dspex_trio.telemetry import open_metrics
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import dspy
 
     from dspex_trio.telemetry.providers import Telemetry
+
+logger: Final = logging.getLogger(__name__)
 
 # Once the last trial has ended, replies may leave as long as there is grace, in seconds: at least so long that they
 # can, and at most so long that somebody who only watches does not keep the worker.
@@ -31,6 +35,7 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
     lm: dspy.BaseLM | None = None,
     telemetry: Telemetry | None = None,
     stopping: trio.Event | None = None,
+    on_open: Callable[[Runtime], object] = lambda _runtime: None,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve trials over gRPC until cancelled, or until `stopping` is set and what is running has ended.
@@ -45,12 +50,13 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
         lm: A ready language model for programs that name none.
         telemetry: Where spans and metrics go; by default as the settings `otel` and `metrics_port` say.
         stopping: Set it to end in an orderly way.
+        on_open: Given the runtime once it is open, before anything is served.
         task_status: `started` gets the listeners once trials can be run; health and reflection answer before that.
 
     Raises:
-        OSError: The port cannot be bound, or a TLS file cannot be read.
+        OSError: The port cannot be bound.
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
-        InvalidSettings: As `open_runtime` says; or metrics cannot be served.
+        InvalidSettings: As `open_runtime` says; or metrics cannot be served, or a TLS file cannot be used.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials could not be ended; the orderly end is over.
     """
     settings = settings or Settings()
@@ -60,6 +66,7 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
             settings, lm=lm, telemetry=measured, front=lm is None and settings.isolation != "thread", wait=False
         ) as runtime,
     ):
+        on_open(runtime)
         await serve_runtime(runtime, runtime.servicers, stopping=stopping, task_status=task_status)
 
 
@@ -93,10 +100,12 @@ async def serve_runtime(
             _serve_calls, runtime.settings, served, health, drain, listeners=listeners, interceptors=around
         )
         health.set_ready(False)
-        listening = await nursery.start(serving)
+        bound: list[rpc.Listener] = await nursery.start(serving)
+        for warning in warnings_about(reachable(bound), runtime.settings):
+            logger.warning("%s", warning)
         await runtime.ready()
         health.set_ready(True)
-        task_status.started(listening)
+        task_status.started(bound)
         stuck = await _until_it_ends(runtime, stopping if stopping is not None else trio.Event())
         if stuck is not None:
             health.set_alive(False)
@@ -108,6 +117,23 @@ async def serve_runtime(
         drain.start(max(least, min(grace_ends - trio.current_time(), most)))
     if stuck is not None:
         raise stuck
+
+
+def warnings_about(addresses: Sequence[str], settings: Settings) -> Iterator[str]:
+    """What a server says that listens where other machines may reach it, without a token or TLS."""
+    if not addresses:
+        return
+    where = ", ".join(addresses)
+    if settings.token is None and settings.tls_client_ca is None:
+        yield (
+            f"whoever reaches {where} may run programs here with this worker's keys: set a token (DSPEX_TRIO_TOKEN) or "
+            f"--tls-client-ca, or listen on 127.0.0.1"
+        )
+    if settings.tls_certificate is None:
+        yield (
+            f"what is sent to and from {where} can be read and changed on its way, a token too: set --tls-certificate "
+            f"and --tls-key, or have something in front that does TLS"
+        )
 
 
 async def _until_it_ends(runtime: Runtime, stopping: trio.Event) -> WorkerStuck | None:
@@ -154,4 +180,10 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    return rpc.server_tls(settings.tls_certificate, settings.tls_key, client_ca=settings.tls_client_ca)
+    try:
+        return rpc.server_tls(settings.tls_certificate, settings.tls_key, client_ca=settings.tls_client_ca)
+    except OSError as error:  # which names no file
+        files = ", ".join(
+            str(each) for each in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if each
+        )
+        raise InvalidSettings(f"the TLS files cannot be used ({files}): {error}") from error

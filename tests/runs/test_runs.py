@@ -500,7 +500,21 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
     assert running.stdout.readline() == "scoring\n"
     running.send_signal(signal.SIGINT)
     assert any("once more ends at once" in line for line in running.stderr)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)  # the same one could be taken for its repeat
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+
+
+def test_sigusr1_tells_where_a_run_is_and_sighup_ends_it_as_other_signals_do(tmp_path):
+    trials = lines({"program": {"python_class": "runs.Shout"}}, {"inputs": {"question": "?"}, "expected": {}})
+    (tmp_path / "trials.jsonl").write_text("\n".join(trials))
+    running = command(tmp_path, "--metric", "runs_programs:hangs")
+    assert running.stdout.readline() == "scoring\n"
+    running.send_signal(signal.SIGUSR1)
+    assert any("SIGUSR1: 0/1" in line or "SIGUSR1: nothing yet" in line for line in running.stderr)
+    running.send_signal(signal.SIGHUP)
+    assert any("once more ends at once" in line for line in running.stderr)
+    running.send_signal(signal.SIGTERM)
     running.communicate(timeout=60)
     assert running.returncode == 130
 

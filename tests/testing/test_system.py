@@ -241,7 +241,7 @@ async def test_a_worker_that_stops_gives_what_runs_its_grace(virtual_clock):
                 refused = await late.execute({"python_class": "Greets"}, QUESTION)
         assert kind(refused) == ("SHUTTING_DOWN", "ADMISSION")
         await trio.sleep(10)
-        assert [kind(outcome) for outcome in outcomes] == [("SHUTTING_DOWN", "ADMISSION")]
+        assert [kind(outcome) for outcome in outcomes] == [("SHUTTING_DOWN", "EXECUTE")]
         one.timeline.expect("shutting_down@1.0", "shutting_down@6.0")
 
 

@@ -784,18 +784,6 @@ async def test_the_host_thread_is_never_taken_for_the_jobs():
     assert seen == [job, None]
 
 
-@pytest.mark.parametrize(("owner", "name"), [(threading, "excepthook"), (sys, "unraisablehook")])
-def test_threads_and_finalisers_that_a_cancel_ended_are_no_news_but_others_are(owner, name, monkeypatch):
-    from dspex_trio.threads.seam import hooks
-
-    told = []
-    monkeypatch.setattr(owner, name, lambda news: told.append(news.exc_type))
-    with hooks():
-        for error in (JobCancelled, ValueError):
-            getattr(owner, name)(threading.ExceptHookArgs((error, error(), None, None)))
-    assert told == [ValueError]
-
-
 async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, capfd):
     """As the one that dspy.streamify fills its queue from."""
     job, helpers = Job(), []

@@ -1,4 +1,6 @@
 import math
+import random
+import re
 
 import pytest
 import trio
@@ -14,6 +16,8 @@ from dspex_trio.errors import (
     StoreUnavailable,
 )
 from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
+from dspex_trio.trials.ids import trial_ids
+from dspex_trio.trials.observer import Nobody
 
 from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
 
@@ -202,12 +206,61 @@ async def test_drain_lets_running_trials_end_within_the_grace_and_fails_the_rest
             await wait_all_tasks_blocked()
         await runner.drain(5)
     assert isinstance(outcomes["quick"], TrialSuccess)
-    assert (outcomes["slow"].kind, outcomes["slow"].stage) == (FailureKind.SHUTTING_DOWN, Stage.ADMISSION)
+    assert (outcomes["slow"].kind, outcomes["slow"].stage) == (FailureKind.SHUTTING_DOWN, Stage.EXECUTE)
     assert outcomes["slow"].timings.execute_ms == pytest.approx(5000)
-    assert outcomes["queued"].kind is FailureKind.SHUTTING_DOWN
+    assert (outcomes["queued"].kind, outcomes["queued"].stage) == (FailureKind.SHUTTING_DOWN, Stage.ADMISSION)
     assert outcomes["queued"].timings.total_ms == 0
     late = await runner.run(request())
-    assert late.kind is FailureKind.SHUTTING_DOWN
+    assert (late.kind, late.stage) == (FailureKind.SHUTTING_DOWN, Stage.ADMISSION)
+
+
+async def test_a_trial_without_an_id_has_the_same_made_one_in_its_outcome_and_for_observers_and_threads(virtual_clock):
+    """An empty id in a log or in a list of stuck threads tells nobody which trial it was."""
+    seen = []
+
+    class Sees(Nobody):
+        def begins(self, request):
+            seen.append(request.trial_id)
+            return request
+
+        def on_outcome(self, request, outcome):
+            seen.append(request.trial_id)
+
+    async def run(_inputs):
+        return Prediction({})
+
+    runner = trials(FakeProgram(run), observer=Sees())
+    ids = [(await runner.run(request(trial_id=""))).trial_id for _ in range(2)]
+    assert seen == [ids[0], ids[0], ids[1], ids[1]]
+    assert re.fullmatch("trial-[0-9a-f]{6}-1", ids[0])
+    assert ids[1] == ids[0].removesuffix("1") + "2"
+
+
+async def test_what_is_under_way_tells_the_stage_and_the_time_that_is_left(virtual_clock):
+    runner = trials(sleeps(50))
+    async with trio.open_nursery() as nursery:
+        for name in ("first", "second"):
+            nursery.start_soon(runner.run, request(seconds=60, trial_id=name))
+            await trio.sleep(2)
+        nursery.start_soon(runner.call, "a tool", math.inf, print)
+        await wait_all_tasks_blocked()
+        seen = runner.under_way()
+        nursery.cancel_scope.cancel()
+    assert [(each.name, each.program, each.stage, each.seconds, each.seconds_left) for each in seen] == [
+        ("first", "Fake", "EXECUTE", 4, 56),
+        ("second", "Fake", "ADMISSION", 2, 58),
+        ("a tool", "", "EXECUTE", 0, math.inf),
+    ]
+    assert runner.under_way() == []
+
+
+def test_made_ids_take_nothing_from_the_programs_own_random_numbers():
+    random.seed(7)
+    first = random.random()
+    random.seed(7)
+    make = trial_ids()
+    assert random.random() == first
+    assert make() != make()
 
 
 async def test_two_trials_in_two_slots_do_not_mix(virtual_clock):

@@ -23,7 +23,7 @@ from dspex_trio.cli.options import (
     run,
     setting_options,
 )
-from dspex_trio.cli.process import announce
+from dspex_trio.cli.process import announce, open_standard_streams
 from dspex_trio.cli.show import ago
 from dspex_trio.cli.worker import worker
 from dspex_trio.config import Settings
@@ -36,7 +36,7 @@ Exit codes:
   1          it could not start, or its end took longer than the grace
   2          the command line or a setting is wrong
   75         too many threads ignore that their trials are over: start it anew
-  130, 143   a second SIGINT or SIGTERM ended it at once
+  129, 130, 143   a second SIGHUP, SIGINT or SIGTERM ended it at once
 """
 
 
@@ -44,6 +44,7 @@ Exit codes:
 @click.version_option(package_name="dspex-trio", prog_name="dspex-trio")
 def main() -> None:
     """Run DSPy trials over gRPC, with deadlines that stop the work."""
+    open_standard_streams()
 
 
 @main.command(epilog=EXIT_CODES)
@@ -58,12 +59,12 @@ def serve(
     """Run a worker: execute trials that arrive over gRPC.
 
     Every option can also be set in the environment (DSPEX_TRIO_MAX_TRIALS=4) or in the TOML file (max_trials = 4).
-    SIGTERM and SIGINT let running trials end for the grace period, and half a second later the process is gone; a
-    second one ends it at once.
+    SIGTERM, SIGINT and SIGHUP let running trials end for the grace period, and half a second later the process is gone;
+    a second one ends it at once. SIGUSR1 logs what is under way.
     """
     settings = in_executors(load_settings(Settings, options, config_file))
-    set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
-    ending = Ending(settings.grace_seconds, with_stdin=end_with_stdin)
+    lines = set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
+    ending = Ending(settings.grace_seconds, lines, with_stdin=end_with_stdin)
     from dspex_trio.cli.serve import serve_worker
 
     run(ending, partial(serve_worker, settings))
@@ -99,8 +100,7 @@ def store(
     **options: Any,
 ) -> None:
     """Run a stand-alone session store."""
-    set_up_logging(log_level, log_format=log_format)
-    ending = Ending(STORE_GRACE, with_stdin=end_with_stdin)
+    ending = Ending(STORE_GRACE, set_up_logging(log_level, log_format=log_format), with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store
 
     run(ending, partial(serve_store, host, port, partial(announce, ready_file), **options))
@@ -220,6 +220,6 @@ def run_file(
 
     settings = load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file)
     secrets = [*secrets_in(settings.lm_args), settings.token or "", options["token"] or ""]
-    set_up_logging(log_level, secrets, log_format)
+    lines = set_up_logging(log_level, secrets, log_format)
     kept = results or trials.with_name(f"{trials.name}.results.jsonl")
-    sys.exit(run_trials(Wanted(trials, kept, **options), settings))
+    sys.exit(run_trials(Wanted(trials, kept, **options), settings, lines))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
+
+from dspex_trio.rpc.listeners import reachable
 
 
 class StartupError(Exception):
@@ -43,10 +46,45 @@ def json_or_text(text: str) -> object:
     return text if isinstance(value, float) and not math.isfinite(value) else value
 
 
-async def until_served(server: Callable[..., Awaitable[object]], ready: Callable[[int], None]) -> None:
-    """Run a server that tells its listeners; `ready` gets the port once it answers."""
+def open_standard_streams() -> None:
+    """Put the null device where standard input, output or error was closed, as some supervisors and cron do.
+
+    Otherwise the next file or socket gets the number, and what is printed goes there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False, encoding="utf-8"))  # noqa: SIM115 - a number, for good
+
+
+async def until_served(
+    server: Callable[..., Awaitable[object]],
+    ready: Callable[[int], None],
+    *,
+    where: str,
+    exposed: Callable[[list[str]], None] = lambda _addresses: None,
+) -> None:
+    """Run a server that tells its listeners; `ready` gets the port once it answers.
+
+    `exposed` gets the addresses that other machines may reach.
+
+    Raises:
+        StartupError: It cannot listen there.
+    """
     async with trio.open_nursery() as nursery:
-        [listener, *_] = await nursery.start(server)
+        try:
+            listeners = await nursery.start(server)
+        except* OSError as group:
+            raise StartupError(f"cannot listen on {where}: {first_error(group)}") from None
+        exposed(reachable(listeners))
+        [listener, *_] = listeners
         ready(getattr(listener, "transport_listener", listener).socket.getsockname()[1])  # TLS wraps the real one
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from _thread import start_new_thread
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,9 @@ from typing import Any, Final
 import click
 import trio
 
+from dspex_trio.cli.ending import log_stacks_on_signal, tell_stacks
+from dspex_trio.cli.lines import Lines
+from dspex_trio.cli.serve import told_of
 from dspex_trio.client import open_client
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
@@ -43,8 +48,11 @@ from dspex_trio.runs import (
     summarized,
 )
 from dspex_trio.runs.summary import percentile
-from dspex_trio.runtime import open_runtime
+from dspex_trio.runtime import Runtime, open_runtime
+from dspex_trio.signals import STATE_SIGNALS, EndSignals, Meaning, wanted_end_signals
 from dspex_trio.telemetry import open_exporters, open_metrics
+
+logger: Final = logging.getLogger("dspex_trio")
 
 EXIT_ALL_ENDED: Final = 0
 EXIT_NOT_ALL: Final = 1
@@ -74,8 +82,9 @@ class Wanted:
     export: Path | None
 
 
-def run(wanted: Wanted, settings: Settings) -> int:
-    """Run what is wanted; the exit code."""
+def run(wanted: Wanted, settings: Settings, lines: Lines) -> int:
+    """Run what is wanted, with its progress in `lines`; the exit code."""
+    log_stacks_on_signal()
     sys.path.insert(0, "")  # as `python -m` has it: a metric or a program may lie beside the trials
     try:
         metric = None if wanted.metric is None else metric_named(wanted.metric)
@@ -84,7 +93,7 @@ def run(wanted: Wanted, settings: Settings) -> int:
             kept = len(plan) - len(results.missing(plan))
             if kept:
                 click.echo(f"{kept} of {len(plan)} trials have a result in {wanted.results} already", err=True)
-            progress = trio.run(partial(_run, wanted, settings, plan, results, metric))
+            progress = trio.run(partial(_run, wanted, settings, plan, results, metric, lines=lines))
             ended = [results.by_id[trial.id] for trial in plan if trial.id in results.by_id]
     except* (*_CANNOT, OSError) as group:
         raise click.ClickException(str(_first(group))) from None
@@ -96,18 +105,24 @@ def run(wanted: Wanted, settings: Settings) -> int:
 
 
 async def _run(
-    wanted: Wanted, settings: Settings, plan: Sequence[Planned], results: Results, metric: Metric | None
+    wanted: Wanted,
+    settings: Settings,
+    plan: Sequence[Planned],
+    results: Results,
+    metric: Metric | None,
+    *,
+    lines: Lines,
 ) -> Progress | None:
     """What it came to; None if it was interrupted."""
-    view = _View()
+    view = _View(lines)
     progress: Progress | None = None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*wanted_end_signals(), *STATE_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             running = trio.CancelScope()
-            nursery.start_soon(_end_on, signals, running)
+            nursery.start_soon(_end_on, signals, running, view, lines)
             nursery.start_soon(view.show)
             with running:
-                async with _open_workers(wanted, settings) as workers:
+                async with _open_workers(wanted, settings, view) as workers:
                     progress = await run_trials(
                         plan,
                         workers,
@@ -120,6 +135,7 @@ async def _run(
                     )
             nursery.cancel_scope.cancel()
     view.end()
+    lines.flush()
     return progress
 
 
@@ -152,7 +168,7 @@ def _swept(text: str) -> tuple[str, list[Any]]:
 
 
 @asynccontextmanager
-async def _open_workers(wanted: Wanted, settings: Settings) -> AsyncIterator[list[Worker]]:
+async def _open_workers(wanted: Wanted, settings: Settings, view: _View) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         exporters = await stack.enter_async_context(open_exporters(settings, lambda: settings.grace_seconds))
         telemetry = await stack.enter_async_context(open_metrics(settings, exporters))
@@ -165,27 +181,50 @@ async def _open_workers(wanted: Wanted, settings: Settings) -> AsyncIterator[lis
         ]
         if not workers:
             given = settings.model_copy(update={"max_trials": wanted.concurrency})
-            workers.append(Embedded(await stack.enter_async_context(open_runtime(given, telemetry=telemetry))))
+            runtime = await stack.enter_async_context(open_runtime(given, telemetry=telemetry))
+            view.watch(runtime)
+            workers.append(Embedded(runtime))
         yield workers
 
 
-async def _end_on(signals: AsyncIterator[int], running: trio.CancelScope) -> None:
-    async for _ in signals:
-        if running.cancel_called:  # a metric may take for ever; what has been kept is the system's already
-            os._exit(EXIT_INTERRUPTED)
-        running.cancel()
-        click.echo("interrupted: what has been answered is kept; once more ends at once", err=True)
+async def _end_on(signals: AsyncIterator[int], running: trio.CancelScope, view: _View, lines: Lines) -> None:
+    came = EndSignals()
+    async for number in signals:
+        if number in STATE_SIGNALS:
+            start_new_thread(tell_stacks, (signal.Signals(number).name,))
+            view.tell_state(signal.Signals(number).name)
+            continue
+        match came.came(number, trio.current_time()):
+            case Meaning.FIRST:
+                running.cancel()
+                lines.put(b"interrupted: what has been answered is kept; once more ends at once\n")
+            case Meaning.SECOND:  # a metric may take for ever; what has been kept is the system's already
+                lines.flush()
+                os._exit(EXIT_INTERRUPTED)
+            case Meaning.SAME:
+                pass
 
 
 class _View:
     """The progress: a line that changes on a terminal, now and then a line in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._under_way: Callable[[], Iterable[str]] = tuple
         self._progress: Progress | None = None
         self._live = sys.stderr.isatty()
 
     def update(self, progress: Progress) -> None:
         self._progress = progress
+
+    def watch(self, runtime: Runtime) -> None:
+        """Tell of this runtime's trials too."""
+        self._under_way = partial(told_of, runtime)
+
+    def tell_state(self, why: str) -> None:
+        """Log how far it has come, and what is under way in this process."""
+        progress = "nothing yet" if self._progress is None else progress_line(self._progress, None)
+        logger.warning("%s: %s; under way here: %s", why, progress, "; ".join(self._under_way()) or "nothing")
 
     async def show(self) -> None:
         while True:
@@ -195,7 +234,7 @@ class _View:
     def end(self) -> None:
         self._write(seconds=None)
         if self._live and self._progress is not None:
-            click.echo(err=True)
+            self._lines.put(b"\n")
 
     def _write(self, seconds: float | None = 0.0) -> None:
         if (progress := self._progress) is None:
@@ -205,9 +244,9 @@ class _View:
         line = progress_line(progress, seconds)
         if self._live:
             width = shutil.get_terminal_size().columns
-            click.echo(f"\r{line[: width - 1].ljust(width - 1)}", err=True, nl=False)
+            self._lines.put(f"\r{line[: width - 1].ljust(width - 1)}".encode())
         else:
-            click.echo(line, err=True)
+            self._lines.put(f"{line}\n".encode())
 
 
 def progress_line(progress: Progress, seconds: float | None) -> str:

@@ -43,6 +43,14 @@ async def serve_store(
     """
     drain = rpc.Drain()
 
+    def exposed(addresses: list[str]) -> None:
+        if addresses:
+            logger.warning(
+                "whoever reaches %s may read and change every session, and what is sent can be read on its way: a "
+                "store has neither token nor TLS; listen on 127.0.0.1, or see to it that only workers reach it",
+                ", ".join(addresses),
+            )
+
     def ready(bound: int) -> None:
         ending.serving()
         on_ready(bound)
@@ -60,11 +68,14 @@ async def serve_store(
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(end)
-                await until_served(partial(rpc.serve, [store], host=host, port=port, drain=drain), ready)
+                await until_served(
+                    partial(rpc.serve, [store], host=host, port=port, drain=drain),
+                    ready,
+                    where=f"{host}:{port}",
+                    exposed=exposed,
+                )
                 nursery.cancel_scope.cancel()
     except* CannotLoad as group:
         raise StartupError(str(first_error(group))) from None
     except* CannotPersist as group:
         raise StartupError(f"--persist: {first_error(group)}") from None
-    except* OSError as group:
-        raise StartupError(f"cannot listen on {host}:{port}: {first_error(group)}") from None

@@ -45,7 +45,7 @@ Exit codes:
   2          the command line or a setting is wrong
   70         Elixir did not answer any more
   75         too many threads ignore that their trials are over: start it anew
-  130, 143   a second SIGINT or SIGTERM ended it at once
+  129, 130, 143   a second SIGHUP, SIGINT or SIGTERM ended it at once
 """
 
 _POOL_OPTIONS: Final = (
@@ -116,10 +116,10 @@ def worker(
         raise click.UsageError(str(error)) from None
     level = log_level or pool.log_level
     known = level if level in LOG_LEVELS else "critical" if level == "none" else "info"
-    set_up_logging(known, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
+    lines = set_up_logging(known, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
     if flags := [each.partition("=")[0] for each in others if each.startswith("-")]:
         logger.info("arguments that mean nothing here are ignored: %s", ", ".join(flags))
-    ending = Ending(settings.seconds_to_end(pool), with_stdin=bool(pool.run_id) and stdin_is_held())
+    ending = Ending(settings.seconds_to_end(pool), lines, with_stdin=bool(pool.run_id) and stdin_is_held())
     from dspex_trio.cli.worker_process import check_health, prepare, work
 
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from functools import partial
 
 import trio
 
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
+from dspex_trio.cli.serve import watch_state
 from dspex_trio.cli.worker import ElixirLost
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import UnsupportedDspy
@@ -50,12 +50,19 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
 
     try:
         async with open_exporters(settings, ending.seconds_left) as telemetry:
-            serving = partial(serve_worker, settings, pool, stopping=ending.stopping, lost=lost, telemetry=telemetry)
-            await until_served(serving, ready)
+            serving = partial(
+                serve_worker,
+                settings,
+                pool,
+                stopping=ending.stopping,
+                lost=lost,
+                telemetry=telemetry,
+                on_open=partial(watch_state, ending),
+                stacks_to=ending.descriptor,
+            )
+            await until_served(serving, ready, where=f"{settings.host}:{settings.port}")
     except* (CannotLoad, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
-    except* OSError as group:
-        raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None
     finally:
         guards.kill_group()
     if gone:
@@ -64,7 +71,10 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
 
 def _tell_old_pools(port: int) -> None:
     """Snakepit 0.4 reads the port from standard output; later ones take the line for a line of the log."""
-    os.write(sys.stdout.fileno(), b"GRPC_READY:%d\n" % port)
+    try:
+        os.write(1, b"GRPC_READY:%d\n" % port)
+    except OSError as error:
+        logger.warning("the port cannot be told on standard output, where snakepit 0.4 reads it: %s", error)
 
 
 def check_health(settings: Settings) -> None:

@@ -171,7 +171,7 @@ class TrialSuccess:
         cost: What it cost.
         timings: Where the time went.
         variables: Parameter path → the value it had; `session:NAME` → what the program wrote to a session variable.
-        trial_id: As requested.
+        trial_id: As requested; where the request had none, the one that the runtime made for its log and records.
         warnings: What could not be expressed as it was.
         trace_truncated: Whether something was left out of the trace because of a limit.
         reply: The encoded reply, where an executor process made it; prediction, completions, trace, variables and
@@ -207,7 +207,7 @@ class TrialFailure:
         timings: Where the time went until then.
         partial_trace: The predictors that had ended.
         cost: What was spent until then.
-        trial_id: As requested.
+        trial_id: As requested; where the request had none, the one that the runtime made for its log and records.
         details: At least `rung`, `rung_ms`, `stuck`, `error_id` where they apply.
         variables: Parameter path → the value it had, as far as they were applied; `session:NAME` as in TrialSuccess.
         reply: As in TrialSuccess; traceback, causes, partial trace and variables stand in it alone then.

@@ -148,7 +148,7 @@ class TrialRequest:
         program: What to run.
         inputs: Input field → value.
         session_id: The session whose variables the program is bound to; empty for none.
-        trial_id: The caller's name for the trial, echoed in the outcome.
+        trial_id: The caller's name for the trial, echoed in the outcome; where it is empty, the runtime makes one.
         arrived: When the request arrived, on Trio's clock.
         deadline: When the outcome must be on its way, on Trio's clock; the reply margin is already taken off.
         margin: The reply margin, in seconds.

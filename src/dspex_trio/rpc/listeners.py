@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -91,6 +92,21 @@ def wrap_tls(listeners: Sequence[Listener], context: ssl.SSLContext) -> list[Lis
     for_http2(context)
     # Peers of HTTP/2 say goodbye by GOAWAY and then just close; few send TLS's close_notify.
     return [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
+
+
+def reachable(listeners: Sequence[Listener]) -> list[str]:
+    """The addresses of those that other machines may reach: all but loopback, UNIX sockets and memory."""
+    found = []
+    for listener in listeners:
+        transport = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+        if not isinstance(transport, trio.SocketListener):
+            continue
+        if transport.socket.family in {socket.AF_INET, socket.AF_INET6}:
+            host, port, *_ = transport.socket.getsockname()
+            address = ipaddress.ip_address(host.partition("%")[0])
+            if not (getattr(address, "ipv4_mapped", None) or address).is_loopback:
+                found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return found
 
 
 def notice_dead_peers(stream: trio.abc.Stream) -> None:

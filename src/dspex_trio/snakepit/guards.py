@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import faulthandler
 import logging
 import os
 import signal
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import trio
+
+from dspex_trio.signals import end_by_force_after
 
 logger: Final = logging.getLogger(__name__)
 
@@ -50,15 +51,15 @@ def stdin_is_held() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-async def end_when_stuck(seconds: float, stopping: trio.Event) -> None:
-    """End the process, with every thread's stack on standard error, when this task does not run for so long.
+async def end_when_stuck(seconds: float, stopping: trio.Event, stacks_to: int = 2) -> None:
+    """End the process, with every thread's stack on `stacks_to`, when this task does not run for so long.
 
     That is when somebody's C code holds the GIL and no signal, no end of standard input and no heartbeat can be
     noticed: a pool would have killed the worker by then, and where it has not, it is gone. Ends when `stopping` is set:
     the end has a bound of its own.
     """
     while not stopping.is_set():
-        faulthandler.dump_traceback_later(seconds, exit=True)
+        end_by_force_after(seconds, stacks_to)
         with trio.move_on_after(REARM_SECONDS):
             await stopping.wait()
 

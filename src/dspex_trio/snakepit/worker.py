@@ -45,6 +45,8 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
     stopping: trio.Event,
     lost: Callable[[], object],
     telemetry: Telemetry | None = None,
+    on_open: Callable[[Runtime], object] = lambda _runtime: None,
+    stacks_to: int = 2,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a pool until `stopping` is set and what is running has ended; see `serving.serve`.
@@ -55,6 +57,8 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
         stopping: Set it to end in an orderly way.
         lost: Called once when Elixir is gone and the worker depends on it.
         telemetry: Where spans and metrics go; as `serving.serve` says.
+        on_open: As `serving.serve` says.
+        stacks_to: The descriptor that gets every thread's stack when the process is ended because it stands still.
         task_status: `started` gets the listeners once the server answers.
 
     Raises:
@@ -65,6 +69,7 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
         runtime = await stack.enter_async_context(
             open_runtime(settings, telemetry=telemetry, front=settings.isolation != "thread")
         )
+        on_open(runtime)
         contact: Contact | None = None
         tools = Tools(runtime, lambda: _status(runtime, pool, contact))
         adopted: Callable[[str], object] = _nobody
@@ -82,7 +87,7 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
             background.start_soon(elixir.run)
             if pool.run_id and pool.heartbeats.enabled and pool.heartbeats.dependent:
                 standstill = max(_LEAST_STANDSTILL, 2 * pool.heartbeats.silence)
-                background.start_soon(end_when_stuck, standstill, stopping)
+                background.start_soon(end_when_stuck, standstill, stopping, stacks_to)
         room = room_for_json(settings)
         bridge = WorkerBridge(tools, TrialTool(runtime, room), adopted=adopted, redact=runtime.redact, max_bytes=room)
         background.start_soon(_end_telemetry, bridge, stopping)

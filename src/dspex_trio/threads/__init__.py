@@ -1,10 +1,11 @@
 """Worker threads: slots, jobs that can be told to end, and threads that are waited for only so long. Knows no DSPy."""
 
+from dspex_trio.threads.cancelled import JobCancelled
 from dspex_trio.threads.clock import ClockedThread, Parks, ThreadClock, Waiter
 from dspex_trio.threads.fairness import keep_collections_short
 from dspex_trio.threads.gate import gated_job, left_alone, waits_are_left_alone
 from dspex_trio.threads.hop import run_in_loop
-from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
+from dspex_trio.threads.job import Job, add_lookup, current_job
 from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.seam import hooks, replaced

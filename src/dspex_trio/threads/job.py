@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from time import monotonic  # the real one, also where a test makes time virtual; see `Job._now`
 from typing import Final, NoReturn
 
+from dspex_trio.threads.cancelled import JobCancelled
 from dspex_trio.threads.clock import ThreadClock, Waiter
 
 logger: Final = logging.getLogger(__name__)
@@ -40,13 +41,6 @@ class _Own(threading.local):
 
 
 _own: Final = _Own()
-
-
-class JobCancelled(BaseException):
-    """Ends a job's code; no `except Exception` of a program's keeps it. Never leaves `Threads.run`."""
-
-    rung = "raise"  # the interpreter makes those that are raised from outside, without arguments
-    lent_nothing_by: object = None  # the pool that it left without a connection
 
 
 class Job:
@@ -161,11 +155,14 @@ class Job:
 
     def _stop(self, rung: str) -> NoReturn:
         self._told[get_ident()] = self._now()
-        if isinstance(on_its_way := sys.exception(), JobCancelled):
-            raise on_its_way
-        stop = JobCancelled()
-        stop.rung = rung
-        raise stop
+        stop = sys.exception()
+        if not isinstance(stop, JobCancelled):
+            stop = JobCancelled()
+            stop.rung = rung
+        try:
+            raise stop
+        finally:
+            del stop  # this frame is in its traceback: nobody but the garbage collector would free it
 
     def _now(self) -> float:
         return monotonic() if self.clock is None else self.clock.current_time()
@@ -211,11 +208,11 @@ class Job:
         finally:
             self._lock.release()
 
-    def ended(self, error: BaseException | None, rung: str | None = None) -> None:
-        """A function of the job has ended, with `error`; by `rung`, if that is known."""
+    def ended(self, rung: str = "returned") -> None:
+        """A function of the job has ended, by `rung`."""
         if self._cancelled_at is not None:
             self._ended_at = self._now()
-            self._rung = rung or (error.rung if isinstance(error, JobCancelled) else "returned")
+            self._rung = rung
 
     def goes_on(self) -> None:
         """The cancelled call is going on without threads of the job, be they its own or some library's."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from dspex_trio.threads.job import JobCancelled
+from dspex_trio.threads.cancelled import JobCancelled
 
 
 def lending(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -34,7 +34,8 @@ from typing import Final
 
 import trio
 
-from dspex_trio.threads.job import Job, JobCancelled
+from dspex_trio.threads.cancelled import JobCancelled
+from dspex_trio.threads.job import Job
 
 _raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)

@@ -9,13 +9,15 @@ import traceback
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import outcome
 import trio
 
+from dspex_trio.threads.cancelled import JobCancelled
 from dspex_trio.threads.clock import ClockedThread
-from dspex_trio.threads.job import Job, JobCancelled, enter_job, own_job
+from dspex_trio.threads.job import Job, enter_job, own_job
 from dspex_trio.threads.raising import carries_programs, frames_kept, raise_in, take_back, threads_of
 
 # The wake is repeated ever less often until the thread is out, in seconds.
@@ -42,6 +44,13 @@ class _Unclocked(ClockedThread):
 
     def ended(self) -> None:
         """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _EndedBy:
+    """What a thread gives back whose job was told to end: the rung."""
+
+    rung: str
 
 
 _UNCLOCKED: Final = _Unclocked()
@@ -81,6 +90,19 @@ class Run:
 
     # ---- in the thread -----------------------------------------------------------------------------------------------
 
+    def work(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """What `body` gives; of a job that was told to end, only by which rung it did.
+
+        The exception is gone then. It would be held by a frame in its own traceback, of whoever started the thread,
+        until the garbage collector finds it, and hooks stay for as long as it lives.
+        """
+        try:
+            return self.body(context, function, args)
+        except JobCancelled as stop:
+            if not self.job.cancelled:
+                raise
+            return _EndedBy(stop.rung)
+
     def body(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """The thread's work. Whatever was raised into it is gone before the thread takes its next job."""
         self.thread.entered()
@@ -106,7 +128,13 @@ class Run:
 
     def finished(self, result: outcome.Outcome[Any]) -> None:
         """The thread has ended."""
-        self.job.ended(result.error if isinstance(result, outcome.Error) else None)
+        match result:
+            case outcome.Value(_EndedBy() as ended):
+                self.job.ended(ended.rung)
+            case outcome.Error(JobCancelled() as stop):  # it was told to end in the very last moment
+                self.job.ended(stop.rung)
+            case _:
+                self.job.ended()
         self.result = None if self.job.cancelled else result
         self.done.set()
 
@@ -192,5 +220,5 @@ def _let_go(error: BaseException) -> None:
         following = cause if cause is not None else following.__context__
 
 
-for _carrier in (Run.body, _in_job, _let_go):  # what frames hold may be finalised by code of the program's
+for _carrier in (Run.work, Run.body, _in_job, _let_go):  # what frames hold may be finalised by code of the program's
     carries_programs(_carrier)

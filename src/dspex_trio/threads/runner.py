@@ -125,7 +125,7 @@ class Threads:
         except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
             job.cancel()
             if run.done.is_set():  # it ended in the same turn of the loop, and could not be told any more
-                job.ended(None)
+                job.ended()
             with trio.CancelScope(deadline=trio.current_time() + self._patience(job), shield=True):
                 await self._climb(run)
             if not run.over():
@@ -159,7 +159,7 @@ class Threads:
                 token.run_sync_soon(finish)
             run.thread.left()
 
-        body = partial(run.body, context, function, args)
+        body = partial(run.work, context, function, args)
         try:
             trio.lowlevel.start_thread_soon(body, deliver, name=run.job.name or None)
         except BaseException:

@@ -17,7 +17,6 @@ import selectors
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from typing import Any, Final
 import trio
 from urllib3.connectionpool import HTTPConnectionPool
 
-from dspex_trio.threads import loops, pools, sockets, subprocesses, untold, waits
+from dspex_trio.threads import cancelled, loops, pools, sockets, subprocesses, waits
 
 _SELECTORS: Final = ("SelectSelector", "_PollLikeSelector", "EpollSelector", "KqueueSelector")
 
@@ -40,11 +39,12 @@ _ABSENT: Final = object()
 @contextmanager
 def hooks() -> Iterator[None]:
     """Keep the seam installed, as open threads do; for whoever imports modules that bind its calls by name."""
-    _enter()
-    try:
-        yield
-    finally:
-        _leave()
+    with cancelled.quiet():
+        _enter()
+        try:
+            yield
+        finally:
+            _leave()
 
 
 def _enter() -> None:
@@ -123,5 +123,3 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)
     yield HTTPConnectionPool, "_get_conn", pools.lending(vars(HTTPConnectionPool)["_get_conn"])
     yield HTTPConnectionPool, "_put_conn", pools.taking_back(vars(HTTPConnectionPool)["_put_conn"])
-    yield threading, "excepthook", untold.but_for_interrupts(threading.excepthook)
-    yield sys, "unraisablehook", untold.but_for_interrupts(sys.unraisablehook)

@@ -15,8 +15,9 @@ from typing import Any, Final, cast
 
 import outcome
 
+from dspex_trio.threads.cancelled import JobCancelled
 from dspex_trio.threads.gate import gated_job
-from dspex_trio.threads.job import Job, JobCancelled
+from dspex_trio.threads.job import Job
 from dspex_trio.threads.raising import passes_on
 
 SENDING: Final = ("send", "sendall", "sendto", "sendmsg", "sendfile")

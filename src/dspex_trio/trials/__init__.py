@@ -9,6 +9,7 @@ from dspex_trio.trials.observer import Observer, TrialLog
 from dspex_trio.trials.road import TrialRunner, Trials
 from dspex_trio.trials.stages import InThreads
 from dspex_trio.trials.stuck import StuckLimit
+from dspex_trio.trials.work import UnderWay
 
 __all__ = [
     "CARRIERS",
@@ -25,5 +26,6 @@ __all__ = [
     "TrialLog",
     "TrialRunner",
     "Trials",
+    "UnderWay",
     "failure_of",
 ]

@@ -23,10 +23,11 @@ from dspex_trio.errors import (
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
 from dspex_trio.trials.admission import Admission, Slot
 from dspex_trio.trials.failures import failure_of
+from dspex_trio.trials.ids import trial_ids
 from dspex_trio.trials.joints import Job
 from dspex_trio.trials.lateness import LatenessWatch
 from dspex_trio.trials.observer import LATE, Nobody, Observer
-from dspex_trio.trials.work import Trial, Work
+from dspex_trio.trials.work import Trial, UnderWay, Work
 
 T = TypeVar("T")
 
@@ -80,6 +81,7 @@ class Trials:
         self._redact = redact
         self._observer: Observer = observer or Nobody()
         self._lateness = lateness or LatenessWatch()
+        self._new_id = trial_ids()
         self._running: set[Work] = set()
         self._idle = trio.Event()
 
@@ -98,15 +100,21 @@ class Trials:
         """How many slots are taken, also by threads that go on after their trial."""
         return self._admission.slots
 
+    def under_way(self) -> list[UnderWay]:
+        """What is on the road: trials and tools, queued ones included, the oldest first."""
+        return sorted((work.under_way() for work in self._running), key=lambda each: -each.seconds)
+
     async def run(self, request: TrialRequest) -> TrialOutcome:
         """Run one trial to its outcome; never raises but when it is cancelled from outside.
 
         A deadline that passes is a DEADLINE_EXCEEDED outcome. A cancel from outside (the caller is gone) propagates;
         the trial is then told to the observer as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
+        A trial without an id is given one, which stands in the outcome, the log, records and lists of stuck threads.
         """
+        if not request.trial_id:
+            request = replace(request, trial_id=self._new_id())
         request = self._observer.begins(request)
-        name = request.trial_id or request.program.name or request.program.python_class
-        trial = Trial(request, self._job(name, request))
+        trial = Trial(request, self._job(request.trial_id, request))
         with self._under_way(trial):
             try:
                 outcome = await self._end_to_end(trial)
@@ -129,7 +137,7 @@ class Trials:
             Overloaded, ShuttingDown: As a trial would be.
             DeadlineExceeded: The deadline passed.
         """
-        work = Work(self._job(name, None), deadline)
+        work = Work(self._job(name, None), deadline, name)
         with self._under_way(work), work.scope:
             async with self._admission.admit() as slot:
                 return await do(work, slot)
