@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,8 +18,6 @@ T = TypeVar("T")
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NARROWEST: Final = 80
-# A log file has no width; a line longer than this is of no use in one either.
-_WIDTH_OF_A_FILE: Final = 200
 
 
 def ago(_context: click.Context, _option: click.Parameter, text: str | None) -> dt.timedelta | None:
@@ -45,11 +44,12 @@ def show(
         _write(html, _rendered(_only(chosen, trial), page))
         click.echo(f"written to {html}", err=True)
         return
-    width = shutil.get_terminal_size((_WIDTH_OF_A_FILE, 0)).columns
+    # Whatever reads a pipe or a file wants all of it.
+    width = max(shutil.get_terminal_size().columns, _NARROWEST) if sys.stdout.isatty() else None
     if trial is not None or len(found) == len(chosen) == 1:
-        lines = _rendered(_only(chosen, trial), lambda only: list(shown(only, width=max(width, _NARROWEST))))
+        lines = _rendered(_only(chosen, trial), lambda only: list(shown(only, width=width)))
     else:
-        lines = list(listed(chosen, width=max(width, _NARROWEST)))
+        lines = list(listed(chosen, width=width))
     for line in lines:
         click.echo(line)
 
