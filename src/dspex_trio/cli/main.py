@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dspex_trio.cli.ending import Ending
+from dspex_trio.cli.kinds import KINDS_OPTION, KindsCommand, failure_kinds
 from dspex_trio.cli.logs import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     config_option,
@@ -155,7 +156,7 @@ def show(path: Path, **options: Any) -> None:
     show_records(path, **options)
 
 
-@main.command("run")
+@main.command("run", cls=KindsCommand)
 @click.argument("trials", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--results", type=click.Path(path_type=Path), help="Where results go.  [default: TRIALS.results.jsonl]")
 @click.option(
@@ -184,7 +185,20 @@ def show(path: Path, **options: Any) -> None:
 @click.option(
     "--retries", type=click.IntRange(0), default=3, show_default=True, help="More tries where another may help."
 )
+@click.option(
+    KINDS_OPTION,
+    metavar="[KIND…]",
+    callback=failure_kinds,
+    help="Run trials again whose result is a failure: of these kinds, or of any.",
+)
 @click.option("--metric", metavar="NAME", help="exact_match, contains, or module:function of yours.")
+@click.option(
+    "--metric-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds for the metric of each trial.",
+)
 @click.option("--export", type=click.Path(path_type=Path), help="Write the results as a table: .csv or .parquet.")
 @click.option("--lm", metavar="MODEL", help="Without --worker: the language model of programs that name none.")
 @lm_arguments_option
@@ -221,4 +235,4 @@ def run_file(
     secrets = [*secrets_in(settings.lm_args), settings.token or "", options["token"] or ""]
     set_up_logging(log_level, secrets, log_format)
     kept = results or trials.with_name(f"{trials.name}.results.jsonl")
-    sys.exit(run_trials(Wanted(trials, kept, **options), settings))
+    sys.exit(run_trials(Wanted(trials, kept, config=config_file, **options), settings))
