@@ -23,6 +23,7 @@ from dspex_trio.cli.options import (
     run,
     setting_options,
 )
+from dspex_trio.cli.outputs import refuse_ready_file
 from dspex_trio.cli.process import announce
 from dspex_trio.cli.show import ago
 from dspex_trio.cli.worker import worker
@@ -99,6 +100,7 @@ def store(
     **options: Any,
 ) -> None:
     """Run a stand-alone session store."""
+    refuse_ready_file(ready_file, [("--persist", options["persist"])])
     set_up_logging(log_level, log_format=log_format)
     ending = Ending(STORE_GRACE, with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from dspex_trio.cli.process import beside
+
 
 def refuse_overwriting(option: str, output: Path | None, inputs: Iterable[tuple[str, Path | None]]) -> None:
     """Refuse an output that is one of the inputs: by the same path or another, a symbolic link or a hard one.
@@ -27,6 +29,18 @@ def refuse_overwriting(option: str, output: Path | None, inputs: Iterable[tuple[
             raise click.ClickException(
                 f"{option} {output} would be written over {name} {given}: it is the same file. Choose another one"
             )
+
+
+def refuse_ready_file(ready_file: Path | None, inputs: Iterable[tuple[str, Path | None]]) -> None:
+    """Refuse a ready file that is one of the inputs, or whose first place is.
+
+    Raises:
+        click.ClickException: It is.
+    """
+    if ready_file is not None:
+        known = list(inputs)
+        for each in (ready_file, beside(ready_file)):
+            refuse_overwriting("--ready-file", each, known)
 
 
 def refuse_unwritable(option: str, output: Path | None) -> None:

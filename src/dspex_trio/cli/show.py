@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import click
 
+from dspex_trio.cli.outputs import refuse_overwriting
 from dspex_trio.observe import CannotRead, Recorded, listed, page, read_records, shown
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ def show(
     path: Path, *, trial: str | None, failed: bool, kind: str | None, since: dt.timedelta | None, html: Path | None
 ) -> None:
     """Print what was asked for."""
+    read = path.glob("*") if path.is_dir() else [path]
+    refuse_overwriting("--html", html, (("the records in", file) for file in read))
     try:
         found, unreadable = read_records(path, since=None if since is None else dt.datetime.now(dt.UTC) - since)
     except CannotRead as error:
