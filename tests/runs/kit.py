@@ -7,6 +7,7 @@ import trio
 from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import Cost, LmCall, Timings, TraceEntry, TrialFailure, TrialSuccess, Usage
 from dspex_trio.runs import read_plan
+from dspex_trio.wire import encode_json
 
 PROGRAM = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 GOOD = TrialSuccess(
@@ -17,7 +18,7 @@ BROKEN = TrialFailure(FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "E", "broken")
 
 
 def lines(*objects):
-    return [json.dumps(each) for each in objects]
+    return [encode_json(each).decode() for each in objects]
 
 
 def plan(count=1, program=PROGRAM, **given):
