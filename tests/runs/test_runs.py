@@ -37,7 +37,7 @@ from dspex_trio.runs.summary import of_one_type
 from dspex_trio.runs.workers import _Sessions
 from dspex_trio.runtime import open_runtime
 
-from .kit import BROKEN, BUSY, GOOD, PROGRAM, Worker, lines, plan, traced
+from .kit import BROKEN, BUSY, GOOD, PROGRAM, Worker, in_file, lines, plan, traced
 
 HERE = Path(__file__).parent
 
@@ -472,6 +472,8 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=60)
     assert running.returncode == 130
+    [result] = in_file(tmp_path / "trials.jsonl.results.jsonl")
+    assert result["outcome"]["success"]["prediction"], "it is kept without its score"
 
 
 def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(finished, tmp_path):
