@@ -49,7 +49,7 @@ def _load(name: str, here: str) -> str:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise CannotLoad(f"--load {name}: there is no module {error.name!r} (looked in {here} too)") from None
         raise CannotLoad(f"--load {name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard exits
         raise CannotLoad(f"--load {name}: importing it raised {type(error).__name__}: {error}") from error
     return name
 
@@ -59,7 +59,8 @@ def _load_entry_points() -> list[str]:
     for entry in metadata.entry_points(group=ENTRY_POINTS):
         try:
             entry.load()
-        except Exception as error:
-            raise CannotLoad(f"entry point {entry.name!r} ({entry.value}) of group {ENTRY_POINTS}: {error}") from error
+        except (Exception, SystemExit) as error:
+            why = f"{type(error).__name__}: {error}" if isinstance(error, SystemExit) else str(error)
+            raise CannotLoad(f"entry point {entry.name!r} ({entry.value}) of group {ENTRY_POINTS}: {why}") from error
         names.append(entry.module)
     return names

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final, ParamSpec, TypeVar
 
 import trio
 
@@ -10,6 +12,21 @@ from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest
 from dspex_trio.observe import Records
 from dspex_trio.trials import LatenessWatch, MarginRules, Observer, ReplyMargin, StuckLimit, TrialLog
+
+logger: Final = logging.getLogger(__name__)
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _told(observe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Tell an observer. What it raises, an exit too, ends neither the trial nor the worker; None if it did."""
+    try:
+        return observe(*args, **kwargs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # nothing is awaited here, so it is no Cancelled
+        logger.exception("an observer of trials failed")
+        return None
 
 
 class RuntimeObserver(TrialLog):
@@ -40,7 +57,7 @@ class RuntimeObserver(TrialLog):
     def begins(self, request: TrialRequest) -> TrialRequest:
         """A trial arrives."""
         for observer in self._others:
-            request = observer.begins(request)
+            request = _told(observer.begins, request) or request
         # The record's watch is the outermost, and known by that.
         return request if self.records is None else self.records.begins(request)
 
@@ -50,7 +67,7 @@ class RuntimeObserver(TrialLog):
         if self.records is not None:
             self.records.trial_ended(request, outcome)
         for observer in self._others:
-            observer.on_outcome(request, outcome)
+            _told(observer.on_outcome, request, outcome)
         super().on_outcome(request, outcome)
 
     def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
@@ -58,25 +75,25 @@ class RuntimeObserver(TrialLog):
         if self.records is not None:
             self.records.thread_ended(request.trial_id, details)
         for observer in self._others:
-            observer.on_late_end(request, details)
+            _told(observer.on_late_end, request, details)
         super().on_late_end(request, details)
 
     def on_stuck(self, trials: int) -> None:
         """Another number of them is stuck."""
         for observer in self._others:
-            observer.on_stuck(trials)
+            _told(observer.on_stuck, trials)
 
     def on_lateness(self, seconds: float) -> None:
         """The loop was looked at."""
         self.margin.loop_was_late(seconds)
         self.looked(seconds)
         for observer in self._others:
-            observer.on_lateness(seconds)
+            _told(observer.on_lateness, seconds)
 
     def on_records_dropped(self, records: int) -> None:
         """Records were lost."""
         for observer in self._others:
-            observer.on_records_dropped(records)
+            _told(observer.on_records_dropped, records)
 
 
 def margin_rules(settings: Settings) -> MarginRules:

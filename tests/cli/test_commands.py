@@ -61,6 +61,7 @@ def test_a_wrong_command_line_says_what_is_wrong(arguments, told):
         (None, "--load broken: there is no module 'broken'"),
         ("import nowhere_at_all", "--load broken: No module named 'nowhere_at_all'"),
         ("1 / 0", "--load broken: importing it raised ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "--load broken: importing it raised SystemExit: 3"),
     ],
 )
 def test_a_module_that_cannot_be_loaded_is_named_in_one_line(run, tmp_path, source, told):
@@ -88,6 +89,41 @@ def test_a_ready_file_that_cannot_be_written_is_named_in_one_line(run, tmp_path)
     assert done.returncode == 1
     assert f"Error: cannot write the ready file {ready}: No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["settings.toml", "cert.pem", "store.db"])
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_ready_file_is_not_written_over_what_the_command_reads(tmp_path, command, name, aside, link):
+    """Nor is the file beside it, in which it is written first."""
+    files = [tmp_path / each for each in ("settings.toml", "cert.pem", "store.db", "key.pem")]
+    for file in files:
+        file.touch()
+    ready = tmp_path / name
+    if link is not None:
+        ready = tmp_path / ("ready.tmp" if aside else "ready")
+        link(tmp_path / name, ready)
+    elif aside:
+        ready = (tmp_path / name).rename(tmp_path / f"{name}.tmp")
+        files = [ready if file.name == name else file for file in files]
+    config, certificate, persist, key = files
+    given = ready.with_suffix("") if aside else ready
+    done = CliRunner().invoke(
+        main,
+        [command, "--config", str(config), "--tls-certificate", str(certificate), "--tls-key", str(key),
+         "--persist", str(persist), "--ready-file", str(given)],
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert f"--ready-file {ready} would be written over" in done.output
+
+
+def test_a_ready_file_is_not_written_over_the_store(tmp_path):
+    (tmp_path / "store.db").touch()
+    ready = str(tmp_path / "." / "store.db")
+    done = CliRunner().invoke(main, ["store", "--persist", str(tmp_path / "store.db"), "--ready-file", ready])
+    assert done.exit_code == 1
+    assert "--persist" in done.output
 
 
 def test_the_ready_file_appears_whole(tmp_path):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex_trio.errors import InvalidSpec
+from dspex_trio.lm_arguments import SAMPLING, Refused, is_forbidden, refusal
 from dspex_trio.model import LanguageModel
 from dspex_trio.programs import CannotLoad, open_programs
-from dspex_trio.programs.lm_arguments import SAMPLING, Refused, is_forbidden, refusal
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.settings import ProgramSettings
 

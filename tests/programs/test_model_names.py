@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 import dspex_trio as dspex
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import InvalidSpec, VariableInvalid
+from dspex_trio.lm_arguments import Refused
 from dspex_trio.model import Binding, LanguageModel
 from dspex_trio.programs import ProgramSettings
-from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.model_names import ModelNames
 

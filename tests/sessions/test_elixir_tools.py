@@ -170,6 +170,21 @@ async def test_no_more_threads_than_allowed_run_and_the_others_wait():
     assert (running, most) == (0, MAX_CALLS)
 
 
+async def test_a_function_that_exits_has_failed_and_the_store_goes_on():
+    """It is somebody's script, and the store is everybody's."""
+
+    def leaves():
+        raise SystemExit(3)
+
+    async def leaves_the_loop():
+        raise SystemExit(3)
+
+    async with store_of(leaves, leaves_the_loop, search) as store:
+        for name in ("leaves", "leaves_the_loop"):
+            assert str(await call(store, name)) == "SystemExit: 3"
+        assert await call(store, "search", query="a", limit=1) == ["a"]
+
+
 async def test_a_caller_that_goes_away_stops_the_function():
     begun, ended = threading.Event(), threading.Event()
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dspex_trio.cli.ending import Ending
+from dspex_trio.cli.kinds import KINDS_OPTION, KindsCommand, failure_kinds
 from dspex_trio.cli.logs import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     config_option,
@@ -23,6 +24,7 @@ from dspex_trio.cli.options import (
     run,
     setting_options,
 )
+from dspex_trio.cli.outputs import refuse_ready_file
 from dspex_trio.cli.process import announce, open_standard_streams
 from dspex_trio.cli.show import ago
 from dspex_trio.cli.worker import worker
@@ -100,6 +102,7 @@ def store(
     **options: Any,
 ) -> None:
     """Run a stand-alone session store."""
+    refuse_ready_file(ready_file, [("--persist", options["persist"])])
     ending = Ending(STORE_GRACE, set_up_logging(log_level, log_format=log_format), with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store
 
@@ -156,7 +159,7 @@ def show(path: Path, **options: Any) -> None:
     show_records(path, **options)
 
 
-@main.command("run")
+@main.command("run", cls=KindsCommand)
 @click.argument("trials", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--results", type=click.Path(path_type=Path), help="Where results go.  [default: TRIALS.results.jsonl]")
 @click.option(
@@ -185,7 +188,20 @@ def show(path: Path, **options: Any) -> None:
 @click.option(
     "--retries", type=click.IntRange(0), default=3, show_default=True, help="More tries where another may help."
 )
+@click.option(
+    KINDS_OPTION,
+    metavar="[KIND…]",
+    callback=failure_kinds,
+    help="Run trials again whose result is a failure: of these kinds, or of any.",
+)
 @click.option("--metric", metavar="NAME", help="exact_match, contains, or module:function of yours.")
+@click.option(
+    "--metric-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds for the metric of each trial.",
+)
 @click.option("--export", type=click.Path(path_type=Path), help="Write the results as a table: .csv or .parquet.")
 @click.option("--lm", metavar="MODEL", help="Without --worker: the language model of programs that name none.")
 @lm_arguments_option
@@ -218,8 +234,8 @@ def run_file(
     from dspex_trio.cli.run import Wanted
     from dspex_trio.cli.run import run as run_trials
 
-    settings = load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file)
+    settings = in_executors(load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file))
     secrets = [*secrets_in(settings.lm_args), settings.token or "", options["token"] or ""]
     lines = set_up_logging(log_level, secrets, log_format)
     kept = results or trials.with_name(f"{trials.name}.results.jsonl")
-    sys.exit(run_trials(Wanted(trials, kept, **options), settings, lines))
+    sys.exit(run_trials(Wanted(trials, kept, config=config_file, **options), settings, lines))

@@ -11,11 +11,13 @@ import click
 
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.logs import LOG_FORMATS
+from dspex_trio.cli.outputs import refuse_ready_file
 from dspex_trio.cli.process import StartupError, first_error, json_or_text
 from dspex_trio.config import InvalidSettings, Settings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
+_FILES = ("tls_certificate", "tls_key", "tls_client_ca", "persist")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -90,9 +92,12 @@ config_option = click.option(
 def load_settings(of: type[SettingsT], options: Mapping[str, Any], config_file: Path | None) -> SettingsT:
     """The settings of that kind: options that were given, over the other sources."""
     try:
-        return of.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
+        settings = of.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
     except InvalidSettings as error:
         raise click.UsageError(str(error)) from None
+    read = [(f"--{name.replace('_', '-')}", getattr(settings, name)) for name in _FILES]
+    refuse_ready_file(settings.ready_file, [("--config", config_file), *read])
+    return settings
 
 
 def in_executors(settings: SettingsT) -> SettingsT:

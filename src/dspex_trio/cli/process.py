@@ -26,7 +26,7 @@ def announce(ready_file: Path | None, port: int) -> None:
     """
     if ready_file is None:
         return
-    aside = ready_file.with_name(ready_file.name + ".tmp")
+    aside = beside(ready_file)
     try:
         with aside.open("w") as file:
             file.write(str(port))
@@ -35,6 +35,11 @@ def announce(ready_file: Path | None, port: int) -> None:
         aside.replace(ready_file)
     except OSError as error:
         raise StartupError(f"cannot write the ready file {ready_file}: {error.strerror or error}") from error
+
+
+def beside(ready_file: Path) -> Path:
+    """Where a ready file is written before it gets its name."""
+    return ready_file.with_name(ready_file.name + ".tmp")
 
 
 def json_or_text(text: str) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from dspex_trio.observe import words
 from dspex_trio.observe.reading import Recorded
 from dspex_trio.observe.waterfall import Bar, Waterfall, waterfall
+from dspex_trio.wire import json_text
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1d2430; --dim: #667085; --line: #d8dde6; --paper: #fff; --card: #f6f7f9;
@@ -148,4 +148,4 @@ def _unfolded(title: str, text: str) -> Iterator[str]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    return json_text(value, indent=2)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from dspex_trio.observe.record import ENDING_FORMAT, FORMAT
+from dspex_trio.wire import read_json
 
 # A figure beyond this is none of ours: a trial of three hundred years.
 _MOST: Final = 1e13
@@ -114,7 +114,7 @@ def _lines(files: Iterable[Path]) -> Iterator[bytes]:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return read_json(line)
     except (ValueError, RecursionError):
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -11,24 +10,37 @@ import click
 from dspex_trio.observe import words
 from dspex_trio.observe.reading import Recorded
 from dspex_trio.observe.waterfall import Bar, Waterfall, waterfall
+from dspex_trio.wire import json_text
 
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _COLOURS: Final = {"stage": "blue", "predictor": "cyan", "lm": "green", "tool": "magenta"}
 _NARROWEST: Final = 16
 _NUMBERS: Final = frozenset({4, 5})
 """Columns of the list that hold numbers."""
+_PROGRAM_WIDTH: Final = 24
+_NAME_WIDTH: Final = 34
+_NOTE_WIDTH: Final = 26
+_MOST_LINES: Final = 12
+"""Of an error's message, on a terminal."""
+_ROOM_IN_A_FILE: Final = 60
+"""Columns of the bars where no terminal says how many there are."""
 
 
-def listed(trials: Sequence[Recorded], *, width: int) -> Iterator[str]:
-    """One line for each trial, and how they ended."""
-    rows = [_row(trial) for trial in trials]
+def listed(trials: Sequence[Recorded], *, width: int | None) -> Iterator[str]:
+    """One line for each trial, and how they ended.
+
+    `width` is that of a terminal, in which programs and messages are cut, and ids are not; without one nothing is.
+    """
+    rows = [_row(trial, width) for trial in trials]
     sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
     for trial, row in zip(trials, rows, strict=True):
         cells = [
             cell.rjust(size) if i in _NUMBERS else cell.ljust(size)
             for i, (cell, size) in enumerate(zip(row, sizes, strict=False))
         ]
-        line = _cut("  ".join([*cells, row[-1]]).rstrip(), width)
+        before = "  ".join([*cells, ""])
+        message = row[-1] if width is None else _cut(row[-1], max(width - len(before), _NARROWEST))
+        line = f"{before}{message}".rstrip()
         yield line if trial.failure is None else click.style(line, fg="red")
     kinds: dict[str, int] = {}
     for trial in trials:
@@ -38,14 +50,14 @@ def listed(trials: Sequence[Recorded], *, width: int) -> Iterator[str]:
     yield f"{len(trials)} trials" + (f": {told}" if told else "")
 
 
-def _row(trial: Recorded) -> tuple[str, ...]:
+def _row(trial: Recorded, width: int | None) -> tuple[str, ...]:
     timings, cost = trial.result["timings"], trial.result.get("cost", {})
     tokens = cost.get("usage", {}).get("total_tokens", 0)
     says = "" if trial.failure is None else _one_line(str(trial.failure.get("error_message", "")))
     return (
         f"{trial.ended_at:%Y-%m-%d %H:%M:%S}",
-        _cut(_one_line(trial.trial_id) or "-", 24),
-        _cut(_one_line(trial.program), 24),
+        _one_line(trial.trial_id) or "-",
+        _cut(_one_line(trial.program), None if width is None else _PROGRAM_WIDTH),
         _one_line(trial.kind),
         words.milliseconds(timings.get("total_ms", 0.0)),
         f"{tokens} tokens" if tokens else "",
@@ -53,8 +65,11 @@ def _row(trial: Recorded) -> tuple[str, ...]:
     )
 
 
-def shown(trial: Recorded, *, width: int) -> Iterator[str]:
-    """One trial: what it was, how it ended, its waterfall, its variables and what came out."""
+def shown(trial: Recorded, *, width: int | None) -> Iterator[str]:
+    """One trial: what it was, how it ended, its waterfall, its variables and what came out.
+
+    `width` is that of a terminal, to which texts are cut; without one nothing is.
+    """
     record, result = trial.record, trial.result
     session = f" · session {_one_line(record['session_id'])}" if record.get("session_id") else ""
     title = f"{_one_line(trial.program)} · trial {_one_line(trial.trial_id) or '-'}{session}"
@@ -72,7 +87,7 @@ def shown(trial: Recorded, *, width: int) -> Iterator[str]:
     yield from _fields("cost", words.cost(result.get("cost", {})), width)
 
 
-def _ending(trial: Recorded, width: int) -> Iterator[str]:
+def _ending(trial: Recorded, width: int | None) -> Iterator[str]:
     failure = trial.failure
     if failure is None:
         yield click.style("OK", fg="green", bold=True)
@@ -81,8 +96,11 @@ def _ending(trial: Recorded, width: int) -> Iterator[str]:
         return
     said = _one_line(f"{trial.kind} in {words.stage(trial)}")
     yield click.style(said, fg="red", bold=True) + f" ({words.prospects(failure)})"
-    for line in str(failure.get("error_message", "")).splitlines()[:12]:
+    lines = str(failure.get("error_message", "")).splitlines()
+    for line in lines if width is None else lines[:_MOST_LINES]:
         yield _cut(f"  {_printable(line)}", width)
+    if width is not None and len(lines) > _MOST_LINES:
+        yield f"  … {len(lines) - _MOST_LINES} more lines"
     if details := failure.get("details"):
         yield _cut("  " + ", ".join(_one_line(f"{name} {value}") for name, value in details.items()), width)
     for late in trial.late:
@@ -90,15 +108,16 @@ def _ending(trial: Recorded, width: int) -> Iterator[str]:
         yield _cut(f"  its thread ended later, at {_one_line(late.get('ended_at'))}: {told}", width)
 
 
-def _bars(drawn: Waterfall, width: int) -> Iterator[str]:
-    names = [_cut("  " * bar.depth + _one_line(bar.name), 34) for bar in drawn.bars]
+def _bars(drawn: Waterfall, width: int | None) -> Iterator[str]:
+    longest, note = (None, None) if width is None else (_NAME_WIDTH, _NOTE_WIDTH)
+    names = [_cut("  " * bar.depth + _one_line(bar.name), longest) for bar in drawn.bars]
     left = max((len(name) for name in names), default=0)
-    room = max(width - left - 12 - 26, _NARROWEST)
+    room = _ROOM_IN_A_FILE if width is None else max(width - left - 12 - _NOTE_WIDTH, _NARROWEST)
     for bar, name in zip(drawn.bars, names, strict=True):
         colour = "red" if bar.failed else _COLOURS[bar.kind]
         line = click.style(_bar(bar, drawn, room), fg=colour)
         took = words.milliseconds(bar.end_ms - bar.start_ms).rjust(9)
-        yield f"{name.ljust(left)} {took} {line} {_cut(_one_line(bar.note), 26)}".rstrip()
+        yield f"{name.ljust(left)} {took} {line} {_cut(_one_line(bar.note), note)}".rstrip()
     if drawn.deadline_ms is not None:
         at = min(round(drawn.deadline_ms / drawn.total_ms * room), room - 1)
         text = f"deadline, {words.milliseconds(drawn.deadline_ms)}"
@@ -117,11 +136,11 @@ def _bar(bar: Bar, drawn: Waterfall, room: int) -> str:
     return (" " * first + body).ljust(room)
 
 
-def _fields(title: str, fields: Any, width: int) -> Iterator[str]:
+def _fields(title: str, fields: Any, width: int | None) -> Iterator[str]:
     if fields:
         yield click.style(title, bold=True)
     for name, value in fields.items():
-        said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        said = value if isinstance(value, str) else json_text(value)
         yield _cut(f"  {_one_line(name)}: {_one_line(said)}", width)
 
 
@@ -134,5 +153,5 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, most: int | None) -> str:
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from dspex_trio.observe.reading import Recorded
+from dspex_trio.wire import json_text, read_json
 
 Kind: TypeAlias = Literal["stage", "predictor", "lm", "tool"]
 
@@ -134,7 +134,7 @@ def _span(timed: Mapping[str, Any], begun: float, total: float) -> tuple[float, 
 
 def _messages(text: str) -> Iterator[tuple[str, str]]:
     try:
-        messages = json.loads(text) if text else []
+        messages = read_json(text) if text else []
     except ValueError:
         messages = text
     if not isinstance(messages, list):
@@ -152,7 +152,7 @@ def _reply(text: str) -> Iterator[tuple[str, str]]:
     if not text:
         return
     try:
-        reply = json.loads(text)
+        reply = read_json(text)
     except ValueError:
         reply = text
     match reply:
@@ -164,4 +164,4 @@ def _reply(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    return value if isinstance(value, str) else json_text(value, indent=2)

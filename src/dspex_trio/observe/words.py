@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from dspex_trio.observe.reading import Recorded
+from dspex_trio.wire import json_text
 
 _SECOND_MS: Final = 1000
 
@@ -36,7 +36,7 @@ def prospects(failure: Mapping[str, Any]) -> str:
 def variable(bound: Mapping[str, Any]) -> str:
     """A variable's value and where it came from."""
     origin = "the default" if bound.get("from_default") else f"{bound.get('variable')}, version {bound.get('version')}"
-    return f"{json.dumps(bound.get('value'), ensure_ascii=False)} ({origin})"
+    return f"{json_text(bound.get('value'))} ({origin})"
 
 
 def cost(cost: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import dspy
 
 from dspex_trio.errors import InvalidSpec
-from dspex_trio.programs.lm_arguments import (
+from dspex_trio.lm_arguments import (
     SAMPLING,
     Refused,
     anything,

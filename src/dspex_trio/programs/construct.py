@@ -9,8 +9,8 @@ from typing import Any
 import dspy
 
 from dspex_trio.errors import InvalidSpec, ProgramError
+from dspex_trio.lm_arguments import is_forbidden, refusal
 from dspex_trio.model import Program, ToolSpec
-from dspex_trio.programs.lm_arguments import is_forbidden, refusal
 from dspex_trio.programs.registry import is_dspys
 from dspex_trio.programs.settings import ProgramSettings
 from dspex_trio.programs.tools import Dependencies

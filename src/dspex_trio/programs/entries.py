@@ -11,6 +11,7 @@ from dspex_trio.model import Cost, LmCall, Usage
 from dspex_trio.programs.private import Response, response_to_dict
 from dspex_trio.redaction import redacted
 from dspex_trio.values import plain
+from dspex_trio.wire import json_text
 
 _counts: Final = attrgetter(*Usage.__slots__)
 
@@ -135,7 +136,10 @@ def _json(value: Any) -> str:
     try:  # the encoder's own C code, which asks for help only where something is no JSON
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_encodable)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(plain(value), ensure_ascii=False, default=_encodable)
+        try:
+            return json.dumps(plain(value), ensure_ascii=False, default=_encodable)
+        except ValueError:  # an integer of more digits than Python writes
+            return json_text(plain(value))
 
 
 def _encodable(value: object) -> object:

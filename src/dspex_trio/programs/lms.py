@@ -12,8 +12,8 @@ from typing import Any
 import dspy
 
 from dspex_trio.errors import InvalidSpec
+from dspex_trio.lm_arguments import SAMPLING, Refused, refusal
 from dspex_trio.model import LanguageModel
-from dspex_trio.programs.lm_arguments import SAMPLING, Refused, refusal
 from dspex_trio.programs.model_names import ModelNames
 from dspex_trio.programs.private import LM15Error, select_backend
 from dspex_trio.programs.settings import ProgramSettings

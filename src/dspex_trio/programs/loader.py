@@ -11,6 +11,7 @@ from typing import Any, cast
 import dspy
 
 from dspex_trio.errors import InvalidSpec
+from dspex_trio.lm_arguments import Refused
 from dspex_trio.model import (
     MODULE_CHOICE,
     Binding,
@@ -31,7 +32,6 @@ from dspex_trio.programs.classes import ImportPolicy, resolve_class
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.hydrated import Hydrated
 from dspex_trio.programs.inputs import inputs_of
-from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.mixin import Bindings, make_variable_aware, variable_aware
 from dspex_trio.programs.prototypes import Prototypes

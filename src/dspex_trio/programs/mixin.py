@@ -10,9 +10,9 @@ from typing import Any, cast
 import dspy
 
 from dspex_trio.errors import ProgramError, VariableInvalid, VariableNotFound
+from dspex_trio.lm_arguments import Refused
 from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, VariableSource
 from dspex_trio.programs.bindings import Parameter
-from dspex_trio.programs.lm_arguments import Refused
 from dspex_trio.programs.session import ProgramSession
 from dspex_trio.variables import fitting_value, show
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from dspex_trio.programs.lm_arguments import Refused
+from dspex_trio.lm_arguments import Refused
 
 _MAX_LENGTH: Final = 256
 _TAG: Final = r":[A-Za-z0-9][A-Za-z0-9._-]*"

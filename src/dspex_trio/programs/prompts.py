@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import dspy
 
+from dspex_trio.lm_arguments import Refused
 from dspex_trio.programs.fields import Misfit, field_types
-from dspex_trio.programs.lm_arguments import Refused
 
 
 def set_instructions(owner: dspy.Module, value: str) -> None:

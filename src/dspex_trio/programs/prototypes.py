@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from dspex_trio.model import Program, ToolSpec
+from dspex_trio.wire import json_text
 
 Built = TypeVar("Built")
 
@@ -35,7 +35,7 @@ class Prototypes(Generic[Built]):
         if not (_is_json(program.dependencies) and _is_json(program.state)):
             return None
         about = [program.python_class, repr(program.signature), program.dependencies, program.state]
-        return json.dumps([*about, repr(elixir_tools)] if elixir_tools else about)
+        return json_text([*about, repr(elixir_tools)] if elixir_tools else about)
 
     def get(self, key: str | None) -> Built | None:
         """What is kept under that key."""

@@ -13,9 +13,9 @@ from typing import Any, Final
 import dspy
 
 from dspex_trio.errors import InvalidSpec
+from dspex_trio.lm_arguments import Refused, refusal, text
 from dspex_trio.model import LanguageModel
 from dspex_trio.programs.fields import Misfit, field_types, is_saved
-from dspex_trio.programs.lm_arguments import Refused, refusal, text
 from dspex_trio.programs.settings import ProgramSettings
 from dspex_trio.variables import show
 

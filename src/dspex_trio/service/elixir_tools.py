@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, TypeVar, overload
 
 from dspex_trio import threads
+from dspex_trio.errors import ToolError
 from dspex_trio.model import MISSING, ToolParameter, ToolSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -102,20 +103,44 @@ class StandIns:
         return name in self._tools
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Call the tool of that name; raises what its function raises. A cancel stops a function as it stops a trial.
+        """Call the tool of that name; raises the Exception that its function raises.
+
+        A cancel stops a function as it stops a trial.
 
         Raises:
             TypeError: The arguments are not those of the function.
+            ToolError: The function exited.
         """
         function = self._tools[name].function
         inspect.signature(function).bind(**arguments)
         if inspect.iscoroutinefunction(function):
-            return await function(**arguments)
+            try:
+                return await function(**arguments)
+            except SystemExit as error:
+                raise ToolError(_exited(error)) from None
         slot = await self._slots.acquire()
         try:
-            return await self._workers.run(partial(function, **arguments), job=threads.Job(name), slot=slot)
+            job = threads.Job(name)
+            return await self._workers.run(_contained, job, partial(function, **arguments), job=job, slot=slot)
         finally:
             slot.release()
+
+
+def _contained(job: threads.Job, function: Callable[[], Any]) -> Any:
+    """In a thread: a function that exits has failed, and the store goes on."""
+    try:
+        return function()
+    except BaseException as error:
+        if job.cancelled or isinstance(error, Exception):
+            raise
+        raise ToolError(_exited(error)) from None
+
+
+threads.carries_programs(_contained)
+
+
+def _exited(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 _TYPES: Final[Mapping[Any, str]] = {

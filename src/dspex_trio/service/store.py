@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.errors import ValueNotDecodable
+from dspex_trio.errors import ToolError, ValueNotDecodable
 from dspex_trio.generated import bridge_pb2
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
@@ -304,7 +304,7 @@ class SessionStore(BridgeServiceServicer):
         try:
             value = await self._execute(request)
         except Exception as error:  # noqa: BLE001 - a tool may raise anything
-            known = isinstance(error, (StoreError, ValueNotDecodable))
+            known = isinstance(error, (StoreError, ToolError, ValueNotDecodable))
             text = str(error) if known else f"{type_name(type(error))}: {error}"
             reply = bridge_pb2.ExecuteElixirToolResponse(success=False, error_message=self._redact(text))
         else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from dspex_trio.model import LmCall
+from dspex_trio.wire import json_text, read_json
 
 Value: TypeAlias = str | int | float | bool | Sequence[str]
 
@@ -86,7 +87,10 @@ def content(call: LmCall) -> dict[str, Value]:
 
 def dumped(value: Any) -> str:
     """A value as a span may carry it: its JSON."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # an integer of more digits than Python writes
+        return json_text(value)
 
 
 def _message(message: Any) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def _finish_reasons(response: Mapping[str, Any]) -> Iterator[str]:
 
 def _loaded(text: str, default: Any) -> Any:
     try:
-        found = json.loads(text) if text else default
+        found = read_json(text) if text else default
     except ValueError:
         return default
     return found if isinstance(found, type(default)) else default

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dspex_trio.wire import decode_json, encode_json
+from dspex_trio.wire import decode_json, encode_json, read_json
 
 # A call that ended so was under way when its trial ended.
 _ENDED: Final = "JobCancelled"
@@ -169,7 +168,7 @@ def _lm_reply(predictor: str, call: Mapping[str, Any], reasons: _Reasons) -> LmR
         return LmReply(
             predictor, call["model"], call["messages_json"], seconds=seconds, failed=failed, hangs=failed is None
         )
-    said = json.loads(call["response_json"])
+    said = read_json(call["response_json"])
     return LmReply(
         predictor,
         call["model"],

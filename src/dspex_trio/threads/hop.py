@@ -32,7 +32,7 @@ def run_in_loop(function: Callable[..., Awaitable[T]], *args: Any) -> T:
     token, nursery = loop
     waiter = job.waiter()
     values: list[T] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
 
     def wake_thread() -> None:
         with suppress(RuntimeError):  # the job's end woke it first
@@ -44,8 +44,10 @@ def run_in_loop(function: Callable[..., Awaitable[T]], *args: Any) -> T:
                 forget = job.on_cancel(scope.cancel)
                 try:
                     values.append(await function(*args))
-                except Exception as error:  # noqa: BLE001 - raised again in the thread
-                    errors.append(error)
+                except BaseException as error:
+                    if _is_the_loops(error):
+                        raise
+                    errors.append(error)  # raised again in the thread: a SystemExit is the function's, too
                 finally:
                     forget()
         finally:
@@ -67,3 +69,9 @@ def run_in_loop(function: Callable[..., Awaitable[T]], *args: Any) -> T:
     if not values:
         raise RuntimeError("the Trio loop is closing")
     return values[0]
+
+
+def _is_the_loops(error: BaseException) -> bool:
+    """Whether Trio needs it: a Cancelled, also in a group, or the Ctrl-C that it delivers."""
+    in_group = isinstance(error, BaseExceptionGroup) and not isinstance(error, Exception)
+    return in_group or isinstance(error, (trio.Cancelled, KeyboardInterrupt))

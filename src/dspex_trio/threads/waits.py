@@ -208,13 +208,22 @@ def in_steps(
 
 
 def logging_(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A log handler's socket is the process's: it is not broken because a trial ends while it logs."""
+    """A log handler's socket is the process's: it is not broken because a trial ends while it logs.
+
+    And what a handler raises where no program has logged does not end the loop or a thread of ours, but is told as
+    logging tells of its handlers' errors.
+    """
 
     @wraps(original)
     def handle(self: logging.Handler, record: logging.LogRecord) -> Any:
         exempt.waits += 1
         try:
             return original(self, record)
+        except BaseException as error:
+            if gated_job() is not None or isinstance(error, KeyboardInterrupt):
+                raise
+            self.handleError(record)
+            return False
         finally:
             exempt.waits -= 1
 
