@@ -23,15 +23,16 @@ class ScriptedChild:
     block: so long nothing is heard of the executor, and then the answer.
     hang: neither answers nor ends, while the executor gives signs of life.
     die: the executor is lost then.
+    half: answers, and is silent for so long before it says that nothing goes on.
     """
 
-    def __init__(self, pid, nursery, script=bytes.decode, answer=str.encode):
+    def __init__(self, pid, nursery, script=bytes.decode, answer=str.encode, report=str.encode):
         self.started = SimpleNamespace(pid=pid)
         self.gone = trio.Event()
         self.lost_because = ""
         self.requests = []
         self._nursery = nursery
-        self._script, self._answer = script, answer
+        self._script, self._answer, self._report = script, answer, report
         self._numbers = count(1)
         self._open = {}
         self._stops = {}
@@ -83,38 +84,46 @@ class ScriptedChild:
 
     async def _do(self, number, exchange, what, seconds="0"):
         stopped, seconds = self._stops[number], float(seconds)
-        exchange.on_report(f"began {what}".encode())
+        exchange.on_report(self._report(f"began {what}"))
         match what:
             case "take":
                 with trio.move_on_after(seconds):
                     await stopped.wait()
                     await trio.sleep(ENDING)
-                await self._end(exchange, "stopped" if stopped.is_set() else "done")
+                await self._end(number, exchange, "stopped" if stopped.is_set() else "done")
             case "ignore":
                 until = trio.current_time() + seconds
                 with trio.move_on_after(seconds):
                     await stopped.wait()
                     await trio.sleep(ENDING)
                     exchange.held = True
-                    await self._end(exchange, "abandoned")
+                await self._end(number, exchange, "abandoned" if exchange.held else "done")
                 await trio.sleep_until(until)
-                if not exchange.held:
-                    await self._end(exchange, "done")
             case "block":
                 self.falls_silent(seconds)
-                await self._end(exchange, "done")
+                await self._end(number, exchange, "done")
             case "hang":
                 await trio.sleep_forever()
             case "die":
                 await trio.sleep(seconds)
                 self.kill("it died")
-        await self._heard()
-        if self._open.pop(number, None) is not None:
-            exchange.free(b"it ended" if exchange.held else b"")
+            case "half":
+                await self._heard()
+                exchange.end(self._answer("half"))
+                self.falls_silent(seconds)
+        await self._freed(number, exchange)
 
-    async def _end(self, exchange, answer):
+    async def _end(self, number, exchange, answer):
         await self._heard()
         exchange.end(self._answer(answer))
+        if not exchange.held:  # which it says in one piece
+            self._open.pop(number)
+            exchange.free()
+
+    async def _freed(self, number, exchange):
+        await self._heard()
+        if self._open.pop(number, None) is not None:
+            exchange.free(b'{"it": "ended"}' if exchange.held else b"")
 
     async def _heard(self):
         """Wait until something that it says now is heard."""

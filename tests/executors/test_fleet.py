@@ -265,6 +265,13 @@ async def test_nothing_is_reported_after_the_end_of_a_trial(site, virtual_clock)
     slot.release()
 
 
+async def test_a_slot_comes_back_though_the_executor_is_stopped_in_the_middle_of_an_answer(site, virtual_clock):
+    assert await site.trial("half 60") == "half"
+    assert site.fleet.free == 3
+    await trio.sleep(TWO.grace + 1)
+    assert (len(site.children), site.fleet.free) == (3, 4)
+
+
 # ---- abandoned threads
 
 
@@ -273,7 +280,7 @@ async def test_an_abandoned_thread_keeps_its_slot_until_it_ends(site, virtual_cl
     assert await site.trial("ignore 3", 1, told=told) == "abandoned"
     assert (site.fleet.free, told) == (3, [])
     await trio.sleep(2)
-    assert (site.fleet.free, told) == (4, [b"it ended"])
+    assert (site.fleet.free, told) == (4, [b'{"it": "ended"}'])
     assert len(site.children) == 2
 
 

@@ -213,6 +213,8 @@ class Child:
             self._on_note(data)
         elif (exchange := self._exchanges.get(number)) is not None:  # else of a thread that should have ended
             if kind == FREED:
+                if not exchange.done.is_set():
+                    raise ValueError(f"exchange {number} is over without an answer")
                 del self._exchanges[number]
                 exchange.free(data)
             elif kind == HELD:

@@ -239,8 +239,11 @@ class Fleet:
         self._answered(executor, exchange)
 
     def _answered(self, executor: Executor, exchange: Exchange) -> None:
-        executor.overdue.pop(exchange, None)
         executor.answers += 1
+        if exchange.held or exchange.freed:
+            executor.overdue.pop(exchange, None)
+        else:  # that nothing of it goes on is said with the answer, and it is not all here yet
+            executor.overdue.setdefault(exchange, trio.current_time())
         if exchange.held and not exchange.freed:
             executor.stuck.add(exchange)
         self._check(executor)
