@@ -16,8 +16,9 @@ from dspex_trio.children import ChildFailed, ChildLost
 from dspex_trio.children.forking import open_starter
 from dspex_trio.config import Settings
 from dspex_trio.executors.alone import Alone, open_alone
-from dspex_trio.executors.fleet import ExecutorSlot, Fleet, FleetSettings, open_fleet
+from dspex_trio.executors.fleet import Fleet, FleetSettings, open_fleet
 from dspex_trio.executors.messages import Catalogue, Kind, LogLine, Opening, decode_records
+from dspex_trio.executors.places import ExecutorSlot
 from dspex_trio.executors.routing import Homes, Routed, Routing
 from dspex_trio.executors.shared import NoJob, Shared
 from dspex_trio.executors.store import replies_of

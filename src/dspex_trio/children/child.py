@@ -29,6 +29,7 @@ from dspex_trio.children.frames import (
     END,
     FAILURE,
     FREED,
+    HELD,
     LOG,
     NOTE,
     NUMBER,
@@ -71,7 +72,10 @@ class Request:
         self.scope = trio.CancelScope()
         self.number = number
         self._parent = parent
-        self._held = False
+        # Threads say that they have ended while the loop answers.
+        self._lock = threading.Lock()
+        self._answered = self._held = False
+        self._freed = b""
 
     def report(self, data: bytes) -> None:
         """Tell the parent something before the answer, from any thread: it is not lost by a kill of this process.
@@ -86,10 +90,15 @@ class Request:
 
     def hold(self) -> None:
         """Something of the request goes on after its answer, until `freed` is called."""
-        self._held = True
+        with self._lock:
+            self._held = True
 
     def freed(self, data: bytes = b"") -> None:
-        """What went on has ended; the parent gets `data`."""
+        """What went on has ended; the parent gets `data`, after the answer if that has not been sent yet."""
+        with self._lock:
+            if not self._answered:
+                self._held, self._freed = False, data
+                return
         self._parent.send(FREED, self.number, data)
 
     def answer(self, data: bytes) -> None:
@@ -101,7 +110,15 @@ class Request:
         self._end(framed(FAILURE, self.number, failure(error)))
 
     def _end(self, frame: bytes) -> None:
-        self._parent.write(frame if self._held else frame + framed(FREED, self.number, b""))
+        with self._lock:
+            self._answered = True
+            # Said first: an answer whose end is read a moment later is not taken for one that left something running.
+            more = (
+                (framed(HELD, self.number, b"") + frame,)
+                if self._held
+                else (frame, framed(FREED, self.number, self._freed))
+            )
+            self._parent.write(b"".join(more))
 
 
 Answer: TypeAlias = Callable[[Request], Awaitable[bytes]]

@@ -48,6 +48,7 @@ class Exchange:
 
     Attributes:
         done: Set once there is an answer, or never will be one.
+        held: Whether something of it goes on in the child after the answer.
         freed: Whether `on_freed` was called.
     """
 
@@ -57,7 +58,7 @@ class Exchange:
         on_freed: Callable[[bytes], None] = lambda _data: None,
     ) -> None:
         self.done = trio.Event()
-        self.freed = False
+        self.held = self.freed = False
         self.on_report = on_report
         self.on_call: Callable[[bytes], None] = lambda _data: None
         self._on_freed = on_freed
@@ -90,14 +91,14 @@ class Exchange:
     async def replying(
         self,
         reply: Callable[[bytes], Awaitable[bytes]] | None,
-        post: Callable[[bytes, bytes], None],
+        post: Callable[[bytes, bytes], Awaitable[None]],
         too_many: Callable[[str], None],
     ) -> AsyncIterator[None]:
         """Reply to the child's calls while the block runs; calls that are still open then are cancelled.
 
         Args:
             reply: Replies to one call; must not raise. Runs in a copy of this task's context.
-            post: Sends a reply: the number of the call, and the data.
+            post: Sends a reply, and waits until it is read: the number of the call, and the data.
             too_many: Told when the child makes more than `MAX_CALLS` calls at once.
         """
         if reply is None:
@@ -105,7 +106,7 @@ class Exchange:
             return
 
         async def take(data: bytes) -> None:
-            post(data[:8], await reply(data[8:]))
+            await post(data[:8], await reply(data[8:]))
 
         context = contextvars.copy_context()  # a call arrives in the task that reads from the child
 

@@ -44,7 +44,7 @@ class Forked:
         try:
             self._descriptor = os.pidfd_open(pid)
             self._poll.register(self._descriptor, select.POLLIN)
-        except ProcessLookupError:  # it has ended, and the warm parent is about to say so
+        except OSError:  # it has ended, or too many files are open: without a watch it is as good as gone
             self._descriptor = -1
 
     @property
@@ -53,6 +53,7 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL, os.killpg)
+        self.send_signal(signal.SIGKILL)  # should the program have moved it to another group
 
     def send_signal(self, number: int, send: Callable[[int, int], None] = os.kill) -> None:
         if not self._exited.is_set():  # the number is free again only a moment before this is known
@@ -94,7 +95,8 @@ class Starter:
         self._failure: Exception | None = None
         self._connection: trio.SocketStream | None = None
         self._warm = trio.Event()
-        self._waiting: deque[tuple[trio.Event, list[Forked]]] = deque()
+        # Who waits for a child, in the order in which they asked: set once it is there, or an error in its place.
+        self._waiting: deque[tuple[trio.Event, list[Forked | ChildLost]]] = deque()
         self._children: dict[int, Forked] = {}
         self._asking = trio.Lock()
         self.pid: int | None = None
@@ -125,18 +127,19 @@ class Starter:
         """Start a child: its process, and this end of its connection. Waits for the warm parent.
 
         Raises:
-            ChildFailed, ChildLost: As `prepared`, or the warm parent ended meanwhile.
+            ChildFailed, ChildLost: As `prepared`; or the warm parent ended meanwhile, or the system has no room for one
+                more process.
         """
         self.warm_up()
         if self._forks:
             await self.prepared()
-        ours, theirs = socket.socketpair()
+            await self._warm_or_not()
+        if not self._forks:
+            return _spawned(f"{_MODULES}.child", self._serve)
+        ours, theirs = _connection()
         try:
             with theirs:
-                await self._warm_or_not()
-                if self._forks:
-                    return await self._fork(theirs), ours
-                return Spawned([f"{_MODULES}.child", str(theirs.fileno()), str(os.getpid()), self._serve], theirs), ours
+                return await self._fork(theirs), ours
         except BaseException:
             ours.close()
             raise
@@ -146,23 +149,40 @@ class Starter:
             await self._warm.wait()
 
     async def _fork(self, theirs: socket.socket) -> Forked:
-        connection = self._connection
-        assert connection is not None, "it was waited for"  # noqa: S101 - our own bug, never the user's
-        done, found = trio.Event(), list[Forked]()
+        done, found = trio.Event(), list[Forked | ChildLost]()
         async with self._asking:
-            self._waiting.append((done, found))
+            if (connection := self._connection) is None:
+                raise ChildLost("the warm parent ended")
             try:
                 with trio.fail_after(_FORK_SECONDS):
-                    await _send_descriptor(connection.socket, theirs)
+                    await self._ask(connection.socket, theirs, (done, found))
                     await done.wait()
             except trio.TooSlowError:
                 self._kill()
                 raise ChildLost("the warm parent does not fork") from None
             except OSError as error:
                 raise ChildLost(f"the warm parent is gone: {error}") from None
-        if not found:
-            raise ChildLost("the warm parent ended")
-        return found[0]
+        match found:
+            case [Forked() as child]:
+                return child
+            case [ChildLost() as lost]:
+                raise lost
+        raise ChildLost("the warm parent ended")
+
+    async def _ask(
+        self,
+        connection: trio.socket.SocketType,
+        theirs: socket.socket,
+        waiting: tuple[trio.Event, list[Forked | ChildLost]],
+    ) -> None:
+        """Ask for a child. Who waits is known before the warm parent can answer, and only if it was really asked."""
+        self._waiting.append(waiting)
+        try:
+            await _send_descriptor(connection, theirs)
+        except BaseException:  # the byte is not on its way: answers belong to others
+            with suppress(ValueError):
+                self._waiting.remove(waiting)
+            raise
 
     # ---- the warm parent
 
@@ -184,15 +204,10 @@ class Starter:
     async def _live(self) -> None:
         try:
             opening = self._opening()
-        except (TypeError, ValueError) as error:  # what is to be sent cannot be
-            self._failure = ChildLost(str(error))
-            self._known.set()
+            process, ours = _spawned(f"{_MODULES}.warm", self._prepare, self._serve)
+        except (TypeError, ValueError, ChildLost) as error:  # what is to be sent cannot be, or there is no room
+            self._not_warm(ChildLost(str(error)))
             return
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = Spawned(
-                [f"{_MODULES}.warm", str(theirs.fileno()), str(os.getpid()), self._prepare, self._serve], theirs
-            )
         self.pid = process.pid
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         try:
@@ -205,14 +220,14 @@ class Starter:
         finally:
             self.pid = None
             self._connection = None
-            self._warm = trio.Event()
+            if self._warm.is_set():  # else somebody waits for it already
+                self._warm = trio.Event()
             with trio.CancelScope(deadline=trio.current_time() + _FAREWELL, shield=True):
                 process.kill()
                 code = await process.wait()
-            ours.close()
+            stream.socket.close()
             if not self._known.is_set():
-                self._failure = ChildLost(exit_reason(code))
-                self._known.set()
+                self._not_warm(ChildLost(exit_reason(code)))
             for done, _ in self._waiting:
                 done.set()
             self._waiting.clear()
@@ -223,9 +238,18 @@ class Starter:
             if not self._forks:
                 self._warm.set()
 
+    def _not_warm(self, error: Exception) -> None:
+        """There is no warm parent, and this is why; only the first one may be waited for by whoever wants to know."""
+        if not self._known.is_set():
+            self._failure = error
+            self._known.set()
+        else:
+            logger.error("the warm parent cannot be started again: %s", error)
+
     def _take(self, stream: trio.SocketStream, kind: bytes, number: int, data: bytes) -> None:
         if kind == ANSWER:
             self._connection = stream
+            self._failure = None
             self._known.set()
             self._warm.set()
         elif kind == FAILURE and number:
@@ -237,19 +261,35 @@ class Starter:
             self._forks = False
             self._known.set()
         elif kind == FAILURE:
-            failed = ChildFailed.from_bytes(data)
-            if not self._known.is_set():
-                self._failure = failed
-                self._known.set()
-            else:
-                logger.error("the warm parent cannot be started again: %s", failed)
+            self._not_warm(ChildFailed.from_bytes(data))
         elif kind == REPORT:
             done, found = self._waiting.popleft()
-            self._children[number] = child = Forked(number)
-            found.append(child)
+            if number:
+                self._children[number] = child = Forked(number)
+                found.append(child)
+            else:
+                found.append(ChildLost(f"no process can be forked: {data.decode('utf-8', 'replace')}"))
             done.set()
         elif kind == FREED and (child_ended := self._children.pop(number, None)) is not None:
             child_ended.exited(int(data))
+
+
+def _connection() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair()
+    except OSError as error:
+        raise ChildLost(f"no connection can be made: {error}") from None
+
+
+def _spawned(module: str, *arguments: str) -> tuple[Spawned, socket.socket]:
+    """A process that runs a module of ours, and this end of its connection; raises ChildLost where there is no room."""
+    ours, theirs = _connection()
+    with theirs:
+        try:
+            return Spawned([module, str(theirs.fileno()), str(os.getpid()), *arguments], theirs), ours
+        except OSError as error:
+            ours.close()
+            raise ChildLost(f"no process can be started: {error}") from None
 
 
 async def _send_descriptor(connection: trio.socket.SocketType, theirs: socket.socket) -> None:

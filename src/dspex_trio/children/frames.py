@@ -13,12 +13,13 @@ STOP: Final = b"s"
 REPLY: Final = b"y"
 PING: Final = b"i"
 END: Final = b"x"
-# From the child: an answer, or what was raised instead; on the way reports and calls. What was left running after an
-# answer has ended. A line for the log, a heartbeat's answer, and messages that belong to no exchange.
+# From the child: an answer, or what was raised instead; on the way reports and calls. Before an answer, that something
+# goes on after it; and that this has ended. A line for the log, a heartbeat's answer, what belongs to no exchange.
 ANSWER: Final = b"a"
 FAILURE: Final = b"e"
 REPORT: Final = b"p"
 CALL: Final = b"c"
+HELD: Final = b"h"
 FREED: Final = b"f"
 LOG: Final = b"l"
 PONG: Final = b"o"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from dspex_trio.children.exchange import ChildLost, Exchange
 from dspex_trio.children.forking import Starter
 from dspex_trio.children.process import Child
+from dspex_trio.children.starting import Spawned
+
+# A child that was forked has nothing to import: one that is not ready after so many seconds never will be.
+_READY_SECONDS: Final = 60.0
 
 
 async def open_child(
@@ -34,7 +40,7 @@ async def open_child(
         The child, and what it answered.
 
     Raises:
-        ChildLost: It ended before it was ready.
+        ChildLost: It ended before it was ready, or never becomes so.
         ChildFailed: Its function raised; the text is the traceback.
     """
     started, ours = await starter.start()
@@ -43,7 +49,9 @@ async def open_child(
     try:
         exchange = Exchange()
         if child.begin(opening, exchange):
-            await exchange.done.wait()
+            with trio.move_on_after(math.inf if isinstance(started, Spawned) else _READY_SECONDS):
+                await exchange.done.wait()
+            exchange.end(ChildLost(f"it was not ready within {_READY_SECONDS:.0f} s"))
         else:
             exchange.end(ChildLost(child.lost_because))
         answer = exchange.answer()

@@ -18,6 +18,7 @@ from dspex_trio.children.frames import (
     END,
     FAILURE,
     FREED,
+    HELD,
     LOG,
     NOTE,
     PING,
@@ -35,6 +36,10 @@ from dspex_trio.children.starting import Started, exit_reason
 # How long a child whose socket closed may take to end by itself, and one that was killed to be gone, in seconds.
 _FAREWELL: Final = 1.0
 _PIECE: Final = 1 << 20
+# So many frames are taken before others of this loop get their turn: a child may log or report without end.
+_AT_ONCE: Final = 32
+# The exchange in which a child is opened; what it says about that later is why it ends.
+_OPENING: Final = 1
 
 
 class Child:
@@ -71,10 +76,12 @@ class Child:
         self._exchanges: dict[int, Exchange] = {}
         self._numbers = count(1)
         self._lost_because = ""
+        self._ending = False
         self._waited_for = trio.Event()
         self._exit_code: int | None = None
-        # Not bounded, but what is in it is: a request and a stop for each exchange, a reply to each call, one ping.
-        self._post, self._posted = trio.open_memory_channel[bytes](math.inf)
+        # Not bounded, but what is in it is: a request and a stop for each exchange, the replies to `MAX_CALLS` calls of
+        # each, which count until they are read, and one ping.
+        self._post, self._posted = trio.open_memory_channel[tuple[bytes, trio.Event | None]](math.inf)
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._asked: float | None = None
 
@@ -82,7 +89,7 @@ class Child:
 
     def begin(self, request: bytes, exchange: Exchange) -> int:
         """Send it a request; returns the number of the exchange, 0 if the child is gone."""
-        if self._waited_for.is_set() or self.started.has_ended():
+        if self.ending:
             return 0
         number = next(self._numbers)
         self._exchanges[number] = exchange
@@ -93,18 +100,20 @@ class Child:
         """Tell it to end an exchange."""
         self._send(STOP, number, b"")
 
-    def reply(self, number: int, call: bytes, data: bytes) -> None:
-        """Reply to a call that it made in an exchange."""
-        self._send(REPLY, number, call + data)
+    async def reply(self, number: int, call: bytes, data: bytes) -> None:
+        """Reply to a call that it made in an exchange; waits until it reads, so that unread replies are calls still."""
+        written = trio.Event()
+        self._send(REPLY, number, call + data, written)
+        await written.wait()
 
     @property
     def open_exchanges(self) -> int:
         """How many requests run in it: not answered yet, or answered and not freed."""
         return len(self._exchanges)
 
-    def _send(self, kind: bytes, number: int, data: bytes) -> None:
+    def _send(self, kind: bytes, number: int, data: bytes, written: trio.Event | None = None) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it is gone
-            self._post.send_nowait(framed(kind, number, data))
+            self._post.send_nowait((framed(kind, number, data), written))
 
     # ---- signs of life
 
@@ -127,8 +136,14 @@ class Child:
 
     def kill(self, because: str = "") -> None:
         """End it and the processes that it started; `because` is the reason for whoever waits for an answer."""
+        self._ending = True
         self._lost_because = self._lost_because or because
         self.started.kill()
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was killed, has closed its end of the connection, or has ended: it answers nothing new."""
+        return self._ending or self._waited_for.is_set() or self.started.has_ended()
 
     @property
     def lost_because(self) -> str:
@@ -142,6 +157,7 @@ class Child:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._wait)
                 await self._read()
+                self._ending = True
                 with trio.move_on_after(_FAREWELL):
                     await self._waited_for.wait()
                 self.kill()
@@ -172,16 +188,20 @@ class Child:
 
     async def _write(self) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it is gone
-            async for frame in self._posted:
+            async for frame, written in self._posted:
                 await self._stream.send_all(frame)
+                if written is not None:
+                    written.set()
 
     async def _read(self) -> None:
         """Take what it sends, to the end of it."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it is gone
             while data := await self._stream.receive_some(_PIECE):
                 try:
-                    for kind, number, frame in self._frames.feed(data):
+                    for done, (kind, number, frame) in enumerate(self._frames.feed(data), 1):
                         self._take(kind, number, frame)
+                        if done % _AT_ONCE == 0:
+                            await trio.lowlevel.checkpoint()
                 except TooLarge as error:
                     self.kill(str(error))
                     return
@@ -198,10 +218,16 @@ class Child:
             self._on_note(data)
         elif (exchange := self._exchanges.get(number)) is not None:  # else of a thread that should have ended
             if kind == FREED:
+                if not exchange.done.is_set():
+                    raise ValueError(f"exchange {number} is over without an answer")
                 del self._exchanges[number]
                 exchange.free(data)
+            elif kind == HELD:
+                exchange.held = True
             elif not exchange.done.is_set():  # else of a thread that goes on after the answer
                 self._tell(exchange, kind, data)
+        elif kind == FAILURE and number == _OPENING:
+            self._lost_because = self._lost_because or ChildFailed.from_bytes(data).message
 
     @staticmethod
     def _tell(exchange: Exchange, kind: bytes, data: bytes) -> None:

@@ -68,8 +68,9 @@ class Spawned:
 
     def kill(self) -> None:
         if self._process.returncode is None:  # not waited for yet, so that its number is still its own
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()  # should the program have moved it to another group
 
     def send_signal(self, number: int) -> None:
         if self._process.returncode is None:

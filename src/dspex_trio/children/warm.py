@@ -8,6 +8,7 @@ dies with the process that started it. What a child leaves behind becomes its ow
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import select
@@ -82,15 +83,30 @@ class _Nursery:
         asked, descriptors, *_ = socket.recv_fds(self._connection, 1, 1)
         if not asked:  # the process that started this one is gone; so are the children, soon
             sys.exit(0)
+        if not descriptors:  # too many files are open
+            self._connection.sendall(framed(REPORT, 0, os.strerror(errno.EMFILE).encode()))
+            return
         (theirs,) = descriptors
         me = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # a limit of the system, which a program may have reached that forks without end
+            self._connection.sendall(framed(REPORT, 0, str(error).encode()))
+            return
+        finally:
+            if os.getpid() == me:
+                os.close(theirs)
         if pid == 0:
             self._become_child(theirs, me)
-        os.close(theirs)
         with suppress(OSError):  # the child does the same; whoever is first
             os.setpgid(pid, pid)
-        descriptor = os.pidfd_open(pid)
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._connection.sendall(framed(REPORT, 0, str(error).encode()))
+            return
         self._children[descriptor] = pid
         self._poll.register(descriptor, select.POLLIN)
         self._connection.sendall(framed(REPORT, pid, b""))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 import outcome as outcomes
@@ -19,23 +17,25 @@ from dspex_trio.background import open_background
 from dspex_trio.children import Child, ChildFailed, ChildLost, Exchange
 from dspex_trio.children.forking import Starter
 from dspex_trio.children.opening import open_child
+from dspex_trio.executors.memory import memory_of
+from dspex_trio.executors.places import SILENT, Executor, ExecutorSlot
 
 logger: Final = logging.getLogger(__name__)
 
 # Between attempts to start an executor that does not come up, in seconds.
 _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 10.0
-# How often executors with trials are asked for a sign of life, in seconds.
+# One that ended sooner and has answered nothing is not replaced at once, in seconds.
+_YOUNG: Final = 1.0
+# How often executors with trials are asked for a sign of life, and those without, in seconds.
 _BEAT: Final = 0.1
-# One that owes it for so long gets new trials only if all others do too, in seconds.
-_SILENT: Final = 0.25
+_IDLE_BEAT: Final = 1.0
 # A trial that is so long past its deadline and not ended costs its executor, though that gives signs of life.
 _UNENDED: Final = 10.0
 # How often memory is measured, in seconds.
 _MEASURE: Final = 1.0
 # How long executors have to end when all is closed, in seconds; then they are killed.
 _FAREWELL: Final = 0.4
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,68 +61,27 @@ class FleetSettings:
     max_bytes: int = 64 << 20
 
 
-@dataclass(eq=False, slots=True)
-class Executor:
-    """One executor process and its share of the slots.
-
-    Attributes:
-        child: The process.
-        limit: How many trials it runs at once.
-        used: How many it runs, abandoned ones included.
-        stuck: How many of them are abandoned.
-        answers: How many it has answered.
-        held: Whether it does not answer while one of its trials is past its deadline.
-        retired: Set when it gets no more trials and is replaced.
-        overdue: Trials that are past their deadlines and not answered: exchange → since when.
-    """
-
-    child: Child
-    limit: int
-    used: int = 0
-    stuck: int = 0
-    answers: int = 0
-    held: bool = False
-    retired: trio.Event = field(default_factory=trio.Event)
-    overdue: dict[Exchange, float] = field(default_factory=dict)
-
-    @property
-    def accepts(self) -> bool:
-        """Whether it may get one more trial."""
-        return self.used < self.limit and not self.held and not self.retired.is_set()
-
-
-class ExecutorSlot:
-    """The right to run one trial in an executor; free again when its last holder has released it."""
-
-    __slots__ = ("_counts", "_fleet", "_holders", "executor")
-
-    def __init__(self, fleet: Fleet, executor: Executor, *, counts: bool = True) -> None:
-        self.executor = executor
-        self._fleet = fleet
-        self._holders = 1
-        self._counts = counts
-
-    def hold(self) -> None:
-        """One more holder."""
-        self._holders += 1
-
-    def release(self) -> None:
-        """One holder less."""
-        self._holders -= 1
-        if self._holders == 0 and self._counts:
-            self._fleet._freed(self.executor)  # noqa: SLF001 - the other half of this class
-
-
 class Fleet:
     """Executors, and their slots in the order in which they were asked for; made by `open_fleet`.
 
     Attributes:
         capacity: How many trials run at once when all executors are there.
         opened: What the first executor told about itself, once it is ready.
+        replaced: How many executors were retired or lost.
+
+    Args:
+        settings: How executors are run.
+        start: Starts one with so many slots; returns it with what it tells about itself.
+        nursery: For what goes on beside.
+        memory: How much memory a process has of its own, given its number and from how much on that matters.
     """
 
     def __init__(
-        self, settings: FleetSettings, start: Callable[[int], Awaitable[tuple[Child, bytes]]], nursery: trio.Nursery
+        self,
+        settings: FleetSettings,
+        start: Callable[[int], Awaitable[tuple[Child, bytes]]],
+        nursery: trio.Nursery,
+        memory: Callable[[int, int], Awaitable[int]],
     ) -> None:
         self.capacity = settings.slots
         self.opened = b""
@@ -130,8 +89,8 @@ class Fleet:
         self._settings = settings
         self._start = start
         self._nursery = nursery
+        self._memory = memory
         self._executors: list[Executor] = []
-        self._retiring: set[Executor] = set()
         self._waiting: deque[trio.lowlevel.Task] = deque()
         self._first = trio.Event()
         self._was_there = self._ending = False
@@ -157,7 +116,7 @@ class Fleet:
     @property
     def free(self) -> int:
         """How many slots nobody has, in executors that are there."""
-        return sum(max(each.limit - each.used, 0) for each in self._executors if each.accepts)
+        return sum(each.limit - each.used for each in self._executors if each.accepts)
 
     def acquire_nowait(self) -> ExecutorSlot:
         """Take a slot of the executor with the fewest trials; raises trio.WouldBlock when there is none."""
@@ -189,17 +148,19 @@ class Fleet:
         Raises:
             ChildLost: There is no executor just now.
         """
-        if not self._executors:
+        there = [each for each in self._executors if not each.child.ending]
+        if not there:
             raise ChildLost("no executor is there just now")
-        return ExecutorSlot(self, min(self._executors, key=lambda each: each.used), counts=False)
+        found = min(there, key=lambda each: (each.held, each.silent, each.used + each.guests))
+        return ExecutorSlot(found, self._freed, counts=False)
 
     def _slot(self, executor: Executor) -> ExecutorSlot:
         executor.used += 1
-        return ExecutorSlot(self, executor)
+        return ExecutorSlot(executor, self._freed)
 
     def _least_loaded(self) -> Executor | None:
         accepting = [each for each in self._executors if each.accepts]
-        return min(accepting, key=lambda each: (each.child.silent_for > _SILENT, each.used), default=None)
+        return min(accepting, key=lambda each: (each.silent, each.used), default=None)
 
     def _freed(self, executor: Executor) -> None:
         executor.used -= 1
@@ -231,9 +192,10 @@ class Fleet:
             request: What the executor gets.
             patience: How many seconds a cancelled request waits for its answer.
             on_answer: Called with the answer, also with one that comes in time after a cancellation.
-            on_report: Called with what the executor reports before its answer; what it raises is the executor's fault.
+            on_report: Called with what the executor reports before its answer, and not after the end of this call; what
+                it raises is the executor's fault.
             on_call: Replies to the executor's calls; must not raise.
-            on_late_end: Called when something of the request that went on after the answer has ended.
+            on_late_end: Called when something of the request that was not waited for has ended.
 
         Raises:
             ChildLost: The executor ended before it answered.
@@ -242,14 +204,12 @@ class Fleet:
         executor, child = slot.executor, slot.executor.child
 
         def freed(data: bytes) -> None:
-            if counted_as_stuck:
-                executor.stuck -= 1
+            executor.stuck.discard(exchange)
             executor.overdue.pop(exchange, None)
             slot.release()
-            if counted_as_stuck and data:
+            if data:
                 on_late_end(data)
 
-        counted_as_stuck = False
         exchange = Exchange(on_report, freed)
         number = child.begin(request, exchange)
         if not number:
@@ -259,9 +219,10 @@ class Fleet:
             async with exchange.replying(on_call, lambda call, data: child.reply(number, call, data), child.kill):
                 await exchange.done.wait()
         except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
-            child.stop(number)
-            executor.overdue[exchange] = trio.current_time()
-            child.ping()
+            if not exchange.done.is_set():
+                child.stop(number)
+                executor.overdue[exchange] = trio.current_time()
+                child.ping()
             with trio.move_on_after(patience(), shield=True):
                 await exchange.done.wait()
             if exchange.done.is_set():
@@ -269,20 +230,26 @@ class Fleet:
                     on_answer(exchange.answer())
             raise
         finally:
+            exchange.on_report = _ignore
             if exchange.done.is_set():
-                executor.overdue.pop(exchange, None)
-                executor.answers += 1
-                if not exchange.freed:
-                    counted_as_stuck = True
-                    executor.stuck += 1
-                self._check(executor)
+                self._answered(executor, exchange)
             else:
                 self._nursery.start_soon(self._answered_late, executor, exchange)
         on_answer(exchange.answer())
 
     async def _answered_late(self, executor: Executor, exchange: Exchange) -> None:
         await exchange.done.wait()
-        executor.overdue.pop(exchange, None)
+        self._answered(executor, exchange)
+
+    def _answered(self, executor: Executor, exchange: Exchange) -> None:
+        executor.answers += 1
+        if exchange.held or exchange.freed:
+            executor.overdue.pop(exchange, None)
+        else:  # that nothing of it goes on is said with the answer, and it is not all here yet
+            executor.overdue.setdefault(exchange, trio.current_time())
+        if exchange.held and not exchange.freed:
+            executor.stuck.add(exchange)
+        self._check(executor)
 
     # ---- the life of an executor
 
@@ -301,9 +268,10 @@ class Fleet:
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY)
                 continue
-            pause = _FIRST_RETRY
+            began = trio.current_time()
             executor = Executor(child, limit)
             self._executors.append(executor)
+            self._failure = None
             self.opened = self.opened or opened
             self._was_there, self._failure = True, None
             self._first.set()
@@ -311,11 +279,16 @@ class Fleet:
             self._nursery.start_soon(self._watch, executor)
             await executor.retired.wait()
             self.replaced += 1
+            if executor.answers or trio.current_time() - began > _YOUNG:
+                pause = _FIRST_RETRY
+            else:
+                await trio.sleep(pause)
+                pause = min(pause * 2, _YOUNG)
 
     def _check(self, executor: Executor) -> None:
         limit = self._settings.max_answers
-        if executor.stuck >= self._settings.max_stuck:
-            self._retire(executor, f"{executor.stuck} of its threads ignore that their trials are over")
+        if len(executor.stuck) >= self._settings.max_stuck:
+            self._retire(executor, f"{len(executor.stuck)} of its threads ignore that their trials are over")
         elif limit and executor.answers >= limit:
             self._retire(executor, "")
 
@@ -325,31 +298,30 @@ class Fleet:
             return
         executor.retired.set()
         self._executors.remove(executor)
-        self._retiring.add(executor)
         if reason:
             logger.warning("executor %d is replaced: %s", executor.child.started.pid, reason)
 
     async def _watch(self, executor: Executor) -> None:
         """Until it is gone: look after its signs of life and its memory, and end it when it is of no more use."""
         child = executor.child
-        measured = -math.inf
+        asked = measured = -math.inf
         while not child.gone.is_set():
             with trio.move_on_after(_BEAT):
                 await child.gone.wait()
                 break
             now = trio.current_time()
-            if executor.used:
+            if executor.busy or now >= asked + _IDLE_BEAT:
+                asked = now
                 child.ping()
             self._look(executor)
             if self._settings.max_memory is not None and now >= measured + _MEASURE:
                 measured = now
-                await self._measure(executor)
-            if executor.retired.is_set() and executor.used <= executor.stuck:
+                await self._measure(executor, self._settings.max_memory)
+            if executor.retired.is_set() and not executor.busy:
                 child.kill("it was replaced")
         if not executor.retired.is_set() and not self._ending:
             logger.warning("executor %d is lost: %s", child.started.pid, child.lost_because)
             self._retire(executor, "")
-        self._retiring.discard(executor)
 
     def _look(self, executor: Executor) -> None:
         child, now = executor.child, trio.current_time()
@@ -361,20 +333,15 @@ class Fleet:
             )
         elif longest > max(_UNENDED, self._settings.grace):
             child.kill(f"it did not end a trial that was {longest:.1f} s past its deadline")
-        elif executor.held and not silent:
+        elif executor.held and silent <= SILENT:
             executor.held = False
             self._hand_out()
-        elif silent > _SILENT and not executor.held:
+        elif silent > SILENT and not executor.held:
             executor.held = True
             logger.warning("executor %d is held: it gives no sign of life", child.started.pid)
 
-    async def _measure(self, executor: Executor) -> None:
-        limit = self._settings.max_memory
-        assert limit is not None, "it is measured where there is a limit"  # noqa: S101 - our own bug
-        if resident_bytes(executor.child.started.pid) <= limit:
-            return  # what it shares with others is in that figure, and reading more exactly takes a while
-        used = await trio.to_thread.run_sync(own_bytes, executor.child.started.pid, abandon_on_cancel=True)
-        if used > limit:
+    async def _measure(self, executor: Executor, limit: int) -> None:
+        if (used := await self._memory(executor.child.started.pid, limit)) > limit:
             self._retire(executor, f"it uses {used >> 20} MiB (--max-executor-memory-mb {limit >> 20})")
 
     async def _end(self) -> None:
@@ -390,22 +357,8 @@ class Fleet:
         return [each.child.started.pid for each in self._executors]
 
 
-def resident_bytes(pid: int) -> int:
-    """The memory of a process that is in RAM, shared memory included; 0 if that is not known."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def own_bytes(pid: int) -> int:
-    """The memory that would be free without the process: what it shares with nobody; 0 if that is not known."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    private = ("Private_Clean:", "Private_Dirty:", "Swap:")
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(private))
+def _ignore(_data: bytes) -> None:
+    pass
 
 
 @asynccontextmanager
@@ -433,7 +386,7 @@ async def open_fleet(
                 starter, nursery, opening(slots), max_bytes=settings.max_bytes, on_log=on_log, on_note=on_note
             )
 
-        fleet = Fleet(settings, start, nursery)
+        fleet = Fleet(settings, start, nursery, memory_of)
         try:
             yield fleet
         finally:

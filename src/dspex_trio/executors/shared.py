@@ -11,8 +11,9 @@ import trio
 from dspex_trio.children import ChildLost
 from dspex_trio.config import Settings
 from dspex_trio.errors import WorkerLost
-from dspex_trio.executors.fleet import ExecutorSlot, Fleet
+from dspex_trio.executors.fleet import Fleet
 from dspex_trio.executors.messages import Kind, Terms, decode_tool_result, encode_asked, encode_tool_call
+from dspex_trio.executors.places import ExecutorSlot
 from dspex_trio.executors.remote import RemoteTrial, request_of
 from dspex_trio.executors.routing import Homes
 from dspex_trio.generated import any_pb2
