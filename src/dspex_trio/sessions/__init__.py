@@ -7,7 +7,7 @@ from dspex_trio.sessions.link import STORE_CHANNEL, Store
 from dspex_trio.sessions.memory import MemoryStore
 from dspex_trio.sessions.records import StoreLimits
 from dspex_trio.sessions.sessions import Sessions
-from dspex_trio.sessions.storefile import CannotPersist
+from dspex_trio.sessions.storeplace import CannotPersist
 
 __all__ = [
     "STORE_CHANNEL",
