@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,7 @@ from dspex_trio.runtime_observer import RuntimeObserver
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
-from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
+from dspex_trio.sessions import STORE_CHANNEL, ElixirToolsElsewhere, SessionContext, Sessions
 from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
 from dspex_trio.threads.background import open_background
 from dspex_trio.trials import (
@@ -204,6 +204,7 @@ async def open_runtime(
     *,
     lm: dspy.BaseLM | None = None,
     store: rpc.Target | None = None,
+    tools: rpc.Target | None = None,
     observers: Sequence[Observer] = (),
     telemetry: Telemetry | None = None,
 ) -> AsyncIterator[Runtime]:
@@ -214,6 +215,7 @@ async def open_runtime(
         lm: A ready language model for programs that name none, in place of `settings.lm`.
         store: Where the session store is, in place of `settings.store`; also what has no address, such as a function
             that opens a stream to it.
+        tools: Where the sessions' Elixir tools are, when they are not in the session store.
         observers: Told of every trial that arrives and that ends.
         telemetry: Where spans and metrics go; with `settings.otel`, by default to the process's own providers.
 
@@ -243,7 +245,7 @@ async def open_runtime(
                 loader,
                 workers,
             ),
-            _open_sessions(settings, store, workers, redact, telemetry) as (sessions, stores),
+            _open_sessions(settings, workers, redact, telemetry, store=store, tools=tools) as (sessions, stores),
             open_isolation(settings, sessions.store, margin.patience) as isolation,
             _open_records(settings, redact, observer, lm) as records,
         ):
@@ -292,26 +294,33 @@ async def open_runtime(
 @asynccontextmanager
 async def _open_sessions(
     settings: Settings,
-    store: rpc.Target | None,
     workers: threads.Threads,
     redact: Redactor,
     telemetry: Telemetry | None,
+    *,
+    store: rpc.Target | None,
+    tools: rpc.Target | None,
 ) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
-    bounded = partial(
-        Sessions,
-        max_sessions=settings.max_sessions,
-        idle_seconds=settings.session_idle_seconds,
-        variables_tool=settings.variables_tool,
-    )
-    if store is None and settings.store == EMBEDDED:
-        async with open_store(settings.persist, workers, redact) as embedded:
-            yield bounded(in_process_stub(embedded), where="the embedded store"), [embedded]
-    else:
-        target = settings.store if store is None else store
-        async with rpc.open_channel(target, settings=STORE_CHANNEL) as channel:
+    async with AsyncExitStack() as stack:
+
+        async def connected(target: rpc.Target) -> tuple[BridgeServiceStub, str, rpc.Channel]:
+            channel = await stack.enter_async_context(rpc.open_channel(target, settings=STORE_CHANNEL))
             caller = channel if telemetry is None else telemetry.channel(channel)
             stub = BridgeServiceStub(rpc.Attached(caller, correlation.headers))
-            where = target if isinstance(target, str) else "the given store"
+            return stub, target if isinstance(target, str) else "the given store", channel
+
+        bounded = partial(
+            Sessions,
+            max_sessions=settings.max_sessions,
+            idle_seconds=settings.session_idle_seconds,
+            variables_tool=settings.variables_tool,
+            tools=None if tools is None else ElixirToolsElsewhere(*await connected(tools)),
+        )
+        if store is None and settings.store == EMBEDDED:
+            embedded = await stack.enter_async_context(open_store(settings.persist, workers, redact))
+            yield bounded(in_process_stub(embedded), where="the embedded store"), [embedded]
+        else:
+            stub, where, channel = await connected(settings.store if store is None else store)
             yield bounded(stub, where=where, link=channel), []
 
 

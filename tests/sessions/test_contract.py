@@ -5,7 +5,7 @@ import math
 import pytest
 import trio
 
-from dspex_trio.errors import StoreUnavailable, VariableInvalid, VariableNotFound
+from dspex_trio.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
 
 from .conftest import at, in_process, over_http2
 
@@ -222,9 +222,9 @@ async def test_a_store_without_variable_calls_says_so(peer):
     async with at(server.address) as sessions:
         session = sessions.context("s1")
         await session.initialize()
-        with pytest.raises(StoreUnavailable, match=f"store at {server.address} has no variable calls"):
+        with pytest.raises(NoVariables, match=f"store at {server.address} has no variable calls"):
             await session.get("t")
-        with pytest.raises(StoreUnavailable, match="does not have the call"):
+        with pytest.raises(NoVariables, match="does not have the call"):
             await session.register("t", "float", 1)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -247,7 +249,9 @@ def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_
             {"question": ""},
             session_id=worker.session_id,
         )
-        assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_STORE_UNAVAILABLE")
+        assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_VARIABLE_NOT_FOUND")
+        assert not failure.get("retryable")
+        assert "--variables-tool NAME" in failure["error_message"]
         return
     assert worker.pool.generation is V04
     pb2, store = worker.pool.generated.pb2, worker.pool.store
@@ -270,6 +274,45 @@ def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_
     assert outcome["success"]["prediction"] == {"answer": "good day, world"}
     assert "c-42" in store.correlations
     wait_until(lambda: "c-42" in worker.log)
+
+
+@pytest.fixture
+def store(tmp_path, generated):
+    """A store of ours beside the pool: its address, and a stub of it."""
+    ready = tmp_path / "store_ready"
+    command = [sys.executable, "-m", "dspex_trio", "store", "--port", "0", "--ready-file", ready]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(ready.exists, 60)
+            address = f"127.0.0.1:{ready.read_text()}"
+            with grpc.insecure_channel(address) as channel:
+                yield address, generated.grpc.BridgeServiceStub(channel)
+        finally:
+            process.kill()
+
+
+def test_tools_come_from_the_pool_and_variables_from_the_store_beside_it(make_pool, store, generated):
+    """Snakepit 0.13 has no variables, which is why there is another store; its tools are Elixir's all the same."""
+    address, stub = store
+    pool = make_pool(V013, arguments=["--load", "pool_programs", "--store", address])
+    pool.store.specs["shout"] = {"description": "Shouts."}
+    pool.store.tools["shout"] = lambda parameters: parameters["text"].upper()
+    worker = pool.start()
+    value = any_pb2.Any(type_url="type.googleapis.com/snakepit.float", value=b"0.5")
+    pb2 = generated.pb2
+    stub.InitializeSession(pb2.InitializeSessionRequest(session_id=worker.session_id))
+    stub.RegisterVariable(
+        pb2.RegisterVariableRequest(session_id=worker.session_id, name="temp", type="float", initial_value=value)
+    )
+    spec = {
+        "python_class": "UsesATool",
+        "dependencies": {"tool": {"elixir_tool": "shout"}},
+        "config_space": {"temperature": "temp"},
+    }
+    kind, success = trial(worker, spec, {"text": "hi"}, session_id=worker.session_id)
+    assert kind == "success", success
+    assert success["prediction"] == {"answer": "HI"}
+    assert success["variables"]["temperature"]["value"] == 0.5
 
 
 def test_health_and_the_program_service_are_on_the_same_port(worker):
