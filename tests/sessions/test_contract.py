@@ -86,6 +86,28 @@ async def test_a_value_that_does_not_fit_is_invalid_and_changes_nothing(session)
     assert [variable.name for variable in await session.list()] == ["t"]
 
 
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 10**400])
+async def test_a_whole_number_that_is_no_float_is_refused_wherever_it_is_written(our_session, value):
+    """Nothing is rounded: not when a variable is registered, nor when it is set, alone, with others or in a list."""
+    await our_session.register("f", "float", 2**53)
+    with pytest.raises(VariableInvalid, match="exactly"):
+        await our_session.register("g", "float", value)
+    with pytest.raises(VariableInvalid, match="exactly"):
+        await our_session.set("f", value)
+    with pytest.raises(VariableInvalid, match="exactly"):
+        await our_session.set_many({"f": value})
+    with pytest.raises(VariableInvalid, match="is no embedding"):
+        await our_session.register("e", "embedding", [0.5, value])
+    assert [(variable.name, variable.value) for variable in await our_session.list()] == [("f", 2.0**53)]
+
+
+async def test_bounds_that_are_no_floats_are_kept_and_compared_as_they_are(our_session):
+    await our_session.register("f", "float", 2**53, constraints={"min": -(10**400), "max": 2**53 + 1})
+    assert (await our_session.get_variable("f")).constraints == {"min": -(10**400), "max": 2**53 + 1}
+    with pytest.raises(VariableInvalid, match="the most is 9007199254740993"):
+        await our_session.set("f", 2.0**53 + 2)
+
+
 async def test_several_are_set_together_or_not_at_all(session):
     await session.register("a", "float", 1, constraints={"max": 2})
     await session.register("b", "float", 1)
