@@ -116,6 +116,37 @@ def test_a_stream_that_fails_ends_in_order(worker):
     assert problem["error"]["type"] == "ToolNotFound"
 
 
+def test_a_tool_that_yields_is_streamed_value_by_value_or_called_for_the_list(worker):
+    assert worker.stream("counts", {"count": 3}) == [{"number": 0}, {"number": 1}, {"number": 2}]
+    assert worker.stream("counts_later", {"count": 1000}) == [*range(1000)]
+    assert worker.stream("counts", {"count": 0}) == []
+    assert worker.execute("counts", {"count": 2}) == [{"number": 0}, {"number": 1}]
+    assert worker.execute("counts_later", {"count": 2}) == [0, 1]
+    *values, problem = worker.stream("counts", {"count": 3, "fail_after": 2})
+    assert values == [{"number": 0}, {"number": 1}]
+    assert problem["error"]["message"] == "nothing more"
+    reply = worker.stub.InitializeSession(
+        worker.pool.generated.pb2.InitializeSessionRequest(session_id=worker.session_id), timeout=30
+    )
+    streaming = {name for name, tool in reply.available_tools.items() if tool.supports_streaming}
+    assert streaming == {"execute_program", "counts", "counts_later", "counts_for_ever"}
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["the reader leaves", "the deadline passes"])
+def test_a_streamed_tool_is_closed_with_its_stream(worker, tmp_path, leaves):
+    mark = tmp_path / "mark"
+    request = worker.request("counts_for_ever", {"mark": str(mark)}, stream=True)
+    chunks = worker.stub.ExecuteStreamingTool(request, timeout=30 if leaves else 1)
+    assert json.loads(next(chunks).data) == 0
+    if leaves:
+        chunks.cancel()
+    else:
+        with suppress(grpc.RpcError):
+            assert any(b"DEADLINE_EXCEEDED" in chunk.data for chunk in chunks)
+    wait_until(mark.exists)
+    assert worker.execute("add", {"a": 1}) == 2
+
+
 def test_a_stream_whose_reader_leaves_cancels_its_trial(worker):
     request = worker.request(
         "execute_program", {"program_spec": {"python_class": "Sleeps"}, "inputs": {"question": ""}}, stream=True

@@ -11,6 +11,7 @@ from typing import Any
 from dspex_trio.errors import InvalidInput, ToolError
 from dspex_trio.model import ToolParameter, ToolSpec
 from dspex_trio.programs import catalogue
+from dspex_trio.programs.yielding import Take
 from dspex_trio.runtime import Runtime
 from dspex_trio.snakepit import trial_tool
 from dspex_trio.threads import run_in_loop
@@ -51,8 +52,10 @@ class Tools:
         taken = {spec.name for spec in own}
         return own + [spec for spec in catalogue.tool_specs() if spec.name not in taken]
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+    async def call(self, name: str, arguments: Mapping[str, Any], take: Take | None = None) -> Any:
         """Call a tool other than `execute_program`; an operator's runs in a thread, in a slot like a trial.
+
+        With `take`, values that the tool yields are given to that, and `STREAMED` comes back; else a list.
 
         Raises:
             ToolNotFound: There is none of that name.
@@ -64,7 +67,7 @@ class Tools:
             _check(own.spec, arguments)
             made = own.run(**arguments)
             return await made if isinstance(made, Awaitable) else made
-        if (function := catalogue.tool_function(name, run_in_loop)) is None:
+        if (function := catalogue.tool_function(name, run_in_loop, take)) is None:
             raise ToolNotFound(self._unknown(name))
         return await self._runtime.call_in_slot(name, partial(function, **arguments))
 

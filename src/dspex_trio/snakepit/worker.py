@@ -112,7 +112,7 @@ def _registration(spec: Any) -> bridge_pb2.ToolRegistration:
         name=message.name,
         description=message.description,
         parameters=message.parameters,
-        supports_streaming=message.name == "execute_program",
+        supports_streaming=message.supports_streaming,
     )
 
 
