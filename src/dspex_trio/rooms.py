@@ -132,5 +132,6 @@ def _program_settings(settings: Settings) -> programs.ProgramSettings:
         allow_lm_arg=settings.allow_lm_arg,
         memory_cache=settings.memory_cache,
         disk_cache=settings.disk_cache,
+        shared_cache=settings.shared_cache,
         allow_repr=settings.allow_repr,
     )

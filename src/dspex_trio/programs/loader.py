@@ -170,6 +170,7 @@ class Loader:
             warnings=bindings.warnings,
             redact=self._redact,
             allow_repr=self._settings.allow_repr,
+            shared_cache=self._settings.shared_cache,
         )
 
     def build(

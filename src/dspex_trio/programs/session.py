@@ -37,6 +37,8 @@ MAX_WRITTEN_CHARS: Final = 1024 * 1024
 
 # A key of DSPy's own settings: it reaches dspy.Parallel's threads, where a ContextVar of ours does not.
 SESSION: Final = "_dspex_session"
+CACHED_FOR: Final = "_dspex_cached_for"
+"""Another one: the session id whose cached replies the trial may be answered from; not there where all share them."""
 
 
 def current_session() -> ProgramSession:
@@ -51,6 +53,11 @@ def current_session() -> ProgramSession:
             "and from threads that the program handed its context to"
         )
     return cast("ProgramSession", found)
+
+
+def cached_for() -> str | None:
+    """The session that replies to the calling thread are cached for; None for no particular one."""
+    return cast("str | None", thread_local_overrides.get().get(CACHED_FOR))
 
 
 def no_loop(_function: Callable[..., Awaitable[T]], /, *_args: Any) -> T:
