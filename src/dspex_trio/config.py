@@ -234,8 +234,17 @@ class Settings(BaseSettings):
         default=False,
         description="Whether an object in a prediction that is no JSON is shown by its `repr`, cut and redacted.",
     )
-    memory_cache: bool = Field(default=True, description="DSPy's cache in memory, salted by endpoint.")
-    disk_cache: bool = Field(default=False, description="DSPy's cache on disk, shared by all processes of the user.")
+    memory_cache: bool = Field(
+        default=True, description="DSPy's cache in memory, salted by endpoint and, without `shared_cache`, by session."
+    )
+    disk_cache: bool = Field(
+        default=False, description="DSPy's cache on disk, shared by all processes of the user; salted in the same way."
+    )
+    shared_cache: bool = Field(
+        default=False,
+        description="Whether a session is answered from what others have asked, too; time and cost then tell that they "
+        "have.",
+    )
 
     def stage_budgets(self) -> dict[Stage, float]:
         """The most that each stage may take, in seconds; those without a limit are left out."""

@@ -94,6 +94,10 @@ class VariableNotFound(TrialError):
     stage = Stage.SYNC
 
 
+class NoVariables(VariableNotFound):
+    """The worker is configured with a store that has no variables at all; no variable will ever be found in it."""
+
+
 class VariableInvalid(TrialError):
     """A variable's value cannot be decoded, or does not fit its type, its constraints or the parameter."""
 

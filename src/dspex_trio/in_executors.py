@@ -210,14 +210,21 @@ class InExecutors:
         """The work of a trial in this process: none."""
         return NoJob()
 
-    async def call_tool(self, name: str, arguments: Mapping[str, Any], work: Work, slot: Slot) -> any_pb2.Any:
-        """Call an operator's tool; returns its encoded result.
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        take: Callable[[any_pb2.Any], Awaitable[None]] | None,
+        work: Work,
+        slot: Slot,
+    ) -> any_pb2.Any | None:
+        """Call an operator's tool; returns its encoded result, None if `take` was given what it yields.
 
         Raises:
             RemoteFailure, WorkerLost: As `Shared.call` says.
         """
         there = slot if isinstance(slot, ExecutorSlot) else self._fleet.beside()
-        return await self._shared.call(Kind.TOOL, name, arguments, work.scope.deadline, there)
+        return await self._shared.call(Kind.TOOL, name, arguments, work.scope.deadline, there, take=take)
 
     def looked(self, seconds: float) -> None:
         """The loop was so late: it shares its interpreter with nobody, so there is nothing to be done."""
@@ -248,7 +255,8 @@ class InExecutors:
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Call one in some executor; raises what `Shared.call` does."""
         deadline = trio.current_effective_deadline()
-        return decode_any(await self._shared.call(Kind.STAND_IN, name, arguments, deadline, self._fleet.beside()))
+        found = await self._shared.call(Kind.STAND_IN, name, arguments, deadline, self._fleet.beside())
+        return None if found is None else decode_any(found)
 
 
 def _specs(encoded: list[str]) -> list[ToolSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from dspex_trio.generated import any_pb2
 from dspex_trio.in_executors import PREPARE, SERVE, loading_children, log_line, opening
 from dspex_trio.model import ToolSpec, TrialRequest
 from dspex_trio.programs import any_isolated, catalogue, homes, isolation_of
+from dspex_trio.programs.yielding import STREAMED, encoding
 from dspex_trio.redaction import Redactor
 from dspex_trio.rooms import Executor, TrialJob, open_rooms
 from dspex_trio.service.elixir_tools import StandIns
@@ -152,17 +153,25 @@ class InThisProcess:
         replied: bytes = await self._reply(data)
         return replied
 
-    async def call_tool(self, name: str, arguments: Mapping[str, Any], work: Work, slot: Slot) -> any_pb2.Any:
-        """Call an operator's tool; returns its encoded result.
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        take: Callable[[any_pb2.Any], Awaitable[None]] | None,
+        work: Work,
+        slot: Slot,
+    ) -> any_pb2.Any | None:
+        """Call an operator's tool; returns its encoded result, None if `take` was given what it yields.
 
         Raises:
             Described: It raised something, which is a TOOL_ERROR.
         """
-        function = catalogue.tool_function(name, threads.run_in_loop)
+        function = catalogue.tool_function(name, threads.run_in_loop, encoding(take))
         if function is None:
             raise ToolError(f"there is no tool {name!r}")
         todo = (work.job, self._redact, blaming, ToolError, partial(function, **arguments))
-        return encode_any(plain(await self._executor.run(contained, *todo, job=work.job, slot=slot)))
+        result = await self._executor.run(contained, *todo, job=work.job, slot=slot)
+        return None if result is STREAMED else encode_any(plain(result))
 
     def programs(self) -> list[dict[str, Any]]:
         """The registered programs, described."""

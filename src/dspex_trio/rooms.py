@@ -116,5 +116,6 @@ def _program_settings(settings: Settings) -> programs.ProgramSettings:
         allow_model=settings.allow_model,
         memory_cache=settings.memory_cache,
         disk_cache=settings.disk_cache,
+        shared_cache=settings.shared_cache,
         allow_repr=settings.allow_repr,
     )

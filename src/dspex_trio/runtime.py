@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import trio
 
@@ -25,7 +25,7 @@ from dspex_trio.runtime_observer import RuntimeObserver
 from dspex_trio.service.executor import ProgramExecutor
 from dspex_trio.service.in_process import in_process_stub
 from dspex_trio.service.opening import open_store
-from dspex_trio.sessions import STORE_CHANNEL, SessionContext, Sessions
+from dspex_trio.sessions import STORE_CHANNEL, ElixirToolsElsewhere, SessionContext, Sessions
 from dspex_trio.telemetry import KEPT_WHOLE, process_telemetry
 from dspex_trio.trials import (
     Admission,
@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from dspex_trio.telemetry.providers import Telemetry
 
 EMBEDDED: Final = "embedded"
+
+
+Take: TypeAlias = Callable[[AnyMessage], Awaitable[None]]
+"""What takes one encoded value of a stream; it returns once there is room for the next."""
 
 
 class StuckThread(Protocol):
@@ -86,8 +90,10 @@ class Programs(Protocol):
         """A cancellable unit of work."""
         ...
 
-    async def call_tool(self, name: str, arguments: Mapping[str, Any], work: Work, slot: Slot) -> AnyMessage:
-        """Call an operator's tool; returns its encoded result."""
+    async def call_tool(
+        self, name: str, arguments: Mapping[str, Any], take: Take | None, work: Work, slot: Slot
+    ) -> AnyMessage | None:
+        """Call an operator's tool; returns its encoded result, None if `take` was given what it yields."""
         ...
 
     def looked(self, seconds: float) -> None:
@@ -200,8 +206,10 @@ class Runtime:
         )
         return in_full(outcome, options, self.settings.max_message_bytes)
 
-    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> AnyMessage:
+    async def call_tool(self, name: str, arguments: Mapping[str, Any], take: Take | None = None) -> AnyMessage | None:
         """Call an operator's tool in a slot like a trial's; returns its encoded result.
+
+        With `take`, the values that the tool yields are given to that, encoded, and None comes back; else a list does.
 
         The enclosing cancel scope is the deadline, as for a trial.
 
@@ -209,7 +217,7 @@ class Runtime:
             Overloaded, ShuttingDown, DeadlineExceeded, WorkerLost: In place of a trial's outcome of that kind.
             Described, RemoteFailure: The tool raised something, which is a TOOL_ERROR.
         """
-        call = partial(self._programs.call_tool, name, arguments)
+        call = partial(self._programs.call_tool, name, arguments, take)
         return await self._trials.in_slot(name, self._deadline(trio.current_time()).at, call)
 
     def programs(self) -> list[dict[str, Any]]:
@@ -307,6 +315,7 @@ async def open_runtime(
     *,
     lm: dspy.BaseLM | None = None,
     store: rpc.Target | None = None,
+    tools: rpc.Target | None = None,
     observers: Sequence[Observer] = (),
     telemetry: Telemetry | None = None,
     executors: int | None = None,
@@ -320,6 +329,7 @@ async def open_runtime(
         lm: A ready language model for programs that name none, in place of `settings.lm`.
         store: Where the session store is, in place of `settings.store`; also what has no address, such as a function
             that opens a stream to it.
+        tools: Where the sessions' Elixir tools are, when they are not in the session store.
         observers: Told of every trial that arrives and that ends.
         telemetry: Where spans and metrics go; with `settings.otel`, by default to the process's own providers.
         executors: Run programs in so many executor processes, in place of threads of this one. What is registered in
@@ -357,7 +367,9 @@ async def open_runtime(
         programs = await stack.enter_async_context(
             _open_programs(settings, redact, observer, records, lm, here=here, traced=telemetry is not None)
         )
-        sessions, stores = await stack.enter_async_context(_open_sessions(settings, store, programs, redact, telemetry))
+        sessions, stores = await stack.enter_async_context(
+            _open_sessions(settings, programs, redact, telemetry, store=store, tools=tools)
+        )
         trials = Trials(
             runner=programs.runner(sessions),
             job=programs.job,
@@ -432,26 +444,33 @@ def _open_programs(
 @asynccontextmanager
 async def _open_sessions(
     settings: Settings,
-    store: rpc.Target | None,
     stand_ins: Programs,
     redact: Redactor,
     telemetry: Telemetry | None,
+    *,
+    store: rpc.Target | None,
+    tools: rpc.Target | None,
 ) -> AsyncIterator[tuple[Sessions, list[rpc.Servicer]]]:
-    bounded = partial(
-        Sessions,
-        max_sessions=settings.max_sessions,
-        idle_seconds=settings.session_idle_seconds,
-        variables_tool=settings.variables_tool,
-    )
-    if store is None and settings.store == EMBEDDED:
-        async with open_store(settings.persist, stand_ins, redact) as embedded:
-            yield bounded(in_process_stub(embedded), where="the embedded store"), [embedded]
-    else:
-        target = settings.store if store is None else store
-        async with rpc.open_channel(target, settings=STORE_CHANNEL) as channel:
+    async with AsyncExitStack() as stack:
+
+        async def connected(target: rpc.Target) -> tuple[BridgeServiceStub, str, rpc.Channel]:
+            channel = await stack.enter_async_context(rpc.open_channel(target, settings=STORE_CHANNEL))
             caller = channel if telemetry is None else telemetry.channel(channel)
             stub = BridgeServiceStub(rpc.Attached(caller, correlation.headers))
-            where = target if isinstance(target, str) else "the given store"
+            return stub, target if isinstance(target, str) else "the given store", channel
+
+        bounded = partial(
+            Sessions,
+            max_sessions=settings.max_sessions,
+            idle_seconds=settings.session_idle_seconds,
+            variables_tool=settings.variables_tool,
+            tools=None if tools is None else ElixirToolsElsewhere(*await connected(tools)),
+        )
+        if store is None and settings.store == EMBEDDED:
+            embedded = await stack.enter_async_context(open_store(settings.persist, stand_ins, redact))
+            yield bounded(in_process_stub(embedded), where="the embedded store"), [embedded]
+        else:
+            stub, where, channel = await connected(settings.store if store is None else store)
             yield bounded(stub, where=where, link=channel), []
 
 

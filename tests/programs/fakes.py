@@ -121,6 +121,7 @@ class Trial:
         self.source = program.pop("source", Source())
         self.interrupt = program.pop("interrupt", Interrupt())
         self.watch = program.pop("watch", None)
+        self.session_id = program.pop("session_id", "")
         self.program = Program(signature=signature, **program)
         self.threads = Threads()
         self.hydrated = None
@@ -128,7 +129,9 @@ class Trial:
 
     async def ready(self):
         """Hydrated and synchronised."""
-        request = TrialRequest(self.program, {}, options=self.options, arrived=1.0, watch=self.watch)
+        request = TrialRequest(
+            self.program, {}, session_id=self.session_id, options=self.options, arrived=1.0, watch=self.watch
+        )
         self.hydrated = await self.loader.hydrate(request, self.source, self.threads)
         self.variables = await self.hydrated.sync_variables()
         return self

@@ -24,14 +24,13 @@ from dspex_trio.cli.options import (
     run,
     setting_options,
 )
-from dspex_trio.cli.outputs import refuse_ready_file
-from dspex_trio.cli.process import announce, open_standard_streams
+from dspex_trio.cli.process import open_standard_streams
 from dspex_trio.cli.show import ago
+from dspex_trio.cli.store_commands import store
 from dspex_trio.cli.worker import worker
 from dspex_trio.config import Settings
 from dspex_trio.redaction import secrets_in
 
-STORE_GRACE = 1.0
 EXIT_CODES = """\b
 Exit codes:
   0          it was told to end, and did
@@ -72,41 +71,7 @@ def serve(
     run(ending, partial(serve_worker, settings))
 
 
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=50052,
-    show_default=True,
-    help="Port to listen on; 0 takes any free one.",
-)
-@click.option(
-    "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
-)
-@click.option(
-    "--persist", type=click.Path(path_type=Path), help="File that keeps the store; without one it is in memory only."
-)
-@click.option("--load", multiple=True, help="Python module that registers Elixir tools.  May be repeated.")
-@end_with_stdin_option
-@log_level_option
-@log_format_option
-def store(
-    host: str,
-    port: int,
-    *,
-    ready_file: Path | None,
-    log_level: str,
-    log_format: LogFormat,
-    end_with_stdin: bool,
-    **options: Any,
-) -> None:
-    """Run a stand-alone session store."""
-    refuse_ready_file(ready_file, [("--persist", options["persist"])])
-    ending = Ending(STORE_GRACE, set_up_logging(log_level, log_format=log_format), with_stdin=end_with_stdin)
-    from dspex_trio.cli.store import serve_store
-
-    run(ending, partial(serve_store, host, port, partial(announce, ready_file), **options))
+main.add_command(store)
 
 
 @main.command()

@@ -95,9 +95,7 @@ def check_health(settings: Settings) -> None:
 
 
 def prepare(pool: Pool, ending: Ending) -> None:
-    """Make this process one that a pool can kill, and that ends when the pool does."""
+    """Make this process one that a pool can kill."""
     if pool.own_group:
         guards.lead_group()
     ending.last = guards.kill_group
-    if pool.run_id:
-        guards.end_with_parent(partial(ending.end, "the parent ended"))

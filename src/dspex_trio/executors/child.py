@@ -28,13 +28,16 @@ from dspex_trio.children.child import Answer, Parent, Request, has_children
 from dspex_trio.config import Settings
 from dspex_trio.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.executors.messages import (
+    TAKE,
     Catalogue,
     Kind,
     LogLine,
     Opening,
     Terms,
     decode_asked,
+    decode_reply,
     decode_tool_call,
+    encode_call,
     encode_ending,
     encode_progress,
     encode_records,
@@ -43,6 +46,7 @@ from dspex_trio.executors.messages import (
     encode_unreadable,
 )
 from dspex_trio.executors.store import ThroughFront
+from dspex_trio.generated import any_pb2
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
 from dspex_trio.loading import operators_modules
@@ -66,6 +70,7 @@ from dspex_trio.model import (
 )
 from dspex_trio.observe.records import Records, open_records
 from dspex_trio.programs import catalogue
+from dspex_trio.programs.yielding import STREAMED, encoding
 from dspex_trio.rooms import Executor, open_rooms
 from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
 from dspex_trio.sessions import Sessions
@@ -224,7 +229,8 @@ class _Answering:
         deadline = trio.current_time() + trial.terms.seconds
 
         async def call(work: Work, slot: Slot) -> Any:
-            function = catalogue.tool_function(name, threads.run_in_loop)
+            take = encoding(partial(_give, trial)) if trial.terms.watched else None
+            function = catalogue.tool_function(name, threads.run_in_loop, take)
             if function is None:
                 raise ToolError(f"there is no tool {name!r}")
             todo = (work.job, self._redact, blaming, ToolError, partial(function, **arguments))
@@ -232,7 +238,10 @@ class _Answering:
 
         try:
             with trial.asked.scope:
-                result = encode_any(plain(await self._trials.in_slot(name, deadline, call)))
+                returned = await self._trials.in_slot(name, deadline, call)
+                if returned is STREAMED:
+                    return encode_tool_result(any_pb2.Any(type_url=TAKE))
+                result = encode_any(plain(returned))
                 if (size := len(result.value)) > self._max_bytes:
                     limit = f"{self._max_bytes} (--max-message-bytes)"
                     raise SerializationFailed(f"the result has {size} bytes, and the limit is {limit}")
@@ -253,6 +262,11 @@ class _Answering:
                 )
                 return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
         raise TrialCancelled("the caller went away")
+
+
+async def _give(trial: _Trial, value: any_pb2.Any) -> None:
+    """Give a value that a tool has yielded to who called it; returns once there is room for the next one."""
+    decode_reply(await trial.asked.call(encode_call(TAKE, value.SerializeToString())))
 
 
 def _import_others(homes: Mapping[str, list[str]], loaded: tuple[str, ...]) -> None:

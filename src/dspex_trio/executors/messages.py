@@ -268,6 +268,10 @@ def merged(news: Iterable[bytes], *, cost_known: bool) -> Recording:
 _RESULT: Final = struct.pack("!I", 0xFFFFFFFF)  # in place of a brief outcome's length
 
 
+TAKE: Final = "/take"
+"""What an executor calls in place of a method of the store, with one value that a tool has yielded."""
+
+
 def encode_tool_result(value: any_pb2.Any) -> bytes:
     """What an operator's tool returned; what it raised is an ending."""
     return _RESULT + bytes(value.SerializeToString())

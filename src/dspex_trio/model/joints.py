@@ -28,6 +28,7 @@ class VariableSource(Protocol):
 
         Raises:
             VariableNotFound: The store does not have the session.
+            NoVariables: The store does not have variables at all.
             VariableInvalid: A value cannot be decoded.
             StoreUnavailable: The store cannot be reached or does not answer as a store.
         """

@@ -31,6 +31,7 @@ from dspex_trio.programs.registry import (
 )
 from dspex_trio.programs.session import no_loop
 from dspex_trio.programs.settings import ProgramSettings
+from dspex_trio.programs.yielding import CARRIERS as YIELDING
 
 __all__ = [
     "CARRIERS",
@@ -61,6 +62,7 @@ CARRIERS: Final = (
     replace_submodule,
     import_module,
     RegisteredTool.__call__,
+    *YIELDING,
     *WATCHERS,
     *ENDING,
 )

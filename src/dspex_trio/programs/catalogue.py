@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dspex_trio.model import MISSING, RunInLoop, ToolParameter, ToolSpec
-from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, isolation_of, without_program
+from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, isolation_of
+from dspex_trio.programs.yielding import Take, called_outside, yields
 from dspex_trio.values import plain
 
 # No inputs: the instance, and what takes everything else.
@@ -43,18 +44,21 @@ def tool_specs() -> list[ToolSpec]:
             name=name,
             description=tool.desc or "",
             parameters=tuple(_argument(tool.func, argument, schema) for argument, schema in (tool.args or {}).items()),
+            streams=yields(tool.func),
         )
         for name, tool in sorted(TOOL_REGISTRY.items())
     ]
 
 
-def tool_function(name: str, run_in_loop: RunInLoop) -> Callable[..., Any] | None:
+def tool_function(name: str, run_in_loop: RunInLoop, take: Take | None = None) -> Callable[..., Any] | None:
     """What calls a registered tool with keyword arguments; None if there is none.
 
-    It blocks, and is for a thread from which `run_in_loop` works: asynchronous tools run in the loop.
+    It blocks, and is for a thread from which `run_in_loop` works: asynchronous tools run in the loop. With `take`,
+    values that the tool yields are given to that in the loop, each when the one before is taken, and the call returns
+    STREAMED.
     """
     tool = TOOL_REGISTRY.get(name)
-    return None if tool is None else without_program(tool, run_in_loop)
+    return None if tool is None else called_outside(tool, run_in_loop, take)
 
 
 def _argument(function: Callable[..., Any], name: str, schema: Any) -> ToolParameter:

@@ -15,7 +15,7 @@ from dspex_trio.programs.inputs import Inputs
 from dspex_trio.programs.mixin import VariableAwareMixin
 from dspex_trio.programs.private import tool_module
 from dspex_trio.programs.recorder import Recorder
-from dspex_trio.programs.session import SESSION, ProgramSession
+from dspex_trio.programs.session import CACHED_FOR, SESSION, ProgramSession
 from dspex_trio.programs.trial_model import TrialModel
 from dspex_trio.values import plain
 
@@ -36,6 +36,7 @@ class Hydrated:
         warnings: What synchronising has to say; filled until the call.
         redact: Takes secrets out of what is recorded.
         allow_repr: Whether what is no JSON is shown by its `repr`.
+        shared_cache: Whether its replies may come from what other sessions have asked, and theirs from it.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Hydrated:
         warnings: Sequence[str],
         redact: Callable[[str], str],
         allow_repr: bool,
+        shared_cache: bool,
     ) -> None:
         self.module = module
         self._model = model
@@ -62,6 +64,7 @@ class Hydrated:
         self._warnings = warnings
         self._redact = redact
         self._allow_repr = allow_repr
+        self._shared_cache = shared_cache
         self._recorder: Recorder | None = None
 
     async def sync_variables(self) -> dict[str, BoundVariable]:
@@ -83,6 +86,8 @@ class Hydrated:
         )
         self._session.begin()
         settings = {**recorder.settings(), SESSION: self._session}
+        if not self._shared_cache:
+            settings[CACHED_FOR] = self._request.session_id
         with dspy.context(lm=self._model.lm, warn_on_type_mismatch=False, **settings):
             try:
                 result = self.module(**arguments)

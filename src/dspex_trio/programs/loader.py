@@ -36,7 +36,7 @@ from dspex_trio.programs.lms import LanguageModels
 from dspex_trio.programs.mixin import Bindings, make_variable_aware, variable_aware
 from dspex_trio.programs.prototypes import Prototypes
 from dspex_trio.programs.registry import is_reusable
-from dspex_trio.programs.session import ProgramSession, read_at_once
+from dspex_trio.programs.session import ProgramSession, read_at_once, read_bound
 from dspex_trio.programs.settings import ProgramSettings
 from dspex_trio.programs.signatures import make_signature
 from dspex_trio.programs.states import load_state
@@ -124,13 +124,12 @@ class Loader:
     async def hydrate(self, request: TrialRequest, session: TrialSession, run_in_thread: RunInThread) -> Hydrated:
         """Resolve, construct and bind the program of `request`; as `ProgramLoader.hydrate` says."""
         program = request.program
-        wanted = list(dict.fromkeys(binding.variable for binding in program.config_space))
         of_class = [binding for binding in program.config_space if binding.parameter == MODULE_CHOICE]
         tools = wants_elixir_tools(program.dependencies)
         known: Mapping[str, Variable | None] = {}
         offered: Sequence[ToolSpec] = ()
         if of_class or tools:
-            known, offered = await read_at_once(session, wanted, tools=tools, not_before=request.arrived)
+            known, offered = await read_at_once(session, program.config_space, tools=tools, not_before=request.arrived)
         chosen = chosen_classes(of_class, known)
         if MODULE_CHOICE in chosen:
             program = replace(program, python_class=chosen[MODULE_CHOICE].value)
@@ -144,7 +143,7 @@ class Loader:
             made = await run_in_thread(self.build, program, key, offered)
             if isinstance(made, _Unfinished):
                 choices = made.choices
-                known = known or await session.get_variables(wanted, not_before=request.arrived)
+                known = known or await read_bound(session, program.config_space, not_before=request.arrived)
                 chosen |= (picked := chosen_classes(choices, known))
                 made = await run_in_thread(self.finish, made, picked)
             built, module = made
@@ -172,6 +171,7 @@ class Loader:
             warnings=bindings.warnings,
             redact=self._redact,
             allow_repr=self._settings.allow_repr,
+            shared_cache=self._settings.shared_cache,
         )
 
     def build(

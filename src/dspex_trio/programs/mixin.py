@@ -13,7 +13,7 @@ from dspex_trio.errors import ProgramError, VariableInvalid, VariableNotFound
 from dspex_trio.lm_arguments import Refused
 from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, VariableSource
 from dspex_trio.programs.bindings import Parameter
-from dspex_trio.programs.session import ProgramSession
+from dspex_trio.programs.session import ProgramSession, read_bound
 from dspex_trio.variables import fitting_value, show
 
 _NUMBERS = (bool, int, float)
@@ -58,7 +58,8 @@ class Bindings:
         if wanted.keys() <= self._known.keys():
             found: Mapping[str, Variable | None] = self._known
         else:
-            found = await self._source.get_variables(list(wanted), not_before=self._not_before)
+            bindings = [binding for binding, _ in self._bound.values()]
+            found = await read_bound(self._source, bindings, not_before=self._not_before)
         values = [(parameter, bound_value(binding, found)) for binding, parameter in self._bound.values()]
         # Nothing is applied before everything is checked.
         given = [(parameter, bound) for parameter, bound in values if bound is not None]

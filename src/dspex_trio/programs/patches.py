@@ -37,6 +37,7 @@ from dspex_trio.programs.private import (
     parallelizer,
 )
 from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, current_recorder
+from dspex_trio.programs.session import cached_for
 from dspex_trio.programs.streaming import streaming_attempt, streaming_completion
 from dspex_trio.threads import replaced
 
@@ -67,7 +68,10 @@ def interrupt_of_frame(frame: FrameType) -> Interrupt | None:
 
 
 class SaltedCache(Cache):  # type: ignore[misc]
-    """DSPy's cache, with the endpoint in the key: DSPy's own key ignores API key and base URL."""
+    """DSPy's cache, with the endpoint and the session in the key.
+
+    DSPy's own key ignores API key and base URL. And a reply that another session has paid for tells that it asked.
+    """
 
     def cache_key(self, request: dict[str, Any], ignored_args_for_cache_key: list[str] | None = None) -> str:
         """The key of a request."""
@@ -75,6 +79,8 @@ class SaltedCache(Cache):  # type: ignore[misc]
         lm = asked_lm()
         arguments = request if lm is None else {**lm.kwargs, **request}
         salt = [(name, repr(arguments[name])) for name in _NOT_IN_KEY if arguments.get(name) is not None]
+        if (session := cached_for()) is not None:
+            salt.append(("session", session))
         return f"{key}:{hashlib.sha256(repr(salt).encode()).hexdigest()}" if salt else key
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import dspy
 
-from dspex_trio.model import RunInLoop
-from dspex_trio.programs.session import current_session
+from dspex_trio.programs.yielding import callable_by_threads
 
 Isolation: TypeAlias = Literal["thread", "process"]
 """Where a program runs."""
@@ -25,8 +22,6 @@ MODULE_REGISTRY: Final[dict[str, type[dspy.Module]]] = {}
 TOOL_REGISTRY: Final[dict[str, dspy.Tool]] = {}
 _REUSABLE: Final[set[type]] = set()
 _ISOLATION: Final[dict[type, Isolation]] = {}
-_LOOP: Final[ContextVar[RunInLoop | None]] = ContextVar("_LOOP", default=None)
-"""What leads to the loop in a thread that calls a tool and runs no program."""
 
 
 def register(
@@ -131,6 +126,9 @@ def tool(
     argument is refused before the function runs. An asynchronous function runs in the worker's Trio loop while the
     program's thread waits; at the trial's end both are cancelled.
 
+    A function that yields, asynchronous or not, gives a program, and whoever else calls it once, the list of its
+    values, of 10,000 at the most; a snakepit pool that calls it as a streaming tool gets them one by one.
+
     Args:
         function: The function, when used as a bare decorator.
         name: The tool's name; the function's by default.
@@ -141,39 +139,13 @@ def tool(
     """
 
     def decorator(function: Function) -> Function:
-        called = _waiting_for(function) if inspect.iscoroutinefunction(function) else function
-        made = RegisteredTool(called, name=name, desc=description)
+        made = RegisteredTool(callable_by_threads(function), name=name, desc=description)
         if made.name in TOOL_REGISTRY:
             raise ValueError(f"Tool '{made.name}' is already registered.")
         TOOL_REGISTRY[made.name] = made
         return function
 
     return decorator if function is None else decorator(function)
-
-
-def _waiting_for(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The asynchronous function as threads can call it: a program's, and those of `without_program`."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        awaited = functools.partial(function, *args, **kwargs)
-        run_in_loop = _LOOP.get()
-        return current_session().wait_for(awaited) if run_in_loop is None else run_in_loop(awaited)
-
-    return call
-
-
-def without_program(tool: dspy.Tool, run_in_loop: RunInLoop) -> Callable[..., Any]:
-    """The tool for callers that run no program; blocking, for a thread from which `run_in_loop` works."""
-
-    def call(**arguments: Any) -> Any:
-        token = _LOOP.set(run_in_loop)
-        try:
-            return tool(**arguments)
-        finally:
-            _LOOP.reset(token)
-
-    return call
 
 
 class RegisteredTool(dspy.Tool):  # type: ignore[misc]

@@ -49,7 +49,7 @@ def elixir_tool(
         description: What the language model reads; the docstring by default.
 
     Raises:
-        TypeError: A parameter cannot be given by name.
+        TypeError: A parameter cannot be given by name; or the function yields, and a tool of Elixir's answers once.
         ValueError: The name is taken.
     """
 
@@ -66,6 +66,8 @@ def elixir_tool(
 def describe(function: Callable[..., Any], name: str | None = None, description: str | None = None) -> ElixirTool:
     """A function as a tool: its parameters from the annotations, what it does from the docstring."""
     named = name or function.__name__
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"Elixir tool {named!r} yields, and such a tool answers once: return a list of the values.")
     parameters = []
     for each in inspect.signature(function).parameters.values():
         if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL):

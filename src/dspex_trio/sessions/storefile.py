@@ -1,83 +1,70 @@
-"""The file of a session store: SQLite, one process at a time, every write on the disk when it is acknowledged."""
+"""The file of a session store: SQLite, one store at a time, every write on the disk when it is acknowledged.
+
+While a store runs, its last writes stand in the file's log (`FILE-wal`), and the file alone is not whole. The file says
+so itself: `needs_log` is 1 in it, and 0 in the first write behind that in the log. So it is 0 for whoever reads both,
+and 1 for whoever has a copy of the file alone.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
-from dspex_trio.model import Variable
-from dspex_trio.sessions.checking import size_of
-from dspex_trio.sessions.records import Note, Record, SessionDropped, SessionKept, VariableDropped, VariableKept
-from dspex_trio.wire import decode_any, decode_json, encode_json, encode_typed
-
-SCHEMA: Final = 1
-"""The layout of the tables, as `user_version`."""
-APPLICATION: Final = 0x64737078
-"""What tells the file from SQLite files of others, as `application_id`: "dspx"."""
-
-_TABLES: Final = (
-    """
-    CREATE TABLE sessions (
-        id TEXT PRIMARY KEY,
-        metadata TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        touched_at REAL NOT NULL,
-        idle_seconds REAL NOT NULL
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE variables (
-        session TEXT NOT NULL,
-        name TEXT NOT NULL,
-        id TEXT NOT NULL,
-        position INTEGER NOT NULL,
-        type TEXT NOT NULL,
-        value TEXT NOT NULL,
-        constraints TEXT NOT NULL,
-        metadata TEXT NOT NULL,
-        version INTEGER NOT NULL,
-        updated_at REAL NOT NULL,
-        PRIMARY KEY (session, name)
-    ) WITHOUT ROWID
-    """,
-    f"PRAGMA application_id = {APPLICATION}",
-    f"PRAGMA user_version = {SCHEMA}",
+from dspex_trio.sessions.records import Note, SessionKept, VariableKept
+from dspex_trio.sessions.storeplace import (
+    CannotPersist,
+    explained,
+    first_value,
+    has_log,
+    hold,
+    log_of,
+    new_file,
+    pragma,
 )
+from dspex_trio.sessions.storerows import APPLICATION, PROCESS, SCHEMA, TABLES, read_rows, statements
 
-
-class CannotPersist(Exception):
-    """The store's file cannot be used; the text names it and says why."""
+PAGE: Final = 4096
+LOG_PAGES: Final = 1_000
+"""The log is copied into the file once about so many pages were written to it."""
+PATIENCE_MS: Final = 5_000
+"""How long a write waits for somebody else's lock, such as that of an SQLite shell."""
 
 
 class StoreFile:
-    """An open file. It blocks: for a thread, one call at a time.
+    """A file that a store uses, alone. It blocks: for a thread, one call at a time.
 
     Args:
         path: Where it lies; it is made, for its owner's eyes only, if there is none.
 
     Raises:
-        CannotPersist: Another process uses it, it is damaged, it was written by a later version, or it is no such file.
+        CannotPersist: Another store uses it, it is damaged, empty or without its log, it was written by a later
+            version, or it is no such file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._explained(), suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        with self._explained():
-            # No waiting for locks: whoever has one keeps it. Threads take turns, so any of them may use the connection.
-            self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self._lock = hold(path)
         try:
+            if not path.exists():
+                self._make()
+            had_log = has_log(path)
             with self._explained():
-                self._prepare()
+                # Threads take turns, so any of them may use the connection.
+                self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                with self._explained():
+                    self._take_over(had_log=had_log)
+            except BaseException:
+                self._db.close()
+                raise
         except BaseException:
-            self._db.close()
+            self._lock.close()
             raise
+        self._pages = 0
 
     def load(self) -> list[SessionKept | VariableKept]:
         """All that is kept: sessions, and then their variables in the order of registration.
@@ -86,12 +73,7 @@ class StoreFile:
             CannotPersist: Something cannot be read.
         """
         with self._explained():
-            sessions = self._db.execute("SELECT id, metadata, created_at, touched_at, idle_seconds FROM sessions")
-            variables = self._db.execute(
-                "SELECT session, name, id, position, type, value, constraints, metadata, version, updated_at "
-                "FROM variables WHERE session IN (SELECT id FROM sessions) ORDER BY position"
-            )
-            return [*map(_session, sessions), *map(_variable, variables)]
+            return read_rows(self._db)
 
     def write(self, notes: Iterable[Note]) -> None:
         """Write it all or nothing; it is on the disk when this returns.
@@ -103,113 +85,105 @@ class StoreFile:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for note in notes:
-                    for statement, values in _statements(note):
+                    for statement, values in statements(note):
                         self._db.execute(statement, values)
+                        self._pages += 1 + sum(len(each) for each in values if isinstance(each, str)) // PAGE
                 self._db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # SQLite may have rolled back by itself; the first error is the one
                     self._db.execute("ROLLBACK")
                 raise
+            if self._pages >= LOG_PAGES:
+                self._empty_log()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which is then whole without a log unless somebody else reads it."""
         with suppress(sqlite3.Error):  # what was acknowledged is safe without it
+            self._db.execute("PRAGMA busy_timeout = 0")
+            pragma(self._db, "journal_mode = DELETE")
+        with suppress(sqlite3.Error):
             self._db.close()
+        self._lock.close()
 
-    def _prepare(self) -> None:
-        # The file is changed, and even locked, only once it is known to be ours.
-        application, schema = self._pragma("application_id"), self._pragma("user_version")
-        with closing(self._db.execute("SELECT count(*) FROM sqlite_schema")) as found:
-            empty = found.fetchone()[0] == 0
-        if not empty and application != APPLICATION:
-            raise CannotPersist(f"{self._path} is an SQLite file, and not a session store's")
-        if not empty and schema > SCHEMA:
+    def _make(self) -> None:
+        """Make a file that has its tables from its first moment on."""
+        if has_log(self._path):
             raise CannotPersist(
-                f"{self._path} was written by a later version (its layout is {schema}, this version knows {SCHEMA})"
+                f"{self._path} is missing, and its log {log_of(self._path).name} is there: move both to the same "
+                f"place, or remove the log"
             )
-        self._pragma("locking_mode = EXCLUSIVE")
-        self._pragma("journal_mode = WAL")
-        self._pragma("synchronous = FULL")
-        self._db.execute("BEGIN IMMEDIATE")  # from here on the lock is held for as long as the file is open
-        if empty:
-            for statement in _TABLES:
+        with new_file(self._path) as aside, explained(aside), closing(sqlite3.connect(aside)) as db:
+            for statement in TABLES:
+                db.execute(statement)
+            db.commit()
+
+    def _take_over(self, *, had_log: bool) -> None:
+        # The file is changed only once it is known to be ours, and whole.
+        schema = check_ours(self._db, self._path)
+        check_whole(self._db, self._path, schema, had_log=had_log)
+        if schema < SCHEMA:
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement in PROCESS:
                 self._db.execute(statement)
-        self._db.execute("COMMIT")
-        if (problem := self._pragma("quick_check(1)")) != "ok":
-            raise CannotPersist(f"{self._path} is damaged: {problem}")
+            self._db.execute("COMMIT")
+        if pragma(self._db, "journal_mode = WAL") != "wal":
+            raise CannotPersist(f"{self._path} cannot be used: its file system cannot keep SQLite's log")
+        pragma(self._db, "synchronous = FULL")
+        pragma(self._db, "wal_autocheckpoint = 0")
+        self._empty_log()
+        pragma(self._db, f"busy_timeout = {PATIENCE_MS}")
 
-    def _pragma(self, pragma: str) -> Any:
-        with closing(self._db.execute(f"PRAGMA {pragma}")) as found:
-            row = found.fetchone()
-        return None if row is None else row[0]
+    def _empty_log(self) -> None:
+        """Copy the log into the file, which says from then on that what follows stands in the log."""
+        self._db.execute("UPDATE process SET pid = ?, needs_log = 1", (os.getpid(),))
+        pragma(self._db, "wal_checkpoint(PASSIVE)")
+        self._db.execute("UPDATE process SET needs_log = 0")
+        self._pages = 0
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            match getattr(error, "sqlite_errorcode", None):
-                case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                    why = "is in use by another process"
-                case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-                    why = f"is damaged, or is no session store's: {error}"
-                case _:
-                    why = f"cannot be used: {error}"
-            raise CannotPersist(f"{self._path} {why}") from error
-        except OSError as error:
-            raise CannotPersist(f"{self._path} cannot be made: {error.strerror or error}") from error
-        except (ValueNotDecodable, TypeError) as error:
-            raise CannotPersist(f"{self._path} is damaged: {error}") from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self._path)
 
 
-def _statements(note: Note) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    match note:
-        case SessionKept(session_id, metadata, created_at, touched_at, idle_seconds):
-            values = (session_id, _json(dict(metadata)), created_at, touched_at, idle_seconds)
-            yield "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", values
-        case SessionDropped(session_id):
-            yield "DELETE FROM variables WHERE session = ?", (session_id,)
-            yield "DELETE FROM sessions WHERE id = ?", (session_id,)
-        case VariableKept(session_id, record):
-            variable = record.variable
-            yield (
-                "INSERT OR REPLACE INTO variables VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    session_id,
-                    variable.name,
-                    variable.id,
-                    record.position,
-                    variable.type,
-                    encode_typed(variable.type, variable.value).value.decode(),
-                    _json(dict(variable.constraints)),
-                    _json(dict(variable.metadata)),
-                    variable.version,
-                    record.updated_at,
-                ),
+def check_ours(db: sqlite3.Connection, path: Path) -> int:
+    """Refuse what is no store's file; returns its layout.
+
+    Raises:
+        CannotPersist: It is empty, another application's or a later version's.
+        sqlite3.Error: It is no SQLite file.
+    """
+    with closing(db.execute("SELECT count(*) FROM sqlite_schema")) as found:
+        if found.fetchone()[0] == 0:
+            raise CannotPersist(
+                f"{path} is no store's file: it is empty, or a copy without its log {log_of(path).name}; "
+                f"`dspex-trio store backup` makes whole copies"
             )
-        case VariableDropped(session_id, name):
-            yield "DELETE FROM variables WHERE session = ? AND name = ?", (session_id, name)
+    if pragma(db, "application_id") != APPLICATION:
+        raise CannotPersist(f"{path} is an SQLite file, and not a session store's")
+    schema: int = pragma(db, "user_version")
+    if schema > SCHEMA:
+        raise CannotPersist(
+            f"{path} was written by a later version (its layout is {schema}, this version knows {SCHEMA})"
+        )
+    return schema
 
 
-def _session(row: tuple[Any, ...]) -> SessionKept:
-    session_id, metadata, created_at, touched_at, idle_seconds = row
-    return SessionKept(session_id, decode_json(metadata.encode()), created_at, touched_at, idle_seconds)
+def check_whole(db: sqlite3.Connection, path: Path, schema: int, *, had_log: bool) -> None:
+    """Refuse a file of ours that is damaged or lacks its log.
 
+    Args:
+        db: The open file.
+        path: Its name.
+        schema: Its layout.
+        had_log: Whether its log was there before it was opened.
 
-def _variable(row: tuple[Any, ...]) -> VariableKept:
-    session_id, name, identifier, position, kind, value, constraints, metadata, version, updated_at = row
-    typed = AnyMessage(type_url=f"type.googleapis.com/snakepit.{kind}", value=value.encode())
-    variable = Variable(
-        name=name,
-        type=kind,
-        value=decode_any(typed, unwrap=False),
-        version=version,
-        id=identifier,
-        constraints=decode_json(constraints.encode()),
-        metadata=decode_json(metadata.encode()),
+    Raises:
+        CannotPersist: It is not whole.
+    """
+    if (problem := pragma(db, "quick_check(1)")) != "ok":
+        raise CannotPersist(f"{path} is damaged: {problem}")
+    if schema < SCHEMA or had_log or not first_value(db, "SELECT max(needs_log) FROM process") or has_log(path):
+        return
+    raise CannotPersist(
+        f"{path} is not whole: it was copied while a store used it, or its log {log_of(path).name} was removed; "
+        f"`dspex-trio store backup` makes whole copies"
     )
-    return VariableKept(session_id, Record(variable, updated_at, size_of(variable), position))
-
-
-def _json(value: Any) -> str:
-    return encode_json(value).decode()

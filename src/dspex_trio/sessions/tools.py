@@ -71,7 +71,7 @@ class ElixirTools:
         if error.status not in _STORES:
             return ToolError(_told(name, error.message or error.status.name))
         meant = await self._calls.meaning(error)
-        return StoreUnavailable(_told(name, str(meant)))
+        return StoreUnavailable(_told(name, str(meant)), retryable=meant.retryable)
 
 
 def _told(name: str, message: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from functools import partial
 from typing import Any, Final, cast
 
 import trio
@@ -156,25 +155,18 @@ class WorkerBridge(BridgeServiceServicer):
     ) -> AsyncIterator[bridge_pb2.ToolChunk]:
         """Call a tool whose answer comes in chunks, each a JSON value, with an empty final one behind the last.
 
-        `execute_program` tells its stages before its outcome; any other tool has one chunk. A failure is a chunk with
-        the one key `error`.
+        `execute_program` tells its stages before its outcome. A tool that yields has a chunk for each value, made when
+        the one before has left; any other tool has one. A failure is a chunk with the one key `error`. When the reader
+        goes away, the tool is stopped.
         """
-        arrived = trio.current_time()
         with self._told(request, call) as report:
-            chunks = 0
-            async with aclosing(streamed(partial(self._data, request, report), arrived=arrived)) as events:
-                async for at_ms, event in events:
-                    if not isinstance(event, Ended):
-                        data = encode_json(event_to_json(event, at_ms))
-                        if len(data) > self._max_bytes:
-                            data = encode_json(event_to_json(EventsDropped(1), at_ms))
-                    elif request.tool_name == EXECUTE_PROGRAM and not report.failed:
-                        data = b'{"response":%b,"at_ms":%.3f}' % (event.result, at_ms)
-                    else:
-                        data = event.result
-                    yield bridge_pb2.ToolChunk(chunk_id=str(chunks), data=data)  # noqa: ASYNC119 - the server closes it
-                    chunks += 1
-            yield bridge_pb2.ToolChunk(chunk_id=str(chunks), is_final=True)  # noqa: ASYNC119 - as above
+            number = 0
+            told = self._trial_chunks if request.tool_name == EXECUTE_PROGRAM else self._tool_chunks
+            async with aclosing(told(request, report)) as chunks:
+                async for data in chunks:
+                    yield bridge_pb2.ToolChunk(chunk_id=str(number), data=data)  # noqa: ASYNC119 - the server closes it
+                    number += 1
+            yield bridge_pb2.ToolChunk(chunk_id=str(number), is_final=True)  # noqa: ASYNC119 - as above
 
     async def StreamTelemetry(  # noqa: N802
         self,
@@ -195,26 +187,72 @@ class WorkerBridge(BridgeServiceServicer):
 
     # ---- inside
 
-    async def _run(self, request: bridge_pb2.ExecuteToolRequest, watch: Watch | None = None) -> any_pb2.Any:
+    async def _run(self, request: bridge_pb2.ExecuteToolRequest) -> any_pb2.Any:
         """Call the tool; returns its result, of which snakepit reads the value alone, as JSON."""
         arguments = _arguments(request)
         if request.tool_name == EXECUTE_PROGRAM:
-            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, watch))
-        value = await self._tools.call(request.tool_name, arguments)
+            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments))
+        result = await self._tools.call(request.tool_name, arguments)
+        assert result is not None, "nothing takes what it yields"  # noqa: S101 - our own bug, never the user's
+        return self._checked(result)
+
+    def _checked(self, value: any_pb2.Any) -> any_pb2.Any:
         if len(value.value) > self._max_bytes:
             raise SerializationFailed(
                 f"the result has {len(value.value)} bytes, and the limit is {self._max_bytes} (--max-message-bytes)"
             )
         return value if value.value else _NULL
 
-    async def _data(self, request: bridge_pb2.ExecuteToolRequest, report: _Report, watch: Watch) -> bytes:
-        try:
-            value = await self._run(request, watch)
-        except Exception as error:  # noqa: BLE001 - as in ExecuteTool
-            report.failed = True
-            return encode_json({"error": self._problem(error, request)})
-        report.size = len(value.value)
-        return value.value
+    async def _trial_chunks(
+        self, request: bridge_pb2.ExecuteToolRequest, report: _Report
+    ) -> AsyncGenerator[bytes, None]:
+        async def run(watch: Watch) -> bytes:
+            try:
+                return await self._trials(_arguments(request), watch)
+            except Exception as error:  # noqa: BLE001 - as in ExecuteTool
+                return self._failed(error, request, report)
+
+        async with aclosing(streamed(run, arrived=trio.current_time())) as events:
+            async for at_ms, event in events:
+                if isinstance(event, Ended):
+                    report.size = len(event.result)
+                    outcome = b'{"response":%b,"at_ms":%.3f}' % (event.result, at_ms)
+                    yield event.result if report.failed else outcome  # noqa: ASYNC119 - closed by who reads it
+                    return
+                data = encode_json(event_to_json(event, at_ms))
+                if len(data) > self._max_bytes:
+                    data = encode_json(event_to_json(EventsDropped(1), at_ms))
+                yield data  # noqa: ASYNC119 - as above
+
+    async def _tool_chunks(
+        self, request: bridge_pb2.ExecuteToolRequest, report: _Report
+    ) -> AsyncGenerator[bytes, None]:
+        # Nothing waits in between: a tool goes on once its value is on the way.
+        send, receive = trio.open_memory_channel[bytes](0)
+
+        async def take(value: any_pb2.Any) -> None:
+            data = self._checked(value).value
+            report.size += len(data)
+            await send.send(data)
+
+        async def run() -> None:
+            async with send:
+                try:
+                    result = await self._tools.call(request.tool_name, _arguments(request), take)
+                    if result is not None:
+                        await take(result)
+                except Exception as error:  # noqa: BLE001 - as in ExecuteTool
+                    await send.send(self._failed(error, request, report))
+
+        async with open_background() as nursery, receive:
+            nursery.start_soon(run)
+            async for data in receive:
+                yield data  # noqa: ASYNC119 - closed by who reads it
+
+    def _failed(self, error: Exception, request: bridge_pb2.ExecuteToolRequest, report: _Report) -> bytes:
+        """The chunk that tells of a failure."""
+        report.failed = True
+        return encode_json({"error": self._problem(error, request)})
 
     def _problem(self, error: Exception, request: bridge_pb2.ExecuteToolRequest) -> dict[str, Any]:
         """An error as snakepit's own workers tell one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import select
 import signal
 import stat
 import sys
@@ -33,13 +34,31 @@ def lead_group() -> None:
 
 
 def end_with_parent(end: Callable[[], None]) -> None:
-    """Have `end` called, as a signal handler, when the parent ends (Linux). Call it in the main thread."""
+    """Have `end` called, as a signal handler, when the parent ends (Linux). Call it in the main thread, and early.
+
+    Where nobody else takes SIGHUP, it is called for that too: so ends a worker whose terminal is gone.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: end())
     if not sys.platform.startswith("linux"):
         return
-    # Not SIGTERM: what comes from the parent's end must not count as a second one of somebody's.
-    signal.signal(signal.SIGHUP, lambda _number, _frame: end())
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP) != 0:
+    parent = os.getppid()
+
+    def ended(_number: int, _frame: object) -> None:
+        # It comes, too, when only the thread ended that had started this process.
+        if os.getppid() != parent:
+            end()
+
+    # A signal of its own: what comes from the parent's end must not count as a second one of somebody's.
+    signal.signal(signal.SIGRTMIN, ended)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGRTMIN) != 0:
         logger.debug("prctl(PR_SET_PDEATHSIG): %s", os.strerror(ctypes.get_errno()))
+    ended(0, None)  # it may have ended a moment ago
+
+
+def may_outlive_parent() -> bool:
+    """Whether whoever started this process wants it to go on without him: `nohup` has SIGHUP ignored."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def stdin_is_held() -> bool:
@@ -49,6 +68,14 @@ def stdin_is_held() -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def stdin_has_ended() -> bool:
+    """Whether nobody holds the other side of standard input already, and there is nothing in it."""
+    asked = select.poll()
+    asked.register(0, select.POLLIN)
+    events = dict(asked.poll(0)).get(0, 0)
+    return bool(events & select.POLLHUP) and not events & select.POLLIN
 
 
 async def end_when_stuck(seconds: float, stopping: trio.Event, stacks_to: int = 2) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from dspex_trio.errors import InvalidInput, ToolError
 from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import ToolParameter, ToolSpec
-from dspex_trio.runtime import Runtime
+from dspex_trio.runtime import Runtime, Take
 from dspex_trio.snakepit import trial_tool
 from dspex_trio.wire import encode_any
 
@@ -50,8 +50,10 @@ class Tools:
         taken = {spec.name for spec in own}
         return own + [spec for spec in self._runtime.tool_specs() if spec.name not in taken]
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> AnyMessage:
+    async def call(self, name: str, arguments: Mapping[str, Any], take: Take | None = None) -> AnyMessage | None:
         """Call a tool other than `execute_program`; an operator's runs in a slot like a trial. Returns its result.
+
+        With `take`, values that the tool yields are given to that, and None comes back; else a list.
 
         Raises:
             ToolNotFound: There is none of that name.
@@ -64,7 +66,7 @@ class Tools:
             return encode_any(own.run(**arguments))
         if all(spec.name != name for spec in self._runtime.tool_specs()):
             raise ToolNotFound(self._unknown(name))
-        return await self._runtime.call_tool(name, arguments)
+        return await self._runtime.call_tool(name, arguments, take)
 
     def _list_programs(self) -> dict[str, Any]:
         return {

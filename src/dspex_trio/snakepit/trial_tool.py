@@ -40,6 +40,7 @@ SPEC: Final = ToolSpec(
         ToolParameter("options", "map", "omit_trace, omit_prompts, max_trace_bytes, no_cache"),
         ToolParameter("metadata", "map", "text → text, for logs and records"),
     ),
+    streams=True,
 )
 _PARAMETERS: Final = tuple(each.name for each in SPEC.parameters)
 

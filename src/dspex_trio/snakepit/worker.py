@@ -52,7 +52,7 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
     """Serve a pool until `stopping` is set and what is running has ended; see `serving.serve`.
 
     Args:
-        settings: What the operator chose; its `store` is where sessions live.
+        settings: What the operator chose; its `store` is where variables live.
         pool: What the pool said.
         stopping: Set it to end in an orderly way.
         lost: Called once when Elixir is gone and the worker depends on it.
@@ -66,12 +66,14 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
     """
     async with AsyncExitStack() as stack:
         telemetry = await stack.enter_async_context(open_metrics(settings, telemetry))
+        # Variables are in the store, Elixir's tools in the pool, also where the store is another one.
+        tools = pool.address if pool.address and settings.store != pool.address else None
         runtime = await stack.enter_async_context(
-            open_runtime(settings, telemetry=telemetry, front=settings.isolation != "thread")
+            open_runtime(settings, tools=tools, telemetry=telemetry, front=settings.isolation != "thread")
         )
         on_open(runtime)
         contact: Contact | None = None
-        tools = Tools(runtime, lambda: _status(runtime, pool, contact))
+        own_tools = Tools(runtime, lambda: _status(runtime, pool, contact))
         adopted: Callable[[str], object] = _nobody
         background = await stack.enter_async_context(open_background())
         if pool.address:
@@ -79,7 +81,7 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
             elixir = Elixir(
                 BridgeServiceStub(channel),
                 worker_id=f"dspex-trio-{os.getpid()}",
-                tools=[_registration(tool) for tool in tools.specs()],
+                tools=[_registration(tool) for tool in own_tools.specs()],
                 policy=pool.heartbeats,
                 lost=lost,
             )
@@ -89,7 +91,9 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
                 standstill = max(_LEAST_STANDSTILL, 2 * pool.heartbeats.silence)
                 background.start_soon(end_when_stuck, standstill, stopping, stacks_to)
         room = room_for_json(settings)
-        bridge = WorkerBridge(tools, TrialTool(runtime, room), adopted=adopted, redact=runtime.redact, max_bytes=room)
+        bridge = WorkerBridge(
+            own_tools, TrialTool(runtime, room), adopted=adopted, redact=runtime.redact, max_bytes=room
+        )
         background.start_soon(_end_telemetry, bridge, stopping)
         programs = [each for each in runtime.servicers if isinstance(each, SnakepitBridgeServicer)]
         await serve_runtime(
@@ -127,7 +131,7 @@ def _registration(spec: Any) -> bridge_pb2.ToolRegistration:
         name=message.name,
         description=message.description,
         parameters=message.parameters,
-        supports_streaming=message.name == "execute_program",
+        supports_streaming=message.supports_streaming,
     )
 
 

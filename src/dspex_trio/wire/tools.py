@@ -64,7 +64,12 @@ def decode_tool_result(result: any_pb2.Any, binary: bytes) -> Any:
 
 def encode_tool_spec(spec: ToolSpec) -> bridge_pb2.ToolSpec:
     """A tool's description as snakepit writes it."""
-    message = bridge_pb2.ToolSpec(name=spec.name, description=spec.description, metadata={"exposed_to_python": "true"})
+    message = bridge_pb2.ToolSpec(
+        name=spec.name,
+        description=spec.description,
+        metadata={"exposed_to_python": "true"},
+        supports_streaming=spec.streams,
+    )
     for each in spec.parameters:
         parameter = message.parameters.add(
             name=each.name,
