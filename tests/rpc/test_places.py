@@ -1,5 +1,7 @@
 """Where servers can be, and where not."""
 
+import errno
+import os
 import socket
 from functools import partial
 
@@ -103,7 +105,34 @@ async def test_a_connector_fails_with_the_errors_of_streams_too(error):
     assert caught.value.status is rpc.StatusCode.UNAVAILABLE
 
 
-# The last two raised UnicodeError when they were connected to, out of the block of the channel.
+async def test_what_each_attempt_to_connect_failed_of_is_told():
+    """Trio's error says no more than that all attempts have failed; the reasons stand in its cause."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        port = taken.getsockname()[1]
+        async with rpc.open_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(rpc.RpcError) as caught:
+                await GreeterStub(channel).SayHello(HelloRequest())
+    assert caught.value.status is rpc.StatusCode.UNAVAILABLE
+    assert caught.value.message.startswith(f"cannot connect to 127.0.0.1:{port}: ")
+    assert os.strerror(errno.ECONNREFUSED) in caught.value.message
+
+
+async def test_a_name_with_two_addresses_fails_with_two_reasons():
+    async def connect():
+        reasons = [OSError(111, "Connection refused by ::1"), OSError(110, "127.0.0.1 timed out")]
+        raise OSError("all attempts failed") from ExceptionGroup("all attempts failed", reasons)
+
+    async with rpc.open_channel(connect) as channel:
+        with pytest.raises(rpc.RpcError) as caught:
+            await GreeterStub(channel).SayHello(HelloRequest())
+    assert caught.value.message == (
+        "cannot connect to memory: all attempts failed: "
+        "[Errno 111] Connection refused by ::1; [Errno 110] 127.0.0.1 timed out"
+    )
+
+
+# "a..b" and the long one raised UnicodeError when they were connected to, out of the block of the channel.
 NO_ADDRESSES = [
     "",
     "localhost",
@@ -116,6 +145,11 @@ NO_ADDRESSES = [
     "unix:",
     "a..b:1",
     "x" * 64 + ":1",
+    "a\r\nx: y:1",
+    "a b:1",
+    "a\0:1",
+    "h:²",
+    "unix:a\0b",
 ]
 
 
@@ -129,6 +163,11 @@ def test_addresses_have_the_authority_that_was_written():
     found = addresses(["dns:///example.org:50051", "ipv4:1.2.3.4:5,1.2.3.5:6", "[::1]:7"])
     assert [one.authority for one in found] == ["example.org:50051", "1.2.3.4:5", "1.2.3.5:6", "[::1]:7"]
     assert [one.host for one in found] == ["example.org", "1.2.3.4", "1.2.3.5", "::1"]
+
+
+def test_a_name_of_another_script_is_asked_for_and_sent_as_dns_has_it():
+    [found] = addresses("bücher.example:80")
+    assert (found.authority, found.host) == ("xn--bcher-kva.example:80", "xn--bcher-kva.example")
 
 
 async def test_two_servicers_of_one_service_are_refused():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
 
 from dspex_trio.rpc.http2.limits import Limits
+from dspex_trio.rpc.target import is_authority
 
 Compression: TypeAlias = Literal["gzip", "deflate"]
 
@@ -140,10 +141,14 @@ class ChannelSettings:
 
     def __post_init__(self) -> None:
         _check(self)
-        for name in ("user_agent", "authority"):
-            value = getattr(self, name)
-            if value is not None and not (value.isascii() and value.isprintable()):
-                raise ValueError(f"{name} must be printable ASCII, not {value!r}")
+        if not (self.user_agent.isascii() and self.user_agent.isprintable()) or self.user_agent.strip() != (
+            self.user_agent
+        ):
+            raise ValueError(f"user_agent must be printable ASCII without spaces around it, not {self.user_agent!r}")
+        if self.authority is not None and not is_authority(self.authority):
+            raise ValueError(
+                f"authority must be printable ASCII without spaces, such as host:port, not {self.authority!r}"
+            )
 
     def limits(self) -> Limits:
         """What the engine needs of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -19,6 +20,7 @@ from dspex_trio.rpc.http2.responses import BadResponse, parse_response, parse_tr
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.status import Status, StatusCode
 
+_PATH: Final = re.compile(r"/[\x21-\x7e]*")
 # What a reset by the server means for the call ("HTTP2 Transport Mapping", "Errors"); everything else is INTERNAL.
 _RESET_STATUS: Final[Mapping[int, StatusCode]] = {
     ErrorCodes.REFUSED_STREAM: StatusCode.UNAVAILABLE,
@@ -69,7 +71,13 @@ class H2ClientEngine(H2Engine):
     def start_call(
         self, path: str, metadata: Metadata = NO_METADATA, *, timeout: float | None = None, encoding: str = "identity"
     ) -> int:
-        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now."""
+        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now.
+
+        Raises:
+            ValueError: The path cannot be sent.
+        """
+        if not _PATH.fullmatch(path):
+            raise ValueError(f"a method's path is /package.Service/Method in printable ASCII, not {path[:200]!r}")
         stream_id = self._next_stream_id
         fields = (*self._before_path, (b":path", path.encode()), *self._after_path)
         if encoding != "identity":

@@ -156,7 +156,11 @@ class ClientEngine(Engine, Protocol):
     def start_call(
         self, path: str, metadata: Metadata = NO_METADATA, *, timeout: float | None = None, encoding: str = "identity"
     ) -> int:
-        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now."""
+        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now.
+
+        Raises:
+            ValueError: The path cannot be sent.
+        """
         ...
 
     def end_call(self, stream_id: int) -> None:
