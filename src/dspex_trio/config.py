@@ -57,11 +57,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
 
     host: str = Field(
-        default="127.0.0.1", description="Address to listen on. Anything but loopback wants TLS and a token."
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on: a name, an IPv4 or IPv6 address, or `unix:/path` for a UNIX socket, which "
+        "only its owner may connect to. Anything but loopback wants TLS and a token.",
     )
     port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     ready_file: Path | None = Field(
-        default=None, description="File that gets the decimal port, by rename, once the server answers."
+        default=None,
+        description="File that gets the decimal port, or the address of a UNIX socket, by rename, once the server "
+        "answers.",
     )
     tls_certificate: Path | None = Field(
         default=None, description="PEM file with the server's certificate chain; makes the port TLS."
@@ -256,6 +261,15 @@ class Settings(BaseSettings):
         if self.persist is not None and self.store != "embedded":
             raise ValueError("persist is for the embedded store; another store keeps its own sessions")
         return self
+
+    @field_validator("store")
+    @classmethod
+    def _address_of_a_store(cls, store: str) -> str:
+        if store != "embedded":
+            from dspex_trio.rpc.target import addresses  # noqa: PLC0415 - the commands' help needs no gRPC
+
+            addresses(store)
+        return store
 
     @field_validator("load")
     @classmethod

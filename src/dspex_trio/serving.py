@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -66,7 +66,7 @@ async def serve_runtime(
     servicers: Iterable[rpc.Servicer],
     *,
     stopping: trio.Event | None = None,
-    listeners: Sequence[rpc.Listener] | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
     interceptors: Sequence[rpc.Interceptor] = (),
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -126,7 +126,7 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
     health: rpc.Health,
     drain: rpc.Drain,
     *,
-    listeners: Sequence[rpc.Listener] | None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None,
     interceptors: Sequence[rpc.Interceptor],
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:

@@ -69,7 +69,7 @@ def serve(
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on, or unix:/path.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -78,7 +78,9 @@ def serve(
     help="Port to listen on; 0 takes any free one.",
 )
 @click.option(
-    "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    help="File that gets the decimal port once the server answers, or the address of a UNIX socket.",
 )
 @click.option(
     "--persist", type=click.Path(path_type=Path), help="File that keeps the store; without one it is in memory only."

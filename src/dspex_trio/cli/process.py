@@ -7,16 +7,22 @@ import math
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from dspex_trio.rpc import Listener
 
 
 class StartupError(Exception):
     """The server cannot start; the text is what the operator sees."""
 
 
-def announce(ready_file: Path | None, port: int) -> None:
-    """Write the decimal port to `ready_file` so that nobody can read half of it: written aside, synced, renamed.
+def announce(ready_file: Path | None, where: int | str) -> None:
+    """Write where a server is to `ready_file`, as `told_as` has it.
+
+    Nobody can read half of it: it is written aside, synced and renamed.
 
     Raises:
         StartupError: It cannot be written.
@@ -26,7 +32,7 @@ def announce(ready_file: Path | None, port: int) -> None:
     aside = ready_file.with_name(ready_file.name + ".tmp")
     try:
         with aside.open("w") as file:
-            file.write(str(port))
+            file.write(str(where))
             file.flush()
             os.fsync(file.fileno())
         aside.replace(ready_file)
@@ -43,11 +49,20 @@ def json_or_text(text: str) -> object:
     return text if isinstance(value, float) and not math.isfinite(value) else value
 
 
-async def until_served(server: Callable[..., Awaitable[object]], ready: Callable[[int], None]) -> None:
-    """Run a server that tells its listeners; `ready` gets the port once it answers."""
+async def until_served(server: Callable[..., Awaitable[object]], ready: Callable[[list[Listener]], None]) -> None:
+    """Run a server that tells its listeners; `ready` gets them once it answers."""
     async with trio.open_nursery() as nursery:
-        [listener, *_] = await nursery.start(server)
-        ready(getattr(listener, "transport_listener", listener).socket.getsockname()[1])  # TLS wraps the real one
+        ready(await nursery.start(server))
+
+
+def told_as(listener: Listener) -> int | str:
+    """What a ready file says: the port, or the address of what has none ("unix:/path")."""
+    return listener.address if listener.port is None else listener.port
+
+
+def addresses(listeners: list[Listener]) -> str:
+    """Where a server listens, for a log: "127.0.0.1:50051", "[::1]:50051", "unix:/run/worker.sock"."""
+    return ", ".join(listener.address for listener in listeners)
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

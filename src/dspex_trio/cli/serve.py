@@ -6,10 +6,11 @@ import logging
 from functools import partial
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, announce, first_error, until_served
+from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.observe import CannotRecord
 from dspex_trio.programs import CannotLoad, UnsupportedDspy
+from dspex_trio.rpc import Listener, place
 from dspex_trio.serving import serve
 from dspex_trio.sessions import CannotPersist
 from dspex_trio.telemetry import open_exporters
@@ -20,13 +21,12 @@ logger = logging.getLogger("dspex_trio")
 async def serve_worker(settings: Settings, ending: Ending) -> None:
     """Serve trials until the process is told to end and the running ones have ended."""
 
-    def ready(port: int) -> None:
+    def ready(listeners: list[Listener]) -> None:
         ending.serving()
-        announce(settings.ready_file, port)
+        announce(settings.ready_file, told_as(listeners[0]))
         logger.info(
-            "serving trials on %s:%d (store %s, %d at a time, language model %s)",
-            settings.host,
-            port,
+            "serving trials on %s (store %s, %d at a time, language model %s)",
+            addresses(listeners),
             settings.store,
             settings.max_trials,
             settings.lm or "none",
@@ -38,4 +38,4 @@ async def serve_worker(settings: Settings, ending: Ending) -> None:
     except* (CannotLoad, CannotPersist, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
     except* OSError as group:
-        raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None
+        raise StartupError(f"cannot listen on {place(settings.host, settings.port)}: {first_error(group)}") from None

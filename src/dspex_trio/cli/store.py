@@ -12,7 +12,7 @@ import trio
 
 from dspex_trio import rpc, threads
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, first_error, until_served
+from dspex_trio.cli.process import StartupError, addresses, first_error, told_as, until_served
 from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.redaction import Redactor
 from dspex_trio.service.opening import open_store
@@ -24,7 +24,7 @@ logger = logging.getLogger("dspex_trio")
 async def serve_store(
     host: str,
     port: int,
-    on_ready: Callable[[int], None],
+    on_ready: Callable[[int | str], None],
     ending: Ending,
     *,
     persist: Path | None = None,
@@ -33,19 +33,19 @@ async def serve_store(
     """Serve sessions, their variables and stand-ins for Elixir tools until the process is told to end.
 
     Args:
-        host: Address to listen on.
+        host: Address to listen on, or "unix:/path".
         port: Port to listen on.
-        on_ready: Told of the port once the store answers.
+        on_ready: Told of the port, or the UNIX socket's address, once the store answers.
         ending: How the process ends.
         persist: The file that keeps the store.
         load: Modules that register Elixir tools.
     """
     drain = rpc.Drain()
 
-    def ready(bound: int) -> None:
+    def ready(listeners: list[rpc.Listener]) -> None:
         ending.serving()
-        on_ready(bound)
-        logger.info("serving sessions on %s:%d", host, bound)
+        on_ready(told_as(listeners[0]))
+        logger.info("serving sessions on %s", addresses(listeners))
 
     async def end() -> None:
         await ending.stopping.wait()
@@ -66,4 +66,4 @@ async def serve_store(
     except* CannotPersist as group:
         raise StartupError(f"--persist: {first_error(group)}") from None
     except* OSError as group:
-        raise StartupError(f"cannot listen on {host}:{port}: {first_error(group)}") from None
+        raise StartupError(f"cannot listen on {rpc.place(host, port)}: {first_error(group)}") from None

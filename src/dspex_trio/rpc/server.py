@@ -6,14 +6,14 @@ import logging
 import math
 import ssl
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from dspex_trio.rpc.deadlines import DeadlineWatch
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.interceptors import Interceptor
-from dspex_trio.rpc.listeners import Listener, notice_dead_peers, open_tcp, peer_name, wrap_tls
+from dspex_trio.rpc.listeners import Listener, listening, notice_dead_peers, open_listeners, peer_name
 from dspex_trio.rpc.server_connection import ServerConnection
 from dspex_trio.rpc.service import Servicer, routes
 from dspex_trio.rpc.settings import ServerSettings
@@ -26,7 +26,7 @@ async def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    listeners: Sequence[Listener] | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
     tls: ssl.SSLContext | None = None,
     settings: ServerSettings = ServerSettings(),  # noqa: B008 - frozen
     interceptors: Sequence[Interceptor] = (),
@@ -35,13 +35,15 @@ async def serve(
 ) -> None:
     """Serve until cancelled or drained.
 
-    `task_status.started` gets the listeners once calls can be answered. When cancelled, calls that are running get
-    UNAVAILABLE, and everything is closed, within about `settings.close_timeout`.
+    `task_status.started` gets the listeners once calls can be answered: one for each that was given, or for each
+    address of the host, with its `socket`, `address` and `port`, under TLS as without. When cancelled, calls that are
+    running get UNAVAILABLE, and everything is closed, within about `settings.close_timeout`.
 
     Args:
         servicers: What to serve.
-        host: Where to listen, by default for this machine alone.
-        port: Where to listen; 0 for a free port.
+        host: Where to listen, by default for this machine alone: a name, an address (IPv6 with or without brackets), or
+            "unix:/path" for a UNIX socket, which only its owner may connect to (see `open_unix`).
+        port: Where to listen; 0 for a free port. A UNIX socket has none.
         listeners: Instead of host and port: anything that accepts Trio streams. They are closed at the end.
         tls: Makes it TLS; see `server_tls`.
         settings: Limits.
@@ -50,13 +52,11 @@ async def serve(
         task_status: For `nursery.start`.
 
     Raises:
-        OSError: The port cannot be bound.
+        OSError: The port, or the UNIX socket, cannot be bound.
         ValueError: Two servicers serve the same service.
     """
     server = _Server(servicers, tls, settings, tuple(interceptors))
-    opened = list(listeners) if listeners is not None else await open_tcp(host, port)
-    if tls is not None:
-        opened = wrap_tls(opened, tls)
+    opened = listening(listeners if listeners is not None else await open_listeners(host, port), tls)
     async with trio.open_nursery() as watching:
         watching.start_soon(server.watch.run)
         async with trio.open_nursery() as connections:

@@ -58,14 +58,18 @@ def addresses(target: Target) -> tuple[Address, ...]:
 def _parse(target: str) -> Iterable[Address]:
     scheme, separator, rest = target.partition(":")
     if separator and scheme == "unix":
-        path = rest.removeprefix("//") if rest.startswith("///") else rest
-        return [_unix(path)]
+        return [_unix(unix_path(rest))]
     if separator and scheme in {"ipv4", "ipv6"}:
         return [_tcp(one) for one in rest.split(",")]
     if separator and scheme == "dns":
         # dns://authority/host:port names a resolver, which is the system's business here.
         return [_tcp(rest.rpartition("/")[2])]
     return [_tcp(target)]
+
+
+def unix_path(rest: str) -> str:
+    """The path of what comes after "unix:"; "unix:///path" has two slashes before an absolute one."""
+    return rest.removeprefix("//") if rest.startswith("///") else rest
 
 
 def _unix(path: str) -> Address:
