@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from dspex_trio.rpc._purerpc import RpcFailedError
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.call_stream import CallStream
-from dspex_trio.rpc.details import pack_details
+from dspex_trio.rpc.details import fitted, pack_details
 from dspex_trio.rpc.http2.interface import ServerEngine
 from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.interceptors import Interceptor, chain
@@ -97,10 +97,13 @@ class ServerCall(CallStream):
         if self._late():
             self._reset_late(self)
         else:
-            metadata = self.call.initial_metadata
-            if not self._headers_sent and metadata and self.engine.takes_metadata(metadata):
+            failed = status.code is not StatusCode.OK
+            metadata, trailing = self.call.initial_metadata, self.call.trailing_metadata
+            if not self._headers_sent and metadata and self.engine.takes_metadata(metadata, surely=failed):
                 self._start()
-            self.engine.send_status(self.stream_id, status, self.call.trailing_metadata)
+            if failed:  # which is more than what is said about it
+                status, trailing = fitted(status, trailing, self.engine.takes_status)
+            self.engine.send_status(self.stream_id, status, trailing)
 
     def cancelled_status(self) -> Status:
         """Why the handler's scope was cancelled, if not by the caller: its deadline, or the end of a drain."""

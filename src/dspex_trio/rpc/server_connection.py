@@ -16,6 +16,7 @@ from dspex_trio.rpc.deadlines import DeadlineWatch, margin_of
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
+    GoodbyeSaid,
     MessageReceived,
     PingAnswered,
     PingReceived,
@@ -184,6 +185,8 @@ class ServerConnection(Connection[ServerEngine]):
                     self._pong.set()
             case PingReceived():
                 self._check_ping()
+            case GoodbyeSaid(last):
+                self._goodbye_said(last)
             case GoawayReceived() | ResponseStarted() | ResponseEnded():
                 pass
 
@@ -322,14 +325,23 @@ class ServerConnection(Connection[ServerEngine]):
             self.engine.goaway(self._last_allowed, error_code, debug)
             self.wake()
 
+    def _goodbye_said(self, last: int) -> None:
+        self._last_allowed = last
+        if self._tasks is not None:
+            self._tasks.start_soon(self._end_with_calls)
+
     async def _say_goodbye(self) -> None:
         """The two-phase GOAWAY (RFC 9113, 6.8): calls that cross with the first one are served."""
-        self.engine.goaway()
-        self.engine.ping(_DRAIN_PING)
-        self.wake()
-        with trio.move_on_after(_ROUND_TRIP):
-            await self._pong.wait()
-        self._say_farewell()
+        if self._last_allowed is None:  # a second one may not take back what the first one has said
+            self.engine.goaway()
+            self.engine.ping(_DRAIN_PING)
+            self.wake()
+            with trio.move_on_after(_ROUND_TRIP):
+                await self._pong.wait()
+            self._say_farewell()
+        await self._end_with_calls()
+
+    async def _end_with_calls(self) -> None:
         while self._live:
             await self.calls_changed()
         self._reading.cancel()

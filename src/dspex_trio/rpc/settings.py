@@ -26,7 +26,8 @@ class ServerSettings:
         max_message_size: The largest request, on the wire and decompressed; above it the call is RESOURCE_EXHAUSTED.
         max_response_size: The largest reply; above it the call is RESOURCE_EXHAUSTED.
         max_header_list_size: The most request headers a call may have (counted as RFC 9113, 6.5.2 does); above it the
-            call is RESOURCE_EXHAUSTED, and beyond four times as much its connection ends.
+            call is RESOURCE_EXHAUSTED. Beyond sixteen times as much (256 KiB at the least) its connection takes no
+            more calls either, and ends when those that have begun have ended.
         max_frame_size: The largest frame a client may send.
         stream_window: What a client may send on one call before a handler reads it.
         connection_window: What may be on its way from one client at once.
@@ -95,7 +96,7 @@ class ChannelSettings:
         max_message_size: The largest reply, on the wire and decompressed; above it the call is RESOURCE_EXHAUSTED.
         max_request_size: The largest request; above it the call is RESOURCE_EXHAUSTED and nothing is sent.
         max_header_list_size: The most response headers or trailers; above it the call is RESOURCE_EXHAUSTED, and beyond
-            four times as much the connection ends.
+            sixteen times as much (256 KiB at the least) the connection ends.
         max_frame_size: The largest frame a server may send.
         stream_window: What a server may send on one call before it is read.
         connection_window: What may be on its way from one server at once.

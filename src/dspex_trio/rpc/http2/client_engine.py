@@ -11,8 +11,8 @@ from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.http2.engine import H2Engine, StreamState
 from dspex_trio.rpc.http2.events import ResponseEnded, ResponseStarted
-from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size
-from dspex_trio.rpc.http2.headers import RawHeaders, ResponseHead, encode_metadata, format_timeout
+from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock
+from dspex_trio.rpc.http2.headers import ResponseHead, encode_metadata, format_timeout
 from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
@@ -130,10 +130,9 @@ class H2ClientEngine(H2Engine):
         _, status, trailers = block.parsed
         return status, trailers
 
-    def _check_size(self, headers: RawHeaders) -> None:
-        limit = self._limits.max_header_list_size
-        if header_list_size(headers) > limit:
-            text = f"the response's headers are larger than the limit of {limit} bytes"
+    def _check_size(self, block: HeaderBlock) -> None:
+        if block.oversized:
+            text = f"the response's headers are larger than the limit of {self._limits.max_header_list_size} bytes"
             raise BadResponse(Status(StatusCode.RESOURCE_EXHAUSTED, text))
 
     def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
