@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +68,7 @@ async def serve_runtime(
     stopping: trio.Event | None = None,
     listeners: Sequence[trio.abc.Listener[Any]] | None = None,
     interceptors: Sequence[rpc.Interceptor] = (),
+    patience: Callable[[rpc.Call], float] | None = None,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """As `serve`, with a runtime that is open, for these servicers in place of its own.
@@ -78,6 +79,7 @@ async def serve_runtime(
         stopping: Set it to end in an orderly way.
         listeners: Where to serve, in place of the settings' host and port.
         interceptors: Functions around each call that carries the token, if there is one; inside of its span.
+        patience: How many times its `grpc-timeout` the caller of a call really waits; see `rpc.serve`.
         task_status: `started` gets the listeners once the server answers.
     """
     async with trio.open_nursery() as nursery:
@@ -88,7 +90,14 @@ async def serve_runtime(
         seen = [] if runtime.telemetry is None else [runtime.telemetry.calls()]
         around = [*seen, *token, *interceptors]
         serving = partial(
-            _serve_calls, runtime.settings, served, health, drain, listeners=listeners, interceptors=around
+            _serve_calls,
+            runtime.settings,
+            served,
+            health,
+            drain,
+            listeners=listeners,
+            interceptors=around,
+            patience=patience,
         )
         task_status.started(await nursery.start(serving))
         stuck = await _until_it_ends(runtime, stopping if stopping is not None else trio.Event())
@@ -128,6 +137,7 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
     *,
     listeners: Sequence[trio.abc.Listener[Any]] | None,
     interceptors: Sequence[rpc.Interceptor],
+    patience: Callable[[rpc.Call], float] | None,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     await rpc.serve(
@@ -141,6 +151,7 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
         ),
         interceptors=interceptors,
         drain=drain,
+        patience=patience,
         task_status=task_status,
     )
 

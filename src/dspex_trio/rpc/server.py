@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import trio
 
+from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.deadlines import DeadlineWatch
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.interceptors import Interceptor
@@ -31,6 +32,7 @@ async def serve(
     settings: ServerSettings = ServerSettings(),  # noqa: B008 - frozen
     interceptors: Sequence[Interceptor] = (),
     drain: Drain | None = None,
+    patience: Callable[[Call], float] | None = None,
     task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled or drained.
@@ -49,13 +51,15 @@ async def serve(
         settings: Limits.
         interceptors: Functions around each call, the first one outermost.
         drain: A way to end it gracefully.
+        patience: How many times its `grpc-timeout` the caller of a call really waits, if that is more than once. Its
+            handler sees the deadline that it has named, but is cancelled, and its reply too late, only after that time.
         task_status: For `nursery.start`.
 
     Raises:
         OSError: The port, or the UNIX socket, cannot be bound.
         ValueError: Two servicers serve the same service.
     """
-    server = _Server(servicers, tls, settings, tuple(interceptors))
+    server = _Server(servicers, tls, settings, tuple(interceptors), patience)
     opened = listening(listeners if listeners is not None else await open_listeners(host, port), tls)
     async with trio.open_nursery() as watching:
         watching.start_soon(server.watch.run)
@@ -74,12 +78,14 @@ class _Server:
         tls: ssl.SSLContext | None,
         settings: ServerSettings,
         interceptors: Sequence[Interceptor],
+        patience: Callable[[Call], float] | None,
     ) -> None:
         self.watch = DeadlineWatch()
         self._routes = routes(servicers)
         self._tls = tls
         self._settings = settings
         self._interceptors = interceptors
+        self._patience = patience
         self._connections: set[ServerConnection] = set()
         self._handshakes: set[trio.CancelScope] = set()
         self._count = 0  # those in a handshake included
@@ -130,6 +136,7 @@ class _Server:
             interceptors=self._interceptors,
             settings=self._settings,
             watch=self.watch,
+            patience=self._patience,
         )
         self._connections.add(connection)
         try:

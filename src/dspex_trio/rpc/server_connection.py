@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -40,9 +39,7 @@ from dspex_trio.rpc.transport import Connection, log
 from dspex_trio.rpc.upkeep import end_when_idle, end_when_old, keep_alive
 
 _SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
-# How long after a deadline its stream is reset. Callers whose own timer fires a moment later than ours would take an
-# earlier reset for a cancellation by us; most of them have reset the stream themselves by then.
-_RESET_DELAY: Final = 0.005
+_TOO_LATE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline was exceeded")
 _MAX_PING_STRIKES: Final = 3
 # A thousand handlers that begin or clean up at once would hold up everybody.
 _CALLS_PER_TURN: Final = 8
@@ -62,6 +59,7 @@ class ServerConnection(Connection[ServerEngine]):
         interceptors: What runs around each call.
         settings: Limits.
         watch: The server's deadlines.
+        patience: As `serve` says.
     """
 
     def __init__(
@@ -74,6 +72,7 @@ class ServerConnection(Connection[ServerEngine]):
         interceptors: Sequence[Interceptor],
         settings: ServerSettings,
         watch: DeadlineWatch,
+        patience: Callable[[Call], float] | None = None,
     ) -> None:
         super().__init__(
             stream,
@@ -87,6 +86,7 @@ class ServerConnection(Connection[ServerEngine]):
         self._interceptors = interceptors
         self._settings = settings
         self._watch = watch
+        self._patience = patience
         self._live: dict[int, ServerCall] = {}  # until the handler has ended, so that a slot is really free
         self._begun: deque[tuple[ServerCall, Route]] = deque()  # of these, those whose handlers are not started yet
         self._tasks: trio.Nursery | None = None
@@ -206,7 +206,7 @@ class ServerConnection(Connection[ServerEngine]):
             return
         deadline = math.inf if head.timeout is None else trio.current_time() + head.timeout
         if head.timeout == 0:
-            self._watch.add(deadline + _RESET_DELAY, partial(self._reset, stream_id))  # it is past already
+            self.engine.send_status(stream_id, _TOO_LATE)  # it is past already
             return
         context = Call(
             head.path,
@@ -218,15 +218,20 @@ class ServerConnection(Connection[ServerEngine]):
             accepts=head.accept_encoding,
         )
         context.compression = self._settings.compression
-        margin = 0.0 if head.timeout is None else margin_of(head.timeout, self._settings.deadline_margin)
+        margin = 0.0
+        if head.timeout is not None:
+            margin = margin_of(head.timeout, self._settings.deadline_margin)
+            if self._patience is not None:
+                deadline += head.timeout * (self._patience(context) - 1)
         call = ServerCall(
             self,
             stream_id,
             context,
             self._settings.max_response_size,
-            deadline - margin,
+            deadline=deadline,
+            patience=deadline - margin,
             streaming=route.stream_out,
-            reset_late=self._reset_late,
+            handled=self._handled,
         )
         context.respond_with(call)
         if not self._live:
@@ -273,17 +278,13 @@ class ServerConnection(Connection[ServerEngine]):
         if not self._live:
             self._idle_or_busy.unpark_all()
 
-    def _reset_late(self, call: ServerCall) -> None:
-        self._watch.add(call.call.deadline + _RESET_DELAY, partial(self._reset, call.stream_id))
-
-    def _reset(self, stream_id: int) -> None:
-        self.engine.reset(stream_id, ErrorCode.CANCEL)
-        self.wake()
+    def _handled(self, call: Call) -> None:
+        """A handler is asked."""
 
     async def _serve_call(self, call: ServerCall, scope: trio.CancelScope, route: Route) -> None:
         expiry = None
-        if call.call.deadline < math.inf:
-            expiry = self._watch.add(call.call.deadline, call.expire)
+        if call.deadline < math.inf:
+            expiry = self._watch.add(call.deadline, call.expire)
         status = _SHUTTING_DOWN  # what a caller is told if this task is cancelled from outside
         try:
             with scope:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from dspex_trio import correlation, rpc
-from dspex_trio.errors import InvalidInput, SerializationFailed, Stage, ValueNotDecodable
+from dspex_trio.errors import DeadlineExceeded, InvalidInput, SerializationFailed, Stage, ValueNotDecodable
 from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.model import EventsDropped, Watch
@@ -141,7 +141,7 @@ class WorkerBridge(BridgeServiceServicer):
         """Call a tool. What goes wrong is `success=false` with a JSON object that snakepit understands."""
         with self._told(request, call) as report:
             try:
-                value = await self._run(request)
+                value = await self._run(request, call.deadline)
                 report.size = len(value.value)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
                 report.failed = True
@@ -162,7 +162,9 @@ class WorkerBridge(BridgeServiceServicer):
         arrived = trio.current_time()
         with self._told(request, call) as report:
             chunks = 0
-            async with aclosing(streamed(partial(self._data, request, report), arrived=arrived)) as events:
+            async with aclosing(
+                streamed(partial(self._data, request, call.deadline, report), arrived=arrived)
+            ) as events:
                 async for at_ms, event in events:
                     if not isinstance(event, Ended):
                         data = encode_json(event_to_json(event, at_ms))
@@ -195,21 +197,32 @@ class WorkerBridge(BridgeServiceServicer):
 
     # ---- inside
 
-    async def _run(self, request: bridge_pb2.ExecuteToolRequest, watch: Watch | None = None) -> any_pb2.Any:
-        """Call the tool; returns its result, of which snakepit reads the value alone, as JSON."""
+    async def _run(
+        self, request: bridge_pb2.ExecuteToolRequest, deadline: float, watch: Watch | None = None
+    ) -> any_pb2.Any:
+        """Call the tool; returns its result, of which snakepit reads the value alone, as JSON.
+
+        What has become of it by its deadline is answered after that, too: a pool waits for twice as long.
+        """
         arguments = _arguments(request)
         if request.tool_name == EXECUTE_PROGRAM:
-            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, watch))
-        value = encode_any(plain(await self._tools.call(request.tool_name, arguments)))
+            outcome = await self._trials(arguments, watch, deadline=deadline)
+            return any_pb2.Any(type_url=_MAP_URL, value=outcome)
+        with trio.CancelScope(deadline=deadline) as scope:
+            value = encode_any(plain(await self._tools.call(request.tool_name, arguments)))
+        if scope.cancelled_caught:
+            raise DeadlineExceeded(f"the deadline of {request.tool_name[:_MAX_NAME]} passed")
         if len(value.value) > self._max_bytes:
             raise SerializationFailed(
                 f"the result has {len(value.value)} bytes, and the limit is {self._max_bytes} (--max-message-bytes)"
             )
         return value if value.value else _NULL
 
-    async def _data(self, request: bridge_pb2.ExecuteToolRequest, report: _Report, watch: Watch) -> bytes:
+    async def _data(
+        self, request: bridge_pb2.ExecuteToolRequest, deadline: float, report: _Report, watch: Watch
+    ) -> bytes:
         try:
-            value = await self._run(request, watch)
+            value = await self._run(request, deadline, watch)
         except Exception as error:  # noqa: BLE001 - as in ExecuteTool
             report.failed = True
             return encode_json({"error": self._problem(error, request)})

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 # A standstill is not taken for one before so many seconds.
 _LEAST_STANDSTILL: Final = 30.0
+_POOLS_PATIENCE: Final = 2.0
+_TOOL_CALLS: Final = frozenset(
+    f"/snakepit.bridge.BridgeService/{name}" for name in ("ExecuteTool", "ExecuteStreamingTool")
+)
 
 
 async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has started
@@ -84,8 +88,18 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
         background.start_soon(_end_telemetry, bridge, stopping)
         programs = [each for each in runtime.servicers if isinstance(each, SnakepitBridgeServicer)]
         await serve_runtime(
-            runtime, [*programs, bridge], stopping=stopping, interceptors=[_correlate], task_status=task_status
+            runtime,
+            [*programs, bridge],
+            stopping=stopping,
+            interceptors=[_correlate],
+            patience=pools_patience,
+            task_status=task_status,
         )
+
+
+def pools_patience(call: rpc.Call) -> float:
+    """How many times the `grpc-timeout` of a call its caller waits: a pool twice for a tool, and never resets it."""
+    return _POOLS_PATIENCE if call.method in _TOOL_CALLS else 1.0
 
 
 def _nobody(_session_id: str) -> None:
