@@ -132,6 +132,21 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, lt=2**31, description="The largest request or response, in bytes."
     )
+    max_connections: int = Field(
+        default=1000,
+        ge=1,
+        description="Connections at once, or three quarters of the files that the process may have open. For one more "
+        "the idlest leaves that has made no call yet (with a token: none that carried it).",
+    )
+    max_connections_per_peer: int = Field(
+        default=500, ge=1, description="Of these, connections from one IP address; in the same way."
+    )
+    first_call_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        description="The time for a connection's first call (with a token: the first that carries it), in seconds; "
+        "then it is closed.",
+    )
     max_sessions: int = Field(
         default=1024, ge=1, description="Session contexts kept at once; the longest unused one goes first."
     )

@@ -147,7 +147,11 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
         listeners=listeners,
         tls=_tls(settings),
         settings=rpc.ServerSettings(
-            max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes
+            max_message_size=settings.max_message_bytes,
+            max_response_size=settings.max_message_bytes,
+            max_connections=settings.max_connections,
+            max_connections_per_peer=settings.max_connections_per_peer,
+            first_call_timeout=settings.first_call_timeout,
         ),
         interceptors=interceptors,
         drain=drain,

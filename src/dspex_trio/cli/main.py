@@ -13,6 +13,7 @@ from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.logs import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     config_option,
+    connection_options,
     end_with_stdin_option,
     lm_arguments_option,
     load_settings,
@@ -86,6 +87,7 @@ def serve(
     "--persist", type=click.Path(path_type=Path), help="File that keeps the store; without one it is in memory only."
 )
 @click.option("--load", multiple=True, help="Python module that registers Elixir tools.  May be repeated.")
+@connection_options
 @end_with_stdin_option
 @log_level_option
 @log_format_option
@@ -94,17 +96,20 @@ def store(
     port: int,
     *,
     ready_file: Path | None,
+    persist: Path | None,
+    load: tuple[str, ...],
     log_level: str,
     log_format: LogFormat,
     end_with_stdin: bool,
-    **options: Any,
+    **limits: Any,
 ) -> None:
     """Run a stand-alone session store."""
     set_up_logging(log_level, log_format=log_format)
     ending = Ending(STORE_GRACE, with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store
 
-    run(ending, partial(serve_store, host, port, partial(announce, ready_file), **options))
+    announced = partial(announce, ready_file)
+    run(ending, partial(serve_store, host, port, announced, persist=persist, load=load, limits=limits))
 
 
 @main.command()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import trio
 
@@ -29,6 +31,7 @@ async def serve_store(
     *,
     persist: Path | None = None,
     load: Sequence[str] = (),
+    limits: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Serve sessions, their variables and stand-ins for Elixir tools until the process is told to end.
 
@@ -39,6 +42,7 @@ async def serve_store(
         ending: How the process ends.
         persist: The file that keeps the store.
         load: Modules that register Elixir tools.
+        limits: Of `rpc.ServerSettings`.
     """
     drain = rpc.Drain()
 
@@ -59,7 +63,10 @@ async def serve_store(
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(end)
-                await until_served(partial(rpc.serve, [store], host=host, port=port, drain=drain), ready)
+                served = rpc.ServerSettings(**limits)
+                await until_served(
+                    partial(rpc.serve, [store], host=host, port=port, settings=served, drain=drain), ready
+                )
                 nursery.cancel_scope.cancel()
     except* CannotLoad as group:
         raise StartupError(str(first_error(group))) from None

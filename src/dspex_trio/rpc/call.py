@@ -38,6 +38,8 @@ class Call:
         compression: What replies are compressed with; to be set before the first is sent. None if the caller would not
             understand it.
         compress: Whether the replies sent from now on are compressed.
+        anonymous: Set by interceptors that let a call in although it carries no credentials, which others have to: it
+            does not make its connection a known one (see `ServerSettings.first_call_timeout`).
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Call:
         self.deadline = deadline
         self.peer_certificate = peer_certificate
         self.compress = True
+        self.anonymous = False
         self._initial_metadata = self._trailing_metadata = NO_METADATA
         self._accepts = accepts
         self._compression: Compression | None = None

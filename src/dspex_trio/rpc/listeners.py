@@ -208,6 +208,17 @@ def notice_dead_peers(stream: trio.abc.Stream) -> None:
                 transport.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
+def peer_address(stream: trio.abc.Stream) -> str | None:
+    """The IP address at the other end of a stream; None if it has none, or has left."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(transport, trio.SocketStream) or transport.socket.family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    try:
+        return str(transport.socket.getpeername()[0])
+    except OSError:
+        return None
+
+
 def peer_name(stream: trio.abc.Stream) -> str:
     """The other end of a stream, as grpc-core writes it."""
     transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream

@@ -11,15 +11,19 @@ from typing import Any, Final
 import trio
 
 from dspex_trio.rpc.call import Call
+from dspex_trio.rpc.crowd import Crowd, fitting
 from dspex_trio.rpc.deadlines import DeadlineWatch
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.interceptors import Interceptor
-from dspex_trio.rpc.listeners import Listener, listening, notice_dead_peers, open_listeners, peer_name
+from dspex_trio.rpc.listeners import Listener, listening, notice_dead_peers, open_listeners, peer_address, peer_name
 from dspex_trio.rpc.server_connection import ServerConnection
 from dspex_trio.rpc.service import Servicer, routes
 from dspex_trio.rpc.settings import ServerSettings
 
 log: Final = logging.getLogger("dspex_trio.rpc")
+
+# The least time between two lines of the log about the same flood, in seconds.
+_SELDOM: Final = 10.0
 
 
 async def serve(
@@ -71,6 +75,30 @@ async def serve(
         watching.cancel_scope.cancel()
 
 
+class _Guest:
+    """One connection as the crowd sees it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.address = peer_address(stream)
+        self.scope = trio.CancelScope()
+        self.connection: ServerConnection | None = None  # after TLS's handshake
+        self._came_at = trio.current_time()
+
+    @property
+    def known(self) -> bool:
+        return self.connection is not None and self.connection.known
+
+    @property
+    def heard_at(self) -> float:
+        return self._came_at if self.connection is None else self.connection.heard_at
+
+    def evict(self) -> None:
+        if self.connection is None:
+            self.scope.cancel()
+        else:
+            self.connection.evict()
+
+
 class _Server:
     def __init__(
         self,
@@ -88,7 +116,12 @@ class _Server:
         self._patience = patience
         self._connections: set[ServerConnection] = set()
         self._handshakes: set[trio.CancelScope] = set()
-        self._count = 0  # those in a handshake included
+        most = fitting(settings.max_connections)
+        if most < settings.max_connections:
+            log.info("max_connections is %d, as the limit of open files has it", most)
+        self._crowd = Crowd(most, settings.max_connections_per_peer)  # those in a handshake included
+        self._turned_away = 0
+        self._told = -math.inf
         self._accepting = trio.CancelScope()
         self._drain_deadline = math.inf
 
@@ -107,21 +140,34 @@ class _Server:
             handshake.deadline = min(handshake.deadline, deadline)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
-        if self._count >= self._settings.max_connections:
-            log.warning("a connection was turned away: there are %d", self._count)
+        guest = _Guest(stream)
+        if not self._crowd.let_in(guest):
+            self._tell_of_turning_away(guest)
             await trio.aclose_forcefully(stream)
             return
-        self._count += 1
         try:
-            await self._serve_one(stream)
+            with guest.scope:
+                await self._serve_one(stream, guest)
         except Exception:
             # One connection's bug is not the others' end.
             log.exception("a connection ended with an internal error")
         finally:
-            self._count -= 1
+            self._crowd.leave(guest)
             await trio.aclose_forcefully(stream)
 
-    async def _serve_one(self, stream: trio.abc.Stream) -> None:
+    def _tell_of_turning_away(self, guest: _Guest) -> None:
+        """Now and then: whoever is turned away may come back a thousand times a second."""
+        self._turned_away += 1
+        if trio.current_time() >= self._told + _SELDOM:
+            log.warning(
+                "connections were turned away: %d, the last from %s; there are %d",
+                self._turned_away,
+                guest.address or "a peer without an address",
+                len(self._crowd),
+            )
+            self._turned_away, self._told = 0, trio.current_time()
+
+    async def _serve_one(self, stream: trio.abc.Stream, guest: _Guest) -> None:
         certificate = None
         if isinstance(stream, trio.SSLStream):
             if not await self._handshake(stream):
@@ -138,6 +184,7 @@ class _Server:
             watch=self.watch,
             patience=self._patience,
         )
+        guest.connection = connection
         self._connections.add(connection)
         try:
             if self._accepting.cancel_called:

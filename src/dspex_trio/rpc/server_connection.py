@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from dspex_trio.rpc.call import Call
-from dspex_trio.rpc.deadlines import DeadlineWatch, margin_of
+from dspex_trio.rpc.deadlines import Deadline, DeadlineWatch, margin_of
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
@@ -41,6 +41,8 @@ from dspex_trio.rpc.upkeep import end_when_idle, end_when_old, keep_alive
 _SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
 _TOO_LATE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline was exceeded")
 _MAX_PING_STRIKES: Final = 3
+# For the last bytes of an evicted connection, in seconds: meanwhile there is one more than allowed.
+_EVICTION: Final = 0.1
 # A thousand handlers that begin or clean up at once would hold up everybody.
 _CALLS_PER_TURN: Final = 8
 _DRAIN_PING: Final = b"draining"
@@ -60,6 +62,9 @@ class ServerConnection(Connection[ServerEngine]):
         settings: Limits.
         watch: The server's deadlines.
         patience: As `serve` says.
+
+    Attributes:
+        known: Whether it has made a call that was let in, or shown a certificate.
     """
 
     def __init__(
@@ -99,6 +104,8 @@ class ServerConnection(Connection[ServerEngine]):
         self._idle_or_busy = trio.lowlevel.ParkingLot()
         self._ping_strikes = 0
         self._last_ping = -math.inf
+        self.known = certificate is not None
+        self._first_call: Deadline | None = None
 
     @property
     def calls(self) -> int:
@@ -112,6 +119,9 @@ class ServerConnection(Connection[ServerEngine]):
     async def run(self) -> None:
         """Serve until the client leaves, breaks the rules, or is drained; when cancelled, calls get UNAVAILABLE."""
         self._reading.deadline = trio.current_time() + self._settings.handshake_timeout
+        if not self.known and self._settings.first_call_timeout < math.inf:
+            until = trio.current_time() + self._settings.first_call_timeout
+            self._first_call = self._watch.add(until, self._end_stranger)
         try:
             async with trio.open_nursery() as tasks:
                 self._tasks = tasks
@@ -125,6 +135,8 @@ class ServerConnection(Connection[ServerEngine]):
                     self.close()
                     tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
         finally:
+            if self._first_call is not None:
+                self._first_call.cancel()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.close_timeout):
                 await self.hang_up()
             self.engine.close()
@@ -279,7 +291,20 @@ class ServerConnection(Connection[ServerEngine]):
             self._idle_or_busy.unpark_all()
 
     def _handled(self, call: Call) -> None:
-        """A handler is asked."""
+        """A handler is asked: whoever calls is none of those that only hold a place."""
+        if not self.known and not call.anonymous:
+            self.known = True
+            if self._first_call is not None:
+                self._first_call.cancel()
+
+    def _end_stranger(self) -> None:
+        self.drain(trio.current_time() + self.close_timeout)
+
+    def evict(self) -> None:
+        """End now: its place is wanted."""
+        self.close_timeout = min(self.close_timeout, _EVICTION)
+        self._say_farewell()
+        self._reading.cancel()
 
     async def _serve_call(self, call: ServerCall, scope: trio.CancelScope, route: Route) -> None:
         expiry = None

@@ -35,7 +35,12 @@ class ServerSettings:
         output_buffer: How much a connection holds for a client that reads slowly before handlers have to wait.
         max_concurrent_calls: Calls of one connection at once. A slot is free again when the call's handler has ended.
             One more is refused in a way that tells the client that it may try again.
-        max_connections: Connections at once; one more is closed as soon as it is accepted.
+        max_connections: Connections at once, or three quarters of the files that the process may have open, if that is
+            less. For one more the stranger leaves that has been silent for the longest time: a stranger is a connection
+            without a client certificate that has made no call yet that was let in (with a token: that carried it).
+            Without strangers the new one is closed as soon as it is accepted.
+        max_connections_per_peer: Of these, connections from one IP address; in the same way. UNIX sockets have none.
+        first_call_timeout: For the first call that is let in; a stranger's connection is closed gracefully then.
         handshake_timeout: For TLS, and then again for the first bytes of HTTP/2.
         deadline_margin: How long before a caller's deadline its handler is cancelled, so that DEADLINE_EXCEEDED still
             arrives in time; never more than a tenth of the call's time (but a millisecond, if the call has two).
@@ -65,6 +70,8 @@ class ServerSettings:
     output_buffer: int = 256 * _KIB
     max_concurrent_calls: int = 1000
     max_connections: int = 1000
+    max_connections_per_peer: int = 500
+    first_call_timeout: float = math.inf
     handshake_timeout: float = 10.0
     deadline_margin: float = 0.005
     close_timeout: float = 1.0
