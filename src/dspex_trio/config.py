@@ -60,11 +60,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
 
     host: str = Field(
-        default="127.0.0.1", description="Address to listen on. Anything but loopback wants TLS and a token."
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on: a name, an IPv4 or IPv6 address, or `unix:/path` for a UNIX socket, which "
+        "only its owner may connect to. Anything but loopback wants TLS and a token.",
     )
     port: int = Field(default=50051, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     ready_file: Path | None = Field(
-        default=None, description="File that gets the decimal port, by rename, once the server answers."
+        default=None,
+        description="File that gets the decimal port, or the address of a UNIX socket, by rename, once the server "
+        "answers.",
     )
     tls_certificate: Path | None = Field(
         default=None, description="PEM file with the server's certificate chain; makes the port TLS."
@@ -135,6 +140,21 @@ class Settings(BaseSettings):
     )
     max_message_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, lt=2**31, description="The largest request or response, in bytes."
+    )
+    max_connections: int = Field(
+        default=1000,
+        ge=1,
+        description="Connections at once, or three quarters of the files that the process may have open. For one more "
+        "the idlest leaves that has made no call yet (with a token: none that carried it).",
+    )
+    max_connections_per_peer: int = Field(
+        default=500, ge=1, description="Of these, connections from one IP address; in the same way."
+    )
+    first_call_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        description="The time for a connection's first call (with a token: the first that carries it), in seconds; "
+        "then it is closed.",
     )
     max_sessions: int = Field(
         default=1024, ge=1, description="Session contexts kept at once; the longest unused one goes first."
@@ -331,6 +351,15 @@ class Settings(BaseSettings):
             if not pattern.isprintable() or " " in pattern:
                 raise ValueError(f"{pattern!r} is no model's name, such as openai/gpt-4o-mini, and no pattern of names")
         return patterns
+
+    @field_validator("store")
+    @classmethod
+    def _address_of_a_store(cls, store: str) -> str:
+        if store != "embedded":
+            from dspex_trio.rpc.target import addresses  # noqa: PLC0415 - the commands' help needs no gRPC
+
+            addresses(store)
+        return store
 
     @field_validator("load")
     @classmethod

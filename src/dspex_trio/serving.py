@@ -6,7 +6,7 @@ import logging
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -75,8 +75,9 @@ async def serve_runtime(
     servicers: Iterable[rpc.Servicer],
     *,
     stopping: trio.Event | None = None,
-    listeners: Sequence[rpc.Listener] | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
     interceptors: Sequence[rpc.Interceptor] = (),
+    patience: Callable[[rpc.Call], float] | None = None,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """As `serve`, with a runtime that is open, for these servicers in place of its own.
@@ -87,6 +88,7 @@ async def serve_runtime(
         stopping: Set it to end in an orderly way.
         listeners: Where to serve, in place of the settings' host and port.
         interceptors: Functions around each call that carries the token, if there is one; inside of its span.
+        patience: How many times its `grpc-timeout` the caller of a call really waits; see `rpc.serve`.
         task_status: `started` gets the listeners once the server answers.
     """
     async with trio.open_nursery() as nursery:
@@ -97,7 +99,14 @@ async def serve_runtime(
         seen = [] if runtime.telemetry is None else [runtime.telemetry.calls()]
         around = [*seen, *token, *interceptors]
         serving = partial(
-            _serve_calls, runtime.settings, served, health, drain, listeners=listeners, interceptors=around
+            _serve_calls,
+            runtime.settings,
+            served,
+            health,
+            drain,
+            listeners=listeners,
+            interceptors=around,
+            patience=patience,
         )
         health.set_ready(False)
         bound: list[rpc.Listener] = await nursery.start(serving)
@@ -158,8 +167,9 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
     health: rpc.Health,
     drain: rpc.Drain,
     *,
-    listeners: Sequence[rpc.Listener] | None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None,
     interceptors: Sequence[rpc.Interceptor],
+    patience: Callable[[rpc.Call], float] | None,
     task_status: trio.TaskStatus[list[rpc.Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     await rpc.serve(
@@ -169,10 +179,15 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
         listeners=listeners,
         tls=_tls(settings),
         settings=rpc.ServerSettings(
-            max_message_size=settings.max_message_bytes, max_response_size=settings.max_message_bytes
+            max_message_size=settings.max_message_bytes,
+            max_response_size=settings.max_message_bytes,
+            max_connections=settings.max_connections,
+            max_connections_per_peer=settings.max_connections_per_peer,
+            first_call_timeout=settings.first_call_timeout,
         ),
         interceptors=interceptors,
         drain=drain,
+        patience=patience,
         task_status=task_status,
     )
 

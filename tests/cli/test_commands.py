@@ -82,6 +82,17 @@ def test_a_port_that_is_taken_is_named_in_one_line(run):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["max_connections", "max_connections_per_peer", "first_call_timeout"])
+def test_a_store_has_the_limits_of_connections_that_a_worker_has(name):
+    option = "--" + name.replace("_", "-")
+    told = " ".join(CliRunner().invoke(main, ["store", "--help"]).output.split())
+    assert option in told
+    assert f"[default: {Settings.model_fields[name].default}" in told
+    wrong = CliRunner().invoke(main, ["store", option, "0"])
+    assert wrong.exit_code == 2
+    assert option in wrong.output
+
+
 def test_a_ready_file_that_cannot_be_written_is_named_in_one_line(run, tmp_path):
     """Not as a port that cannot be listened on, which is what an OSError at that point looks like."""
     ready = tmp_path / "nowhere" / "ready"

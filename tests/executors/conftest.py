@@ -38,7 +38,7 @@ class Front(Running):
 
         async def wait():
             with trio.fail_after(seconds):
-                while not true():
+                while not true():  # noqa: ASYNC110 - another process is waited for
                     await trio.sleep(0.01)
 
         self.call(wait)

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import trio
@@ -178,7 +179,7 @@ def test_executors_that_are_killed_again_and_again_cost_their_trials_alone(front
                 nursery.start_soon(trial, outcomes)
             for _ in range(6):
                 with trio.fail_after(30):
-                    while len(pids := front.fleet.pids()) < 2:
+                    while len(pids := front.fleet.pids()) < 2:  # noqa: ASYNC110 - as in conftest
                         await trio.sleep(0.01)
                 for pid in pids:
                     os.kill(pid, signal.SIGKILL)
@@ -213,7 +214,7 @@ def test_nothing_of_replaced_executors_stays_open(front):
         async def tasks():
             return len(front.fleet._nursery.child_tasks)
 
-        return len(os.listdir("/proc/self/fd")), front.call(tasks)
+        return len([*Path("/proc/self/fd").iterdir()]), front.call(tasks)
 
     replace()
     front.call(answered)
@@ -299,7 +300,7 @@ def test_a_program_that_moves_its_executor_to_another_group_is_killed_all_the_sa
 
 
 def processes():
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def group_of(pid):

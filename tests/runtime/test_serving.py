@@ -58,6 +58,29 @@ async def test_only_callers_with_the_token_are_served(nursery):
         assert reply.status == HealthCheckResponse.SERVING
 
 
+async def test_the_limits_of_connections_are_settings(nursery):
+    """Two idle ones that had sent no token would have kept every caller out."""
+    port = await served(nursery, token=TOKEN, max_connections=2, max_connections_per_peer=2, first_call_timeout=1000)
+    async with (
+        await trio.open_tcp_stream("127.0.0.1", port) as first,
+        await trio.open_tcp_stream("127.0.0.1", port),
+        dspex.open_client(f"127.0.0.1:{port}", token=TOKEN) as client,
+    ):
+        outcome = await client.execute({"python_class": "Nope"}, {})
+        assert outcome.kind is dspex.FailureKind.CLASS_NOT_FOUND
+        with trio.fail_after(10):
+            async for _ in first:  # which ends when it has been closed
+                pass
+
+
+async def test_a_connection_without_a_call_is_closed_in_time(nursery):
+    port = await served(nursery, token=TOKEN, first_call_timeout=0.05)
+    async with await trio.open_tcp_stream("127.0.0.1", port) as idle:
+        with trio.fail_after(10):
+            async for _ in idle:
+                pass
+
+
 async def test_mutual_tls_serves_only_clients_with_a_certificate(nursery, certificates):
     port = await served(
         nursery,

@@ -84,6 +84,20 @@ def setting_options(command: Callable[..., Any], of: type[Settings] = Settings) 
     return command
 
 
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The settings about connections, for a command that has no others of `Settings`."""
+    for name, least in (
+        ("first_call_timeout", click.FloatRange(0, min_open=True)),
+        ("max_connections_per_peer", click.IntRange(1)),
+        ("max_connections", click.IntRange(1)),
+    ):
+        field = Settings.model_fields[name]
+        flag = f"--{name.replace('_', '-')}"
+        told = click.option(flag, type=least, default=field.default, show_default=True, help=field.description)
+        command = told(command)
+    return command
+
+
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file with settings."
 )

@@ -8,18 +8,24 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from dspex_trio.rpc.listeners import reachable
+
+if TYPE_CHECKING:
+    from dspex_trio.rpc import Listener
 
 
 class StartupError(Exception):
     """The server cannot start; the text is what the operator sees."""
 
 
-def announce(ready_file: Path | None, port: int) -> None:
-    """Write the decimal port to `ready_file` so that nobody can read half of it: written aside, synced, renamed.
+def announce(ready_file: Path | None, where: int | str) -> None:
+    """Write where a server is to `ready_file`, as `told_as` has it.
+
+    Nobody can read half of it: it is written aside, synced and renamed.
 
     Raises:
         StartupError: It cannot be written.
@@ -29,7 +35,7 @@ def announce(ready_file: Path | None, port: int) -> None:
     aside = beside(ready_file)
     try:
         with aside.open("w") as file:
-            file.write(str(port))
+            file.write(str(where))
             file.flush()
             os.fsync(file.fileno())
         aside.replace(ready_file)
@@ -71,12 +77,12 @@ def open_standard_streams() -> None:
 
 async def until_served(
     server: Callable[..., Awaitable[object]],
-    ready: Callable[[int], None],
+    ready: Callable[[list[Listener]], None],
     *,
     where: str,
     exposed: Callable[[list[str]], None] = lambda _addresses: None,
 ) -> None:
-    """Run a server that tells its listeners; `ready` gets the port once it answers.
+    """Run a server that tells its listeners; `ready` gets them once it answers.
 
     `exposed` gets the addresses that other machines may reach.
 
@@ -89,8 +95,17 @@ async def until_served(
         except* OSError as group:
             raise StartupError(f"cannot listen on {where}: {first_error(group)}") from None
         exposed(reachable(listeners))
-        [listener, *_] = listeners
-        ready(getattr(listener, "transport_listener", listener).socket.getsockname()[1])  # TLS wraps the real one
+        ready(listeners)
+
+
+def told_as(listener: Listener) -> int | str:
+    """What a ready file says: the port, or the address of what has none ("unix:/path")."""
+    return listener.address if listener.port is None else listener.port
+
+
+def addresses(listeners: list[Listener]) -> str:
+    """Where a server listens, for a log: "127.0.0.1:50051", "[::1]:50051", "unix:/run/worker.sock"."""
+    return ", ".join(listener.address for listener in listeners)
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, announce, first_error, until_served
+from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import UnsupportedDspy
 from dspex_trio.loading import CannotLoad
 from dspex_trio.observe import CannotRecord
+from dspex_trio.rpc import Listener, place
 from dspex_trio.runtime import Runtime
 from dspex_trio.serving import serve
 from dspex_trio.sessions import CannotPersist
@@ -36,13 +37,12 @@ def told_of(runtime: Runtime) -> Iterator[str]:
 async def serve_worker(settings: Settings, ending: Ending) -> None:
     """Serve trials until the process is told to end and the running ones have ended."""
 
-    def ready(port: int) -> None:
+    def ready(listeners: list[Listener]) -> None:
         ending.serving()
-        announce(settings.ready_file, port)
+        announce(settings.ready_file, told_as(listeners[0]))
         logger.info(
-            "serving trials on %s:%d (store %s, %d at a time, language model %s)",
-            settings.host,
-            port,
+            "serving trials on %s (store %s, %d at a time, language model %s)",
+            addresses(listeners),
             settings.store,
             settings.max_trials,
             settings.lm or "none",
@@ -53,6 +53,6 @@ async def serve_worker(settings: Settings, ending: Ending) -> None:
             server = partial(
                 serve, settings, telemetry=telemetry, stopping=ending.stopping, on_open=partial(watch_state, ending)
             )
-            await until_served(server, ready, where=f"{settings.host}:{settings.port}")
+            await until_served(server, ready, where=place(settings.host, settings.port))
     except* (CannotLoad, CannotPersist, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import trio
 
 from dspex_trio import rpc, threads
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, first_error, until_served
+from dspex_trio.cli.process import StartupError, addresses, first_error, told_as, until_served
 from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.redaction import Redactor
 from dspex_trio.service.elixir_tools import StandIns
@@ -25,36 +27,38 @@ logger = logging.getLogger("dspex_trio")
 async def serve_store(
     host: str,
     port: int,
-    on_ready: Callable[[int], None],
+    on_ready: Callable[[int | str], None],
     ending: Ending,
     *,
     persist: Path | None = None,
     load: Sequence[str] = (),
+    limits: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Serve sessions, their variables and stand-ins for Elixir tools until the process is told to end.
 
     Args:
-        host: Address to listen on.
+        host: Address to listen on, or "unix:/path".
         port: Port to listen on.
-        on_ready: Told of the port once the store answers.
+        on_ready: Told of the port, or the UNIX socket's address, once the store answers.
         ending: How the process ends.
         persist: The file that keeps the store.
         load: Modules that register Elixir tools.
+        limits: Of `rpc.ServerSettings`.
     """
     drain = rpc.Drain()
 
-    def exposed(addresses: list[str]) -> None:
-        if addresses:
+    def exposed(reached: list[str]) -> None:
+        if reached:
             logger.warning(
                 "whoever reaches %s may read and change every session, and what is sent can be read on its way: a "
                 "store has neither token nor TLS; listen on 127.0.0.1, or see to it that only workers reach it",
-                ", ".join(addresses),
+                ", ".join(reached),
             )
 
-    def ready(bound: int) -> None:
+    def ready(listeners: list[rpc.Listener]) -> None:
         ending.serving()
-        on_ready(bound)
-        logger.info("serving sessions on %s:%d", host, bound)
+        on_ready(told_as(listeners[0]))
+        logger.info("serving sessions on %s", addresses(listeners))
 
     async def end() -> None:
         await ending.stopping.wait()
@@ -68,10 +72,11 @@ async def serve_store(
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(end)
+                served = rpc.ServerSettings(**limits)
                 await until_served(
-                    partial(rpc.serve, [store], host=host, port=port, drain=drain),
+                    partial(rpc.serve, [store], host=host, port=port, settings=served, drain=drain),
                     ready,
-                    where=f"{host}:{port}",
+                    where=rpc.place(host, port),
                     exposed=exposed,
                 )
                 nursery.cancel_scope.cancel()

@@ -10,7 +10,7 @@ import click
 
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.logs import LogFormat, set_up_logging
-from dspex_trio.cli.options import end_with_stdin_option, log_format_option, log_level_option, run
+from dspex_trio.cli.options import connection_options, end_with_stdin_option, log_format_option, log_level_option, run
 from dspex_trio.cli.outputs import refuse_ready_file
 from dspex_trio.cli.process import announce
 
@@ -26,7 +26,7 @@ _overwrite_option = click.option("--overwrite", is_flag=True, help="Put it in th
 
 
 @click.group(invoke_without_command=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on, or unix:/path.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -35,12 +35,15 @@ _overwrite_option = click.option("--overwrite", is_flag=True, help="Put it in th
     help="Port to listen on; 0 takes any free one.",
 )
 @click.option(
-    "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    help="File that gets the decimal port once the server answers, or the address of a UNIX socket.",
 )
 @click.option(
     "--persist", type=click.Path(path_type=Path), help="File that keeps the store; without one it is in memory only."
 )
 @click.option("--load", multiple=True, help="Python module that registers Elixir tools.  May be repeated.")
+@connection_options
 @end_with_stdin_option
 @log_level_option
 @log_format_option
@@ -52,19 +55,22 @@ def store(
     port: int,
     *,
     ready_file: Path | None,
+    persist: Path | None,
+    load: tuple[str, ...],
     log_level: str,
     log_format: LogFormat,
     end_with_stdin: bool,
-    **options: Any,
+    **limits: Any,
 ) -> None:
     """Run a stand-alone session store, or copy and check the file of one."""
     if context.invoked_subcommand is not None:
         return
-    refuse_ready_file(ready_file, [("--persist", options["persist"])])
+    refuse_ready_file(ready_file, [("--persist", persist)])
     ending = Ending(STORE_GRACE, set_up_logging(log_level, log_format=log_format), with_stdin=end_with_stdin)
     from dspex_trio.cli.store import serve_store
 
-    run(ending, partial(serve_store, host, port, partial(announce, ready_file), **options))
+    announced = partial(announce, ready_file)
+    run(ending, partial(serve_store, host, port, announced, persist=persist, load=load, limits=limits))
 
 
 @store.command()

@@ -9,13 +9,14 @@ from functools import partial
 import trio
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, announce, first_error, until_served
+from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
 from dspex_trio.cli.serve import watch_state
 from dspex_trio.cli.worker import ElixirLost
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import UnsupportedDspy
 from dspex_trio.loading import CannotLoad
 from dspex_trio.observe import CannotRecord
+from dspex_trio.rpc import Listener, place
 from dspex_trio.runtime import open_runtime
 from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool
@@ -39,14 +40,14 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
         gone = True
         ending.end("Elixir is gone")
 
-    def ready(port: int) -> None:
+    def ready(listeners: list[Listener]) -> None:
         ending.serving()
         for file in {pool.ready_file, settings.ready_file}:
-            announce(file, port)
-        _tell_old_pools(port)
-        logger.info(
-            "serving a snakepit pool on %s:%d (Elixir at %s)", settings.host, port, pool.address or "no address"
-        )
+            announce(file, told_as(listeners[0]))
+        if (port := listeners[0].port) is not None:
+            _tell_old_pools(port)
+        where = addresses(listeners)
+        logger.info("serving a snakepit pool on %s (Elixir at %s)", where, pool.address or "no address")
 
     try:
         async with open_exporters(settings, ending.seconds_left) as telemetry:
@@ -60,7 +61,7 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
                 on_open=partial(watch_state, ending),
                 stacks_to=ending.descriptor,
             )
-            await until_served(serving, ready, where=f"{settings.host}:{settings.port}")
+            await until_served(serving, ready, where=place(settings.host, settings.port))
     except* (CannotLoad, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
     finally:

@@ -9,7 +9,7 @@ from dspex_trio.rpc.channel import Channel, open_channel
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.health import LIVENESS, READINESS, Health
 from dspex_trio.rpc.interceptors import Interceptor, Proceed, bearer_token
-from dspex_trio.rpc.listeners import Listener, open_tcp, open_unix
+from dspex_trio.rpc.listeners import Listener, open_tcp, open_unix, place
 from dspex_trio.rpc.memory import memory_link
 from dspex_trio.rpc.metadata import Metadata, MetadataLike
 from dspex_trio.rpc.reflection import reflection
@@ -53,6 +53,7 @@ __all__ = [
     "open_channel",
     "open_tcp",
     "open_unix",
+    "place",
     "reflection",
     "replied",
     "serve",

@@ -43,6 +43,8 @@ class Call:
         on_given_up: For a handler to set: called on the loop, once, when the caller gives the call up: it resets it, is
             gone, or its deadline passes before there is a status. Also after the handler has answered, as long as that
             is remembered: a caller that cancels then has not had the answer in time. It must not raise.
+        anonymous: Set by interceptors that let a call in although it carries no credentials, which others have to: it
+            does not make its connection a known one (see `ServerSettings.first_call_timeout`).
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Call:
         self.peer_certificate = peer_certificate
         self.compress = True
         self.on_given_up: Callable[[], object] | None = None
+        self.anonymous = False
         self._initial_metadata = self._trailing_metadata = NO_METADATA
         self._accepts = accepts
         self._compression: Compression | None = None

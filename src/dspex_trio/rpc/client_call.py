@@ -79,7 +79,7 @@ class ClientCall(CallStream):
         if self.status is None or self.status.code is StatusCode.OK:
             return None
         if self.status.code is StatusCode.CANCELLED and trio.current_time() >= self._deadline:
-            # The server resets a stream at its deadline. Whose clock was faster is of no interest to the caller.
+            # Some servers reset a stream at its deadline. Whose clock was faster is of no interest to the caller.
             return received_error(_TOO_LATE, self.trailing_metadata)
         return received_error(self.status, self.trailing_metadata)
 

@@ -11,7 +11,7 @@ import trio
 from dspex_trio.rpc.client_connection import ClientConnection
 from dspex_trio.rpc.http2.client_engine import H2ClientEngine
 from dspex_trio.rpc.settings import ChannelSettings
-from dspex_trio.rpc.target import Address, secure
+from dspex_trio.rpc.target import Address, reason, secure
 
 
 class Endpoint:
@@ -78,7 +78,7 @@ class Endpoint:
             try:
                 stream = await self._open()
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                why = str(error) or type(error).__name__
+                why = reason(error)
             else:
                 connection = self._new_connection(stream)
                 connections.start_soon(connection.run)

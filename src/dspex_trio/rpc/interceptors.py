@@ -31,12 +31,12 @@ def bearer_token(tokens: str | Iterable[str], *, exempt: Iterable[str] = ("/grpc
     open_to_all = tuple(exempt)
 
     async def authenticate(call: Call, proceed: Proceed) -> None:
-        if not call.method.startswith(open_to_all):
-            scheme, _, token = (call.metadata.get("authorization") or "").partition(" ")
-            # Every token is compared, each in constant time, so that the time taken tells nothing.
-            matches = [hmac.compare_digest(token.strip().encode(), known) for known in accepted]
-            if scheme.lower() != "bearer" or not any(matches):
-                raise RpcError(StatusCode.UNAUTHENTICATED, "a valid bearer token is needed")
+        scheme, _, token = (call.metadata.get("authorization") or "").partition(" ")
+        # Every token is compared, each in constant time, so that the time taken tells nothing.
+        matches = [hmac.compare_digest(token.strip().encode(), known) for known in accepted]
+        call.anonymous = scheme.lower() != "bearer" or not any(matches)
+        if call.anonymous and not call.method.startswith(open_to_all):
+            raise RpcError(StatusCode.UNAUTHENTICATED, "a valid bearer token is needed")
         await proceed()
 
     return authenticate

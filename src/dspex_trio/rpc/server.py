@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import trio
 
 from dspex_trio.rpc.arrivals import Arrivals
+from dspex_trio.rpc.call import Call
+from dspex_trio.rpc.crowd import Crowd, fitting
 from dspex_trio.rpc.deadlines import DeadlineWatch
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.interceptors import Interceptor
-from dspex_trio.rpc.listeners import Listener, notice_dead_peers, open_tcp, peer_name, wrap_tls
+from dspex_trio.rpc.listeners import Listener, listening, notice_dead_peers, open_listeners, peer_address, peer_name
 from dspex_trio.rpc.server_connection import ServerConnection
 from dspex_trio.rpc.service import Servicer, routes
 from dspex_trio.rpc.settings import ServerSettings
 
 log: Final = logging.getLogger("dspex_trio.rpc")
+
+# The least time between two lines of the log about the same flood, in seconds.
+_SELDOM: Final = 10.0
 
 
 async def serve(
@@ -27,37 +32,40 @@ async def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    listeners: Sequence[Listener] | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
     tls: ssl.SSLContext | None = None,
     settings: ServerSettings = ServerSettings(),  # noqa: B008 - frozen
     interceptors: Sequence[Interceptor] = (),
     drain: Drain | None = None,
+    patience: Callable[[Call], float] | None = None,
     task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled or drained.
 
-    `task_status.started` gets the listeners once calls can be answered. When cancelled, calls that are running get
-    UNAVAILABLE, and everything is closed, within about `settings.close_timeout`.
+    `task_status.started` gets the listeners once calls can be answered: one for each that was given, or for each
+    address of the host, with its `socket`, `address` and `port`, under TLS as without. When cancelled, calls that are
+    running get UNAVAILABLE, and everything is closed, within about `settings.close_timeout`.
 
     Args:
         servicers: What to serve.
-        host: Where to listen, by default for this machine alone.
-        port: Where to listen; 0 for a free port.
+        host: Where to listen, by default for this machine alone: a name, an address (IPv6 with or without brackets), or
+            "unix:/path" for a UNIX socket, which only its owner may connect to (see `open_unix`).
+        port: Where to listen; 0 for a free port. A UNIX socket has none.
         listeners: Instead of host and port: anything that accepts Trio streams. They are closed at the end.
         tls: Makes it TLS; see `server_tls`.
         settings: Limits.
         interceptors: Functions around each call, the first one outermost.
         drain: A way to end it gracefully.
+        patience: How many times its `grpc-timeout` the caller of a call really waits, if that is more than once. Its
+            handler sees the deadline that it has named, but is cancelled, and its reply too late, only after that time.
         task_status: For `nursery.start`.
 
     Raises:
-        OSError: The port cannot be bound.
+        OSError: The port, or the UNIX socket, cannot be bound.
         ValueError: Two servicers serve the same service.
     """
-    server = _Server(servicers, tls, settings, tuple(interceptors))
-    opened = list(listeners) if listeners is not None else await open_tcp(host, port)
-    if tls is not None:
-        opened = wrap_tls(opened, tls)
+    server = _Server(servicers, tls, settings, tuple(interceptors), patience)
+    opened = listening(listeners if listeners is not None else await open_listeners(host, port), tls)
     async with trio.open_nursery() as watching:
         watching.start_soon(server.watch.run)
         watching.start_soon(server.arrivals.follow)
@@ -69,6 +77,30 @@ async def serve(
         watching.cancel_scope.cancel()
 
 
+class _Guest:
+    """One connection as the crowd sees it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.address = peer_address(stream)
+        self.scope = trio.CancelScope()
+        self.connection: ServerConnection | None = None  # after TLS's handshake
+        self._came_at = trio.current_time()
+
+    @property
+    def known(self) -> bool:
+        return self.connection is not None and self.connection.known
+
+    @property
+    def heard_at(self) -> float:
+        return self._came_at if self.connection is None else self.connection.heard_at
+
+    def evict(self) -> None:
+        if self.connection is None:
+            self.scope.cancel()
+        else:
+            self.connection.evict()
+
+
 class _Server:
     def __init__(
         self,
@@ -76,6 +108,7 @@ class _Server:
         tls: ssl.SSLContext | None,
         settings: ServerSettings,
         interceptors: Sequence[Interceptor],
+        patience: Callable[[Call], float] | None,
     ) -> None:
         self.watch = DeadlineWatch()
         self.arrivals = Arrivals()
@@ -83,9 +116,15 @@ class _Server:
         self._tls = tls
         self._settings = settings
         self._interceptors = interceptors
+        self._patience = patience
         self._connections: set[ServerConnection] = set()
         self._handshakes: set[trio.CancelScope] = set()
-        self._count = 0  # those in a handshake included
+        most = fitting(settings.max_connections)
+        if most < settings.max_connections:
+            log.info("max_connections is %d, as the limit of open files has it", most)
+        self._crowd = Crowd(most, settings.max_connections_per_peer)  # those in a handshake included
+        self._turned_away = 0
+        self._told = -math.inf
         self._accepting = trio.CancelScope()
         self._drain_deadline = math.inf
 
@@ -104,21 +143,34 @@ class _Server:
             handshake.deadline = min(handshake.deadline, deadline)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
-        if self._count >= self._settings.max_connections:
-            log.warning("a connection was turned away: there are %d", self._count)
+        guest = _Guest(stream)
+        if not self._crowd.let_in(guest):
+            self._tell_of_turning_away(guest)
             await trio.aclose_forcefully(stream)
             return
-        self._count += 1
         try:
-            await self._serve_one(stream)
+            with guest.scope:
+                await self._serve_one(stream, guest)
         except Exception:
             # One connection's bug is not the others' end.
             log.exception("a connection ended with an internal error")
         finally:
-            self._count -= 1
+            self._crowd.leave(guest)
             await trio.aclose_forcefully(stream)
 
-    async def _serve_one(self, stream: trio.abc.Stream) -> None:
+    def _tell_of_turning_away(self, guest: _Guest) -> None:
+        """Now and then: whoever is turned away may come back a thousand times a second."""
+        self._turned_away += 1
+        if trio.current_time() >= self._told + _SELDOM:
+            log.warning(
+                "connections were turned away: %d, the last from %s; there are %d",
+                self._turned_away,
+                guest.address or "a peer without an address",
+                len(self._crowd),
+            )
+            self._turned_away, self._told = 0, trio.current_time()
+
+    async def _serve_one(self, stream: trio.abc.Stream, guest: _Guest) -> None:
         certificate = None
         if isinstance(stream, trio.SSLStream):
             if not await self._handshake(stream):
@@ -134,7 +186,9 @@ class _Server:
             settings=self._settings,
             watch=self.watch,
             arrivals=self.arrivals,
+            patience=self._patience,
         )
+        guest.connection = connection
         self._connections.add(connection)
         try:
             if self._accepting.cancel_called:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from dspex_trio.rpc._purerpc import RpcFailedError
 from dspex_trio.rpc.call import Call
 from dspex_trio.rpc.call_stream import CallStream
-from dspex_trio.rpc.details import pack_details
+from dspex_trio.rpc.details import fitted, pack_details
 from dspex_trio.rpc.http2.interface import ServerEngine
 from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.interceptors import Interceptor, chain
@@ -38,10 +38,11 @@ class ServerCall(CallStream):
         stream_id: Its HTTP/2 stream.
         call: What its handler sees.
         max_response_size: The largest reply in bytes.
-        patience: When its handler is cancelled because time is up, on Trio's clock: a moment before the caller's
-            deadline.
+        deadline: When its caller stops waiting, on Trio's clock; later than what its handler sees for a caller that
+            waits longer than it says.
+        patience: When its handler is cancelled because time is up: a moment before the deadline.
         streaming: Whether there may be several replies.
-        reset_late: Called with this call to have its stream reset, its deadline being past.
+        handled: Called when its handler is asked: no interceptor has refused the call.
 
     Attributes:
         scope: What its handler's task runs under, once there is one.
@@ -54,10 +55,11 @@ class ServerCall(CallStream):
         stream_id: int,
         call: Call,
         max_response_size: int,
-        patience: float,
         *,
+        deadline: float,
+        patience: float,
         streaming: bool,
-        reset_late: Callable[[ServerCall], None],
+        handled: Callable[[Call], None],
     ) -> None:
         super().__init__(connection, stream_id)
         self.engine = connection.engine
@@ -66,10 +68,11 @@ class ServerCall(CallStream):
         self.result: Any = None
         self.gone = False
         self.replied = False
+        self.deadline = deadline
         self._patience = patience
         self._max_response_size = max_response_size
         self._streaming = streaming
-        self._reset_late = reset_late
+        self.handled = handled
         self._compress: Callable[[bytes], bytes] | None = None
         self._headers_sent = False
 
@@ -88,8 +91,10 @@ class ServerCall(CallStream):
         return self.scope
 
     def expire(self) -> None:
-        """The caller's deadline has come and no status was sent: the call is forgotten; one RST_STREAM follows."""
-        self._reset_late(self)
+        """The caller's deadline has come and no status was sent: one is, and nothing after it."""
+        if not self.gone and self.engine.is_open(self.stream_id):
+            self.engine.send_status(self.stream_id, _TOO_LATE)
+            self.connection.wake()
         self.abandon()
 
     def finish(self, status: Status) -> None:
@@ -97,12 +102,15 @@ class ServerCall(CallStream):
         if self.gone or not self.engine.is_open(self.stream_id):
             return
         if self._late():
-            self._reset_late(self)
+            self.engine.send_status(self.stream_id, _TOO_LATE)
         else:
-            metadata = self.call.initial_metadata
-            if not self._headers_sent and metadata and self.engine.takes_metadata(metadata):
+            failed = status.code is not StatusCode.OK
+            metadata, trailing = self.call.initial_metadata, self.call.trailing_metadata
+            if not self._headers_sent and metadata and self.engine.takes_metadata(metadata, surely=failed):
                 self._start()
-            self.engine.send_status(self.stream_id, status, self.call.trailing_metadata)
+            if failed:  # which is more than what is said about it
+                status, trailing = fitted(status, trailing, self.engine.takes_status)
+            self.engine.send_status(self.stream_id, status, trailing)
 
     def cancelled_status(self) -> Status:
         """Why the handler's scope was cancelled, if not by the caller: its deadline, or the end of a drain."""
@@ -115,7 +123,7 @@ class ServerCall(CallStream):
         return StatusCode.DEADLINE_EXCEEDED if self._late() else StatusCode.CANCELLED
 
     def _late(self) -> bool:
-        return trio.current_time() >= self.call.deadline
+        return trio.current_time() >= self.deadline
 
     async def send_initial(self) -> None:
         """Send the response's headers, unless they were sent."""
@@ -231,6 +239,7 @@ def respond_at_once(call: ServerCall, route: Route) -> Status | None:
         data = call.take_only()
         if data is None:
             return None
+        call.handled(call.call)
         call.result = route.handler(_parsed(route.parse, data), call.call)
         if inspect.isawaitable(call.result) or not call.reply_now(call.result):
             return None
@@ -259,6 +268,7 @@ async def respond(call: ServerCall, route: Route, interceptors: Sequence[Interce
 async def _handle(call: ServerCall, route: Route) -> None:
     result = call.result
     if result is None:
+        call.handled(call.call)
         argument = Requests(call, route.parse) if route.stream_in else await call.only_request(route.parse)
         result = route.handler(argument, call.call)
     if not route.stream_out:

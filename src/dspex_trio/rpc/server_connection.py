@@ -6,17 +6,17 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 import trio
 
 from dspex_trio.rpc.arrivals import Arrivals
 from dspex_trio.rpc.call import Call
-from dspex_trio.rpc.deadlines import DeadlineWatch, margin_of
+from dspex_trio.rpc.deadlines import Deadline, DeadlineWatch, margin_of
 from dspex_trio.rpc.http2.events import (
     Event,
     GoawayReceived,
+    GoodbyeSaid,
     MessageReceived,
     PingAnswered,
     PingReceived,
@@ -40,10 +40,10 @@ from dspex_trio.rpc.transport import Connection, log
 from dspex_trio.rpc.upkeep import end_when_idle, end_when_old, keep_alive
 
 _SHUTTING_DOWN: Final = Status(StatusCode.UNAVAILABLE, "the server is shutting down")
-# How long after a deadline its stream is reset. Callers whose own timer fires a moment later than ours would take an
-# earlier reset for a cancellation by us; most of them have reset the stream themselves by then.
-_RESET_DELAY: Final = 0.005
+_TOO_LATE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline was exceeded")
 _MAX_PING_STRIKES: Final = 3
+# For the last bytes of an evicted connection, in seconds: meanwhile there is one more than allowed.
+_EVICTION: Final = 0.1
 # A thousand handlers that begin or clean up at once would hold up everybody.
 _CALLS_PER_TURN: Final = 8
 _DRAIN_PING: Final = b"draining"
@@ -62,6 +62,10 @@ class ServerConnection(Connection[ServerEngine]):
         interceptors: What runs around each call.
         settings: Limits.
         watch: The server's deadlines.
+        patience: As `serve` says.
+
+    Attributes:
+        known: Whether it has made a call that was let in, or shown a certificate.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class ServerConnection(Connection[ServerEngine]):
         settings: ServerSettings,
         watch: DeadlineWatch,
         arrivals: Arrivals,
+        patience: Callable[[Call], float] | None = None,
     ) -> None:
         super().__init__(
             stream,
@@ -89,6 +94,7 @@ class ServerConnection(Connection[ServerEngine]):
         self._settings = settings
         self._watch = watch
         self._arrivals = arrivals
+        self._patience = patience
         self._live: dict[int, ServerCall] = {}  # until the handler has ended, so that a slot is really free
         self._begun: deque[tuple[ServerCall, Route]] = deque()  # of these, those whose handlers are not started yet
         self._answered: dict[int, Callable[[], object]] = {}  # the latest calls whose handlers asked for `on_given_up`
@@ -102,6 +108,8 @@ class ServerConnection(Connection[ServerEngine]):
         self._idle_or_busy = trio.lowlevel.ParkingLot()
         self._ping_strikes = 0
         self._last_ping = -math.inf
+        self.known = certificate is not None
+        self._first_call: Deadline | None = None
 
     @property
     def calls(self) -> int:
@@ -115,6 +123,9 @@ class ServerConnection(Connection[ServerEngine]):
     async def run(self) -> None:
         """Serve until the client leaves, breaks the rules, or is drained; when cancelled, calls get UNAVAILABLE."""
         self._reading.deadline = trio.current_time() + self._settings.handshake_timeout
+        if not self.known and self._settings.first_call_timeout < math.inf:
+            until = trio.current_time() + self._settings.first_call_timeout
+            self._first_call = self._watch.add(until, self._end_stranger)
         try:
             async with trio.open_nursery() as tasks:
                 self._tasks = tasks
@@ -128,6 +139,8 @@ class ServerConnection(Connection[ServerEngine]):
                     self.close()
                     tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
         finally:
+            if self._first_call is not None:
+                self._first_call.cancel()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.close_timeout):
                 await self.hang_up()
             self.engine.close()
@@ -171,7 +184,7 @@ class ServerConnection(Connection[ServerEngine]):
         """The client cannot be written to: it is gone."""
         self._reading.cancel()
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:  # noqa: C901 - one case for each event
         """Act on one event."""
         match event:
             case RequestStarted():
@@ -190,6 +203,8 @@ class ServerConnection(Connection[ServerEngine]):
                     self._pong.set()
             case PingReceived():
                 self._check_ping()
+            case GoodbyeSaid(last):
+                self._goodbye_said(last)
             case GoawayReceived() | ResponseStarted() | ResponseEnded():
                 pass
 
@@ -210,7 +225,7 @@ class ServerConnection(Connection[ServerEngine]):
         arrived = self._arrivals.earliest()
         deadline = math.inf if head.timeout is None else arrived + head.timeout
         if head.timeout == 0:
-            self._watch.add(deadline + _RESET_DELAY, partial(self._reset, stream_id))  # it is past already
+            self.engine.send_status(stream_id, _TOO_LATE)  # it is past already
             return
         context = Call(
             head.path,
@@ -223,15 +238,20 @@ class ServerConnection(Connection[ServerEngine]):
             accepts=head.accept_encoding,
         )
         context.compression = self._settings.compression
-        margin = 0.0 if head.timeout is None else margin_of(head.timeout, self._settings.deadline_margin)
+        margin = 0.0
+        if head.timeout is not None:
+            margin = margin_of(head.timeout, self._settings.deadline_margin)
+            if self._patience is not None:
+                deadline += head.timeout * (self._patience(context) - 1)
         call = ServerCall(
             self,
             stream_id,
             context,
             self._settings.max_response_size,
-            deadline - margin,
+            deadline=deadline,
+            patience=deadline - margin,
             streaming=route.stream_out,
-            reset_late=self._reset_late,
+            handled=self._handled,
         )
         context.respond_with(call)
         if not self._live:
@@ -288,17 +308,26 @@ class ServerConnection(Connection[ServerEngine]):
         if not self._live:
             self._idle_or_busy.unpark_all()
 
-    def _reset_late(self, call: ServerCall) -> None:
-        self._watch.add(call.call.deadline + _RESET_DELAY, partial(self._reset, call.stream_id))
+    def _handled(self, call: Call) -> None:
+        """A handler is asked: whoever calls is none of those that only hold a place."""
+        if not self.known and not call.anonymous:
+            self.known = True
+            if self._first_call is not None:
+                self._first_call.cancel()
 
-    def _reset(self, stream_id: int) -> None:
-        self.engine.reset(stream_id, ErrorCode.CANCEL)
-        self.wake()
+    def _end_stranger(self) -> None:
+        self.drain(trio.current_time() + self.close_timeout)
+
+    def evict(self) -> None:
+        """End now: its place is wanted."""
+        self.close_timeout = min(self.close_timeout, _EVICTION)
+        self._say_farewell()
+        self._reading.cancel()
 
     async def _serve_call(self, call: ServerCall, scope: trio.CancelScope, route: Route) -> None:
         expiry = None
-        if call.call.deadline < math.inf:
-            expiry = self._watch.add(call.call.deadline, call.expire)
+        if call.deadline < math.inf:
+            expiry = self._watch.add(call.deadline, call.expire)
         status = _SHUTTING_DOWN  # what a caller is told if this task is cancelled from outside
         try:
             with scope:
@@ -340,14 +369,23 @@ class ServerConnection(Connection[ServerEngine]):
             self.engine.goaway(self._last_allowed, error_code, debug)
             self.wake()
 
+    def _goodbye_said(self, last: int) -> None:
+        self._last_allowed = last
+        if self._tasks is not None:
+            self._tasks.start_soon(self._end_with_calls)
+
     async def _say_goodbye(self) -> None:
         """The two-phase GOAWAY (RFC 9113, 6.8): calls that cross with the first one are served."""
-        self.engine.goaway()
-        self.engine.ping(_DRAIN_PING)
-        self.wake()
-        with trio.move_on_after(_ROUND_TRIP):
-            await self._pong.wait()
-        self._say_farewell()
+        if self._last_allowed is None:  # a second one may not take back what the first one has said
+            self.engine.goaway()
+            self.engine.ping(_DRAIN_PING)
+            self.wake()
+            with trio.move_on_after(_ROUND_TRIP):
+                await self._pong.wait()
+            self._say_farewell()
+        await self._end_with_calls()
+
+    async def _end_with_calls(self) -> None:
         while self._live:
             await self.calls_changed()
         self._reading.cancel()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import trio
+
+_AUTHORITY: Final = re.compile(r"[\x21-\x7e]+")
 
 # Opens a new stream to the server; when it cannot be reached raises OSError, or what a Trio stream on the way raises.
 Connector: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
@@ -55,8 +58,7 @@ def addresses(target: Target) -> tuple[Address, ...]:
 def _parse(target: str) -> Iterable[Address]:
     scheme, separator, rest = target.partition(":")
     if separator and scheme == "unix":
-        path = rest.removeprefix("//") if rest.startswith("///") else rest
-        return [_unix(path)]
+        return [_unix(unix_path(rest))]
     if separator and scheme in {"ipv4", "ipv6"}:
         return [_tcp(one) for one in rest.split(",")]
     if separator and scheme == "dns":
@@ -65,9 +67,14 @@ def _parse(target: str) -> Iterable[Address]:
     return [_tcp(target)]
 
 
+def unix_path(rest: str) -> str:
+    """The path of what comes after "unix:"; "unix:///path" has two slashes before an absolute one."""
+    return rest.removeprefix("//") if rest.startswith("///") else rest
+
+
 def _unix(path: str) -> Address:
-    if not path:
-        raise ValueError("a unix target needs a path")
+    if not path or "\0" in path:
+        raise ValueError("a unix target needs a path, without null bytes")
 
     async def connect() -> trio.abc.Stream:
         return await trio.open_unix_socket(path)
@@ -78,28 +85,53 @@ def _unix(path: str) -> Address:
 def _tcp(text: str) -> Address:
     host, separator, port_text = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
+    name = _ascii_name(bare)
     if (
         not separator
-        or not _is_name(bare)
-        or not port_text.isdigit()
+        or not name
+        or not (port_text.isascii() and port_text.isdigit())
         or not 0 < int(port_text) < 2**16
         or (":" in bare and bare == host)
     ):
         raise ValueError(f"not an address: {text!r}; expected host:port, with IPv6 addresses in brackets")
     port = int(port_text)
+    authority = host_and_port(name, port)
 
     async def connect() -> trio.abc.Stream:
-        return await trio.open_tcp_stream(bare, port)
+        return await trio.open_tcp_stream(name, port)
 
-    return Address(text, text, bare, connect)
+    return Address(text, authority, name, connect)
 
 
-def _is_name(host: str) -> bool:
-    """Whether a host can be asked for at all; a name with an empty part, or a part that is too long, cannot."""
+def host_and_port(host: str, port: int) -> str:
+    """An address as it is written: IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_authority(text: str) -> bool:
+    """Whether it can be sent as `:authority`: anything else in it could be read as a header of its own behind us."""
+    return bool(_AUTHORITY.fullmatch(text))
+
+
+def _ascii_name(host: str) -> str:
+    """A host as DNS and HTTP have it, or nothing: a name with an empty part, or a part that is too long, has none."""
     try:
-        return bool(host.encode("idna"))
+        name = host.encode("idna").decode()
     except UnicodeError:
-        return False
+        return ""
+    return name if is_authority(name) else ""
+
+
+def reason(error: BaseException) -> str:
+    """Why an attempt to connect has failed, in one line.
+
+    Trio says no more than that all attempts have failed. What each of them failed of is in a group, which is its cause.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    cause = error.__cause__
+    if not isinstance(error, OSError) or error.errno is not None or not isinstance(cause, BaseExceptionGroup):
+        return text
+    return f"{text}: {'; '.join(dict.fromkeys(reason(one) for one in cause.exceptions))}"
 
 
 async def secure(stream: trio.abc.Stream, context: ssl.SSLContext, host: str) -> trio.abc.Stream:

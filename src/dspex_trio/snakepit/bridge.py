@@ -10,11 +10,12 @@ import trio
 
 from dspex_trio import correlation, rpc
 from dspex_trio.background import open_background
-from dspex_trio.errors import InvalidInput, SerializationFailed, Stage, ValueNotDecodable
+from dspex_trio.errors import DeadlineExceeded, InvalidInput, SerializationFailed, Stage, ValueNotDecodable
 from dspex_trio.executors.shared import RemoteFailure
 from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
 from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.model import EventsDropped, TrialFailure, TrialOptions, Watch
+from dspex_trio.runtime import Take
 from dspex_trio.service.streamed import Ended, streamed
 from dspex_trio.snakepit import telemetry
 from dspex_trio.snakepit.elixir import timestamp
@@ -140,7 +141,7 @@ class WorkerBridge(BridgeServiceServicer):
         """Call a tool. What goes wrong is `success=false` with a JSON object that snakepit understands."""
         with self._told(request, call) as report:
             try:
-                value = await self._run(request)
+                value = await self._run(request, call.deadline)
                 report.size = len(value.value)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
                 report.failed = True
@@ -162,7 +163,7 @@ class WorkerBridge(BridgeServiceServicer):
         with self._told(request, call) as report:
             number = 0
             told = self._trial_chunks if request.tool_name == EXECUTE_PROGRAM else self._tool_chunks
-            async with aclosing(told(request, report)) as chunks:
+            async with aclosing(told(request, call.deadline, report)) as chunks:
                 async for data in chunks:
                     yield bridge_pb2.ToolChunk(chunk_id=str(number), data=data)  # noqa: ASYNC119 - the server closes it
                     number += 1
@@ -187,14 +188,19 @@ class WorkerBridge(BridgeServiceServicer):
 
     # ---- inside
 
-    async def _run(self, request: bridge_pb2.ExecuteToolRequest) -> any_pb2.Any:
-        """Call the tool; returns its result, of which snakepit reads the value alone, as JSON."""
+    async def _run(self, request: bridge_pb2.ExecuteToolRequest, deadline: float) -> any_pb2.Any:
+        """Call the tool; returns its result, of which snakepit reads the value alone, as JSON.
+
+        What has become of it by its deadline is answered after that, too: a pool waits for twice as long.
+        """
         arguments = _arguments(request)
         if request.tool_name == EXECUTE_PROGRAM:
-            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments))
-        result = await self._tools.call(request.tool_name, arguments)
-        assert result is not None, "nothing takes what it yields"  # noqa: S101 - our own bug, never the user's
-        return self._checked(result)
+            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, deadline=deadline))
+        with trio.CancelScope(deadline=deadline):
+            result = await self._tools.call(request.tool_name, arguments)
+            assert result is not None, "nothing takes what it yields"  # noqa: S101 - our own bug, never the user's
+            return self._checked(result)
+        raise DeadlineExceeded(f"the deadline of {request.tool_name[:_MAX_NAME]} passed")
 
     def _checked(self, value: any_pb2.Any) -> any_pb2.Any:
         if len(value.value) > self._max_bytes:
@@ -204,11 +210,11 @@ class WorkerBridge(BridgeServiceServicer):
         return value if value.value else _NULL
 
     async def _trial_chunks(
-        self, request: bridge_pb2.ExecuteToolRequest, report: _Report
+        self, request: bridge_pb2.ExecuteToolRequest, deadline: float, report: _Report
     ) -> AsyncGenerator[bytes, None]:
         async def run(watch: Watch) -> bytes:
             try:
-                return await self._trials(_arguments(request), watch)
+                return await self._trials(_arguments(request), watch, deadline=deadline)
             except Exception as error:  # noqa: BLE001 - as in ExecuteTool
                 return self._failed(error, request, report)
 
@@ -225,7 +231,7 @@ class WorkerBridge(BridgeServiceServicer):
                 yield data  # noqa: ASYNC119 - as above
 
     async def _tool_chunks(
-        self, request: bridge_pb2.ExecuteToolRequest, report: _Report
+        self, request: bridge_pb2.ExecuteToolRequest, deadline: float, report: _Report
     ) -> AsyncGenerator[bytes, None]:
         # Nothing waits in between: a tool goes on once its value is on the way.
         send, receive = trio.open_memory_channel[bytes](0)
@@ -235,12 +241,18 @@ class WorkerBridge(BridgeServiceServicer):
             report.size += len(data)
             await send.send(data)
 
+        async def call(take: Take) -> None:
+            with trio.CancelScope(deadline=deadline) as scope:
+                result = await self._tools.call(request.tool_name, _arguments(request), take)
+                if result is not None:
+                    await take(result)
+            if scope.cancelled_caught:
+                raise DeadlineExceeded(f"the deadline of {request.tool_name[:_MAX_NAME]} passed")
+
         async def run() -> None:
             async with send:
                 try:
-                    result = await self._tools.call(request.tool_name, _arguments(request), take)
-                    if result is not None:
-                        await take(result)
+                    await call(take)
                 except Exception as error:  # noqa: BLE001 - as in ExecuteTool
                     await send.send(self._failed(error, request, report))
 

@@ -72,11 +72,13 @@ class TrialTool:
         self._runtime = runtime
         self._max_bytes = max_bytes
 
-    async def __call__(self, arguments: Mapping[str, Any], watch: Watch | None = None) -> bytes:
+    async def __call__(
+        self, arguments: Mapping[str, Any], watch: Watch | None = None, *, deadline: float = math.inf
+    ) -> bytes:
         """Run one trial to its outcome, as JSON text that fits into a reply.
 
-        The earliest of `timeout_ms`, the enclosing scope's deadline and the worker's maximum is its deadline. Whatever
-        is wrong with the arguments is a failure of the trial.
+        The earliest of `timeout_ms`, `deadline` (on Trio's clock), the enclosing scope's deadline and the worker's
+        maximum is its deadline. Whatever is wrong with the arguments is a failure of the trial.
         """
         arrived = trio.current_time()
         trial_id = _text(arguments, "trial_id")
@@ -92,7 +94,7 @@ class TrialTool:
             trial_id=trial_id,
             options=asked.options,
             metadata=asked.metadata,
-            deadline=arrived + asked.timeout,
+            deadline=min(deadline, arrived + asked.timeout),
             watch=watch,
         )
         return self._encode(outcome, asked.options)

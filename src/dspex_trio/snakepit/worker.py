@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 # A standstill is not taken for one before so many seconds.
 _LEAST_STANDSTILL: Final = 30.0
-_TOOL_CALLS: Final = ("/ExecuteTool", "/ExecuteStreamingTool")
+_POOLS_PATIENCE: Final = 2.0
+_TOOL_CALLS: Final = frozenset(
+    f"/snakepit.bridge.BridgeService/{name}" for name in ("ExecuteTool", "ExecuteStreamingTool")
+)
 
 
 async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has started
@@ -101,8 +104,14 @@ async def serve_worker(  # noqa: ASYNC128 - serve_runtime tells when it has star
             [*programs, bridge],
             stopping=stopping,
             interceptors=[_correlate, partial(_watch_callers, runtime)],
+            patience=pools_patience,
             task_status=task_status,
         )
+
+
+def pools_patience(call: rpc.Call) -> float:
+    """How many times the `grpc-timeout` of a call its caller waits: a pool twice for a tool, and never resets it."""
+    return _POOLS_PATIENCE if call.method in _TOOL_CALLS else 1.0
 
 
 def _nobody(_session_id: str) -> None:
@@ -115,7 +124,7 @@ async def _end_telemetry(bridge: WorkerBridge, stopping: trio.Event) -> None:
 
 
 async def _watch_callers(runtime: Runtime, call: rpc.Call, proceed: Callable[[], Awaitable[None]]) -> None:
-    if call.method.endswith(_TOOL_CALLS):
+    if call.method in _TOOL_CALLS:
         runtime.watch_caller(call)
     await proceed()
 

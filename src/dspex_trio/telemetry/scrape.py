@@ -13,6 +13,7 @@ import trio
 
 from dspex_trio.background import open_background
 from dspex_trio.config import InvalidSettings
+from dspex_trio.rpc import open_tcp, place
 
 logger: Final = logging.getLogger(__name__)
 
@@ -35,14 +36,16 @@ async def open_scraping(host: str, port: int, text: MetricsText) -> AsyncIterato
         InvalidSettings: It cannot be listened on.
     """
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await open_tcp(host, port)
     except OSError as error:
-        raise InvalidSettings(f"metrics_port: cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise InvalidSettings(
+            f"metrics_port: cannot listen on {place(host, port)}: {error.strerror or error}"
+        ) from None
     served = _Scraping(text)
     bound: int = listeners[0].socket.getsockname()[1]
     async with open_background() as nursery:
         await nursery.start(partial(trio.serve_listeners, served.converse, listeners))
-        logger.info("metrics are served at http://%s:%d%s", host, bound, PATH)
+        logger.info("metrics are served at http://%s%s", listeners[0].address, PATH)
         yield bound
 
 
@@ -52,7 +55,7 @@ class _Scraping:
         self._open = 0
         self._limiter = trio.CapacityLimiter(1)
 
-    async def converse(self, stream: trio.SocketStream) -> None:
+    async def converse(self, stream: trio.abc.Stream) -> None:
         """Answer one request, and close."""
         self._open += 1
         try:
@@ -65,10 +68,10 @@ class _Scraping:
             self._open -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+    async def _answer(self, stream: trio.abc.Stream) -> None:
         http = h11.Connection(h11.SERVER)
         while (event := http.next_event()) is h11.NEED_DATA:
-            http.receive_data(await stream.receive_some(_PIECE))
+            http.receive_data(bytes(await stream.receive_some(_PIECE)))
         if not isinstance(event, h11.Request):
             return
         status, kind, body = await self._reply(event)
