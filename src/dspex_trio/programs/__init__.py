@@ -11,6 +11,7 @@ import dspy
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.model import RunInLoop
+from dspex_trio.programs import awaited
 from dspex_trio.programs.choices import MODULE_CHOICE, replace_submodule
 from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
@@ -63,6 +64,7 @@ CARRIERS: Final = (
     replace_submodule,
     import_module,
     RegisteredTool.__call__,
+    *awaited.CARRIERS,
     *WATCHERS,
     *ENDING,
 )

@@ -10,7 +10,7 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec, LmError, ToolError, TrialError
 from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialRequest
-from dspex_trio.programs import registry
+from dspex_trio.programs import awaited, registry
 from dspex_trio.programs.inputs import Inputs
 from dspex_trio.programs.mixin import VariableAwareMixin
 from dspex_trio.programs.private import tool_module
@@ -85,7 +85,7 @@ class Hydrated:
         settings = {**recorder.settings(), SESSION: self._session}
         with dspy.context(lm=self._model.lm, warn_on_type_mismatch=False, **settings):
             try:
-                result = self.module(**arguments)
+                result = awaited.run(self.module, arguments)
             except Exception as error:
                 interrupt.check()  # what comes out of an interrupted trial is the interrupt
                 if (blamed := _blamed(error, has_lm=self._model.lm is not None)) is None:
