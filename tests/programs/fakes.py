@@ -1,5 +1,6 @@
 """What surrounds the programs room: variables, an interrupt, threads; and a language model with a script."""
 
+import math
 import threading
 
 import dspy
@@ -78,10 +79,11 @@ class Ended(BaseException):
 
 
 class Interrupt:
-    """Raises at its n-th check; None for never."""
+    """Raises at its n-th check; None for never. `left` are the seconds until the deadline."""
 
-    def __init__(self, at=None):
+    def __init__(self, at=None, left=math.inf):
         self.at = at
+        self.left = left
         self.checks = 0
         self.callbacks = []
         self._lock = threading.Lock()
@@ -91,6 +93,9 @@ class Interrupt:
             self.checks += 1
             if self.at is not None and self.checks >= self.at:
                 raise Ended
+
+    def time_left(self):
+        return self.left
 
     def on_cancel(self, callback):
         self.callbacks.append(callback)

@@ -152,7 +152,7 @@ async def test_each_trial_has_a_loop_of_its_own_which_is_closed_after_it(trial):
     @dspex.register("Loops")
     class Loops(dspy.Module):
         async def forward(self):
-            self.task = asyncio.create_task(asyncio.sleep(HOUR))  # left behind
+            self.task = asyncio.create_task(asyncio.Event().wait())  # left behind
             loops.append(asyncio.get_running_loop())
             return {"done": True}
 

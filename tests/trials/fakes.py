@@ -44,6 +44,9 @@ class FakeJob:
     def check(self):
         pass
 
+    def time_left(self):
+        return math.inf
+
     def on_cancel(self, callback):
         return lambda: None
 

@@ -114,12 +114,16 @@ class Recording:
         cost: What it cost.
         truncated: Whether something was left out of the trace because there was too much of it.
         written: `session:NAME` → the last value that the program gave that session variable.
+        warnings: What the outcome is to say of it.
+        details: What a failure's details are to say of it.
     """
 
     trace: tuple[TraceEntry, ...] = ()
     cost: Cost = Cost()
     truncated: bool = False
     written: Mapping[str, BoundVariable] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class TrialSuccess:
         timings: Where the time went.
         variables: Parameter path → the value it had; `session:NAME` → what the program wrote to a session variable.
         trial_id: As requested.
-        warnings: What could not be expressed as it was.
+        warnings: What could not be expressed as it was, answers that were cut, what the program changed in its process.
         trace_truncated: Whether something was left out of the trace because of a limit.
     """
 
@@ -202,7 +206,7 @@ class TrialFailure:
         partial_trace: The predictors that had ended.
         cost: What was spent until then.
         trial_id: As requested.
-        details: At least `rung`, `rung_ms`, `stuck`, `error_id` where they apply.
+        details: At least `rung`, `rung_ms`, `stuck`, `error_id`, `lm_error`, `cut_answers` where they apply.
         variables: Parameter path → the value it had, as far as they were applied; `session:NAME` as in TrialSuccess.
     """
 

@@ -10,14 +10,14 @@ import dspy
 
 from dspex_trio.errors import InvalidSpec, LmError, ToolError, TrialError
 from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialRequest
-from dspex_trio.programs import awaited, registry
+from dspex_trio.programs import awaited, lm_errors, registry
 from dspex_trio.programs.inputs import Inputs
 from dspex_trio.programs.mixin import VariableAwareMixin
 from dspex_trio.programs.private import tool_module
 from dspex_trio.programs.recorder import Recorder
 from dspex_trio.programs.session import SESSION, ProgramSession
 from dspex_trio.programs.trial_model import TrialModel
-from dspex_trio.values import plain
+from dspex_trio.values import plain, type_name
 
 _TOOL_FILES: Final = frozenset({tool_module.__file__, registry.__file__})
 
@@ -88,7 +88,7 @@ class Hydrated:
                 result = awaited.run(self.module, arguments)
             except Exception as error:
                 interrupt.check()  # what comes out of an interrupted trial is the interrupt
-                if (blamed := _blamed(error, has_lm=self._model.lm is not None)) is None:
+                if (blamed := _blamed(error, recorder.last_cut, has_lm=self._model.lm is not None)) is None:
                     raise
                 raise blamed from error
         interrupt.check()
@@ -133,18 +133,15 @@ class Hydrated:
         }
 
 
-def _blamed(error: Exception, *, has_lm: bool) -> Exception | None:
+def _blamed(error: Exception, cut: str, *, has_lm: bool) -> Exception | None:
     """Say whose fault an exception was; None for the program's own, and for what says so itself."""
     if isinstance(error, TrialError):
         return None  # a session or an Elixir tool
-    if isinstance(error, dspy.LMError):
-        return LmError(
-            str(error),
-            retryable=dspy.is_retryable_lm_error(error),
-            retry_after=getattr(error, "retry_after", None),
-        )
     if isinstance(error, dspy.AdapterParseError):
-        return LmError(str(error))
+        return LmError(str(error), note=cut)
+    if isinstance(error, dspy.LMError) or lm_errors.came_through_an_lm(error):
+        passes, after = lm_errors.passes(error), lm_errors.retry_after(error)
+        return LmError(type_name(type(error)), retryable=passes, retry_after=after, note=cut)
     if not has_lm and isinstance(error, ValueError) and str(error).startswith("No LM is loaded"):
         return InvalidSpec("no language model: the program names none (lm) and the worker was started without --lm")
     if _came_through_a_tool(error):

@@ -141,6 +141,7 @@ class Threads:
     def _start(self, run: Run, function: Callable[..., Any], args: tuple[Any, ...], slot: Slot) -> None:
         token = trio.lowlevel.current_trio_token()
         run.job.clock = self._clock
+        run.job.ends_in(trio.current_effective_deadline() - trio.current_time())
         context = contextvars.copy_context()
         context.run(current_async_library_cvar.set, None)
         context.run(loop_of_job.set, (token, self._nursery))

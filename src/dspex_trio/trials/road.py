@@ -222,7 +222,7 @@ class Trials:
                 timings=timings,
                 variables={**trial.variables, **recording.written},
                 trial_id=request.trial_id,
-                warnings=prediction.warnings,
+                warnings=prediction.warnings + recording.warnings,
                 trace_truncated=recording.truncated,
             )
 
@@ -237,6 +237,7 @@ class Trials:
             cost=recording.cost,
             details={
                 **failure.details,
+                **recording.details,
                 **trial.details(),
                 **({"budget": trial.exceeded} if trial.exceeded else {}),
                 **({"trace_truncated": "true"} if recording.truncated else {}),
