@@ -129,12 +129,14 @@ class Trial:
         self.program = Program(signature=signature, **program)
         self.threads = Threads()
         self.hydrated = None
+        self.module = None
         self.variables = {}
 
     async def ready(self):
         """Hydrated and synchronised."""
         request = TrialRequest(self.program, {}, options=self.options, arrived=1.0, watch=self.watch)
         self.hydrated = await self.loader.hydrate(request, self.source, self.threads)
+        self.module = self.hydrated.module
         self.variables = await self.hydrated.sync_variables()
         return self
 
@@ -153,10 +155,6 @@ class Trial:
         """As `run`, in a thread that can reach the loop."""
         await self.ready()
         return await trio.to_thread.run_sync(lambda: self.call(**inputs))
-
-    @property
-    def module(self):
-        return self.hydrated.module
 
     @property
     def recording(self):

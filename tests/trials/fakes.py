@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,9 @@ class FakeExecutor:
 
     def job(self, name, request=None):
         return FakeJob()
+
+    def watching(self, tell):
+        return nullcontext()
 
     async def run(self, function, /, *args, job, slot):
         try:

@@ -58,6 +58,8 @@ __all__ = [
 
 CARRIERS: Final = (
     Hydrated.call,
+    Hydrated._call,  # noqa: SLF001 - of this package
+    Hydrated._let_go,  # noqa: SLF001 - as above
     Loader.build,
     Loader.finish,
     construct,

@@ -52,7 +52,7 @@ class Hydrated:
         redact: Callable[[str], str],
         allow_repr: bool,
     ) -> None:
-        self.module = module
+        self.module: dspy.Module | None = module
         self._model = model
         self._inputs = inputs
         self._names = names
@@ -63,6 +63,7 @@ class Hydrated:
         self._redact = redact
         self._allow_repr = allow_repr
         self._recorder: Recorder | None = None
+        self._seen = Recording()
 
     async def sync_variables(self) -> dict[str, BoundVariable]:
         """Fetch, check and apply every bound variable."""
@@ -70,7 +71,17 @@ class Hydrated:
         return {**self._chosen, **await self.module.sync_variables()}
 
     def call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
-        """Run the program; as `HydratedProgram.call` says. Errors of LMs and tools have the original as their cause."""
+        """Run the program; as `HydratedProgram.call` says. Errors of LMs and tools have the original as their cause.
+
+        The instance is let go of in here: what its finalisers do is done in the program's thread, in its time.
+        """
+        try:
+            return self._call(inputs, interrupt)
+        finally:
+            self._let_go()
+
+    def _call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
+        assert self.module is not None  # noqa: S101 - it is called once
         arguments = self._inputs.check(inputs)
         recorder = self._recorder = Recorder(
             self.module,
@@ -96,8 +107,18 @@ class Hydrated:
 
     def recording(self) -> Recording:
         """What was seen until now."""
-        seen = self._recorder.recording() if self._recorder is not None else Recording()
+        recorder = self._recorder
+        seen = recorder.recording() if recorder is not None else self._seen
         return replace(seen, written=written) if (written := self._session.written()) else seen
+
+    def _let_go(self) -> None:
+        """Keep what was recorded, and nothing that leads to the instance."""
+        if (recorder := self._recorder) is not None:
+            self._seen = recorder.recording()
+            self._recorder = None
+        if isinstance(self.module, VariableAwareMixin):
+            self.module._dspex_bindings.forget()  # noqa: SLF001 - the mixin's
+        self.module, self._inputs = None, Inputs({})
 
     def _prediction(self, result: Any) -> Prediction:
         """What a program returned, made plain.

@@ -6,6 +6,7 @@ from dspex_trio.threads.fairness import keep_collections_short
 from dspex_trio.threads.gate import gated_job, left_alone, waits_are_left_alone
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
+from dspex_trio.threads.process_state import ProcessState, put_back_what_programs_change
 from dspex_trio.threads.processes import Processes, open_processes
 from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
@@ -19,6 +20,7 @@ __all__ = [
     "Job",
     "JobCancelled",
     "Parks",
+    "ProcessState",
     "Processes",
     "Slot",
     "Slots",
@@ -37,6 +39,7 @@ __all__ = [
     "left_alone",
     "open_processes",
     "open_threads",
+    "put_back_what_programs_change",
     "replaced",
     "run_in_loop",
     "waits_are_left_alone",

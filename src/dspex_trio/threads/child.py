@@ -27,6 +27,7 @@ import trio
 
 from dspex_trio.threads.fairness import keep_collections_short
 from dspex_trio.threads.frames import ANSWER, CALL, FAILURE, LOG, NUMBER, REPLY, REPORT, REQUEST, STOP, Frames, framed
+from dspex_trio.threads.process_state import put_back_what_programs_change
 
 Answer: TypeAlias = Callable[[bytes, trio.CancelScope], Awaitable[bytes]]
 """Answers a request; works inside the scope, which the parent cancels, and answers all the same if it can."""
@@ -83,6 +84,7 @@ class Parent:
         async with opening(await self._requests.receive(), self) as answer:
             self._send(ANSWER, b"")
             keep_collections_short()
+            put_back_what_programs_change()
             async for request in self._requests:
                 self._scope = trio.CancelScope()
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import decimal
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +25,7 @@ from dspex_trio.threads.raising import (
     POSSIBLE,
     keep_whole,
 )
-from dspex_trio.threads.run import Run
+from dspex_trio.threads.run import Run, RunThread
 from dspex_trio.threads.seam import hooks
 from dspex_trio.threads.slots import Slot
 
@@ -81,6 +82,11 @@ async def open_threads(
     with hooks(), Turns(switch_interval) as turns:
         async with open_background() as nursery:
             yield Threads(nursery, patience, turns, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
+
+
+def _own_decimal_context() -> None:
+    """A context variable holds it, and a copy of the context the same object."""
+    decimal.setcontext(decimal.getcontext().copy())
 
 
 class Threads:
@@ -145,6 +151,7 @@ class Threads:
         context = contextvars.copy_context()
         context.run(current_async_library_cvar.set, None)
         context.run(loop_of_job.set, (token, self._nursery))
+        context.run(_own_decimal_context)
 
         if self._clock is not None:
             run.thread = self._clock.thread(run.job.name)
@@ -162,7 +169,8 @@ class Threads:
 
         body = partial(run.body, context, function, args)
         try:
-            trio.lowlevel.start_thread_soon(body, deliver, name=run.job.name or None)
+            # A new one each time: nothing that a program leaves in its thread is there for the next.
+            RunThread(run.job.name, body, deliver).start()
         except BaseException:
             run.thread.ended()
             raise

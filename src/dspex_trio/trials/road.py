@@ -207,7 +207,7 @@ class Trials:
             with trial.within(Stage.SYNC, self._budgets):
                 trial.variables = await program.sync_variables()
 
-            with trial.within(Stage.EXECUTE, self._budgets):
+            with trial.within(Stage.EXECUTE, self._budgets), self._executor.watching(trial.changes.append):
                 prediction = await run_in_thread(blaming, ProgramError, program.call, request.inputs, trial.job)
 
             trial.progress.enter(Stage.SERIALIZE)
@@ -222,7 +222,7 @@ class Trials:
                 timings=timings,
                 variables={**trial.variables, **recording.written},
                 trial_id=request.trial_id,
-                warnings=prediction.warnings + recording.warnings,
+                warnings=(*prediction.warnings, *recording.warnings, *trial.changes),
                 trace_truncated=recording.truncated,
             )
 
@@ -240,6 +240,7 @@ class Trials:
                 **recording.details,
                 **trial.details(),
                 **({"budget": trial.exceeded} if trial.exceeded else {}),
+                **({"process_changes": "\n".join(trial.changes)} if trial.changes else {}),
                 **({"trace_truncated": "true"} if recording.truncated else {}),
                 **({"loop_late_ms": f"{late * 1e3:.1f}"} if late >= LATE else {}),
             },
