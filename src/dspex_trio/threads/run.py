@@ -180,10 +180,12 @@ class RunThread(threading.Thread):
     Args:
         name: What to call it; empty for a name of Python's.
         body: What it does.
-        deliver: Called in it with what became of that.
+        deliver: Called in it with a list of what became of that, to be taken out.
     """
 
-    def __init__(self, name: str, body: Callable[[], Any], deliver: Callable[[outcome.Outcome[Any]], object]) -> None:
+    def __init__(
+        self, name: str, body: Callable[[], Any], deliver: Callable[[list[outcome.Outcome[Any]]], object]
+    ) -> None:
         super().__init__(name=name or None, daemon=True)
         self._started = _NotWaitedFor()
         self._body = body
@@ -191,7 +193,7 @@ class RunThread(threading.Thread):
 
     def run(self) -> None:
         """All that the thread does."""
-        result = outcome.capture(self._body)
+        result = [outcome.capture(self._body)]
         del self._body  # and with it the context, whose values are the program's
         self._deliver(result)
 

@@ -140,9 +140,10 @@ class Threads:
                 self._abandoned.add(run)
                 self._nursery.start_soon(self._climb_on, run, slot)
             raise
-        if run.result is None:
+        result, run.result = run.result, None
+        if result is None:
             raise RuntimeError(f"the job {job.name!r} was cancelled by somebody else than its caller")
-        return cast("T", run.result.unwrap())
+        return cast("T", result.unwrap())
 
     def _start(self, run: Run, function: Callable[..., Any], args: tuple[Any, ...], slot: Slot) -> None:
         token = trio.lowlevel.current_trio_token()
@@ -156,12 +157,12 @@ class Threads:
         if self._clock is not None:
             run.thread = self._clock.thread(run.job.name)
 
-        def deliver(result: outcome.Outcome[Any]) -> None:
+        def deliver(result: list[outcome.Outcome[Any]]) -> None:
             def finish() -> None:
                 run.thread.ended()
                 self._running.discard(run)
                 slot.release()
-                run.finished(result)
+                run.finished(result.pop())  # or the thread, when it gets to run, would be the last to let go of it
 
             with suppress(trio.RunFinishedError):  # the loop is gone, and with it everybody who could want to know
                 token.run_sync_soon(finish)
