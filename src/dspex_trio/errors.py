@@ -53,17 +53,21 @@ class TrialError(Exception):
         retryable: Whether the same trial may succeed later, elsewhere or on another try.
         stage: The stage to report wherever the error is found; None means the stage that the trial was in.
         retry_after: Seconds after which another try makes sense, if that is known.
+        note: What is to be known beside the text of the exception that this one was raised from.
     """
 
     kind: ClassVar[FailureKind] = FailureKind.INTERNAL
     stage: ClassVar[Stage | None] = None
     retryable: bool = False
 
-    def __init__(self, message: str, *, retryable: bool | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool | None = None, retry_after: float | None = None, note: str = ""
+    ) -> None:
         super().__init__(message)
         if retryable is not None:
             self.retryable = retryable
         self.retry_after = retry_after
+        self.note = note
 
 
 class InvalidSpec(TrialError):

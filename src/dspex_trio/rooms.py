@@ -45,6 +45,7 @@ class Executor:
         self._workers = workers
         self._make = job
         self._on_abandoned = on_abandoned
+        self.watching = threads.ProcessState().watching
 
     def job(self, name: str, request: TrialRequest | None = None) -> Job:
         """As the road wants it."""

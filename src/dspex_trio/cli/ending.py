@@ -87,6 +87,7 @@ class Ending:
         """Something is served from now on; call it in the Trio thread."""
         self._token = trio.lowlevel.current_trio_token()
         threads.keep_collections_short()
+        threads.put_back_what_programs_change()
 
     def run(self, serve: Callable[[Ending], Awaitable[None]]) -> NoReturn:
         """Run `serve(self)` on Trio, and exit.

@@ -158,6 +158,8 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
             observer=_Observer(records),
             lateness=lateness,
         )
+        threads.keep_collections_short()
+        threads.put_back_what_programs_change()
         answering = _Answering(trials, executor, StandIns(workers), settings, redact)
         yield answering.answer, _catalogue().to_bytes()
 

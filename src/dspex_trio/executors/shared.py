@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
 
@@ -175,6 +176,10 @@ class NoJob:
 
     def check(self) -> None:
         """Return: nothing runs here that could be ended."""
+
+    def time_left(self) -> float:
+        """Nothing runs here that would need to know."""
+        return math.inf
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Nothing runs here that could be cancelled; the callback is never called."""

@@ -104,6 +104,10 @@ class Interrupt(Protocol):
         """Return at once, or raise a BaseException that ends the program."""
         ...
 
+    def time_left(self) -> float:
+        """Seconds until the trial's deadline, or that of the stage that it is in; infinite where there is none."""
+        ...
+
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Have `callback` called when the trial is to end (at once if it already is); returns a way to take it back.
 

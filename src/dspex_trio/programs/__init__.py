@@ -11,6 +11,7 @@ import dspy
 from dspex_trio.errors import InvalidSpec, UnsupportedDspy
 from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.model import RunInLoop
+from dspex_trio.programs import awaited
 from dspex_trio.programs.choices import replace_submodule
 from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
@@ -56,6 +57,8 @@ __all__ = [
 
 CARRIERS: Final = (
     Hydrated.call,
+    Hydrated._call,  # noqa: SLF001 - of this package
+    Hydrated._let_go,  # noqa: SLF001 - as above
     Loader.build,
     Loader.finish,
     construct,
@@ -63,6 +66,7 @@ CARRIERS: Final = (
     import_module,
     RegisteredTool.__call__,
     *YIELDING,
+    *awaited.CARRIERS,
     *WATCHERS,
     *ENDING,
 )

@@ -13,17 +13,26 @@ from dspex_trio.redaction import redacted
 from dspex_trio.values import plain
 from dspex_trio.wire import json_text
 
+# What providers and DSPy say of an answer that was broken off.
+_CUT: Final = frozenset({"length", "max_tokens", "max_output_tokens", "content_filter"})
 _counts: Final = attrgetter(*Usage.__slots__)
 
 
 def lm_call(
-    entry: Mapping[str, Any], *, billed: bool, began: float, ended: float, redact: Callable[[str], str] | None
+    entry: Mapping[str, Any],
+    *,
+    billed: bool,
+    lost: bool,
+    began: float,
+    ended: float,
+    redact: Callable[[str], str] | None,
 ) -> LmCall:
     """The LM call that a history entry tells of.
 
     Args:
         entry: What DSPy recorded.
         billed: Whether the provider was asked; otherwise DSPy's cache answered, whose entry still has the old price.
+        lost: Whether another reply, that may be billed, was given up for it.
         began: When it began, in milliseconds after the program.
         ended: When it ended.
         redact: Takes secrets out of messages and response; None leaves both out.
@@ -35,7 +44,7 @@ def lm_call(
         response_json="" if redact is None else redact(_json(_response(entry))),
         usage=usage_of(entry.get("usage")) if billed else Usage(),
         cost_usd=float(cost) if billed and cost is not None else 0.0,
-        cost_known=not billed or cost is not None,
+        cost_known=not billed or (cost is not None and not lost),
         cache_hit=not billed,
         started_ms=began,
         latency_ms=ended - began,
@@ -71,6 +80,22 @@ def unanswered(
         started_ms=began,
         latency_ms=ended - began,
     )
+
+
+def cut_by(entry: Mapping[str, Any]) -> str:
+    """Why an answer is not whole: the `finish_reason` of one of its choices; empty where all of them are."""
+    response = entry.get("response")
+    several = response if isinstance(response, list | tuple) else [response]
+    for each in several:
+        details = _part(each, "incomplete_details")
+        found = [_part(each, "finish_reason"), _part(details, "reason")]
+        choices = _part(each, "choices")
+        if isinstance(choices, list | tuple):
+            found += [_part(choice, "finish_reason") for choice in choices]
+        for reason in found:
+            if isinstance(reason, str) and reason in _CUT:
+                return str(reason)
+    return ""
 
 
 def usage_of(usage: Any) -> Usage:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import dspy
 
-from dspex_trio.errors import ProgramError, VariableInvalid, VariableNotFound
+from dspex_trio.errors import InvalidSpec, ProgramError, VariableInvalid, VariableNotFound
 from dspex_trio.lm_arguments import Refused
 from dspex_trio.model import MISSING, Binding, BoundVariable, Variable, VariableSource
 from dspex_trio.programs.bindings import Parameter
@@ -48,6 +48,11 @@ class Bindings:
     def __deepcopy__(self, memo: dict[int, Any]) -> Bindings:
         return self
 
+    def forget(self) -> None:
+        """The program has ended: nothing here leads to it any more."""
+        self._bound.clear()
+        self._find = _ended
+
     def bind(self, binding: Binding) -> None:
         self._bound[binding.parameter] = (binding, self._find(binding.parameter))
 
@@ -72,6 +77,10 @@ class Bindings:
                 self.warnings.append(warning)
         self._known = {}
         return applied
+
+
+def _ended(path: str) -> Parameter:
+    raise InvalidSpec(f"parameter {path!r} cannot be bound: the program has ended")
 
 
 def bound_value(binding: Binding, found: Mapping[str, Variable | None]) -> BoundVariable | None:

@@ -6,6 +6,7 @@ import ast
 import contextvars
 import functools
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import dspy.clients
 from dspy.utils import DummyLM
 
 from dspex_trio.model import Interrupt, TrialOptions
+from dspex_trio.programs import lm_errors
 from dspex_trio.programs.adapters import CHANGED, marks_only_images
 from dspex_trio.programs.endings import ENDED
 from dspex_trio.programs.parsing import FAILS_AT_ONCE, one_at_a_time
@@ -36,9 +38,9 @@ from dspex_trio.programs.private import (
     lm_module,
     parallelizer,
 )
-from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, current_recorder
+from dspex_trio.programs.recorder import RECORDER, Recorder, asked_lm, attempt_failed, current_recorder
 from dspex_trio.programs.session import cached_for
-from dspex_trio.programs.streaming import streaming_attempt, streaming_completion
+from dspex_trio.programs.streaming import Unstreamed, streaming_attempt, streaming_completion
 from dspex_trio.threads import replaced
 
 # Without it litellm fetches a price list over the network on its first import, and stalls for seconds where it cannot.
@@ -140,9 +142,16 @@ def _watched_lm(original: Callable[..., Any] | None) -> Callable[..., Any]:
         if (recorder := current_recorder()) is None:
             return original(self, *args, **kwargs)  # type: ignore[misc]
         with recorder.asking(self, _question(args, kwargs)):
-            return original(self, *args, **kwargs)  # type: ignore[misc]
+            return _given(self, original(self, *args, **kwargs))  # type: ignore[misc]
 
     return call
+
+
+def _given(lm: Any, answer: Any) -> Any:
+    """The answer, if there is one: DSPy would fail later, with a StopIteration."""
+    if isinstance(answer, list) and not answer:
+        raise dspy.LMUnexpectedError("the language model gave no reply: there are no choices in it", model=lm.model)
+    return answer
 
 
 def _question(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +165,7 @@ def _watched_lm_async(original: Callable[..., Any] | None) -> Callable[..., Any]
         if (recorder := current_recorder()) is None:
             return await original(self, *args, **kwargs)  # type: ignore[misc]
         with recorder.asking(self, _question(args, kwargs)):
-            return await original(self, *args, **kwargs)  # type: ignore[misc]
+            return _given(self, await original(self, *args, **kwargs))  # type: ignore[misc]
 
     return acall
 
@@ -183,14 +192,55 @@ def _watched_tool_async(original: Callable[..., Any] | None) -> Callable[..., An
     return acall
 
 
+def _noted_attempt(original: Callable[..., Any]) -> Callable[..., Any]:
+    """DSPy's attempt to get a reply: what it failed with is kept until the call ends."""
+
+    @functools.wraps(original)
+    def attempt(*args: Any) -> Any:
+        try:
+            return original(*args)
+        except Exception as error:
+            attempt_failed(error)
+            raise
+
+    return attempt
+
+
+def _noted_attempt_async(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def attempt(*args: Any) -> Any:
+        try:
+            return await original(*args)
+        except Exception as error:
+            attempt_failed(error)
+            raise
+
+    return attempt
+
+
+def _delay_in_time(original: Callable[..., float]) -> Callable[..., float]:
+    """How long DSPy waits before it tries again: where the trial is over by then, it fails now, as it has failed."""
+
+    @functools.wraps(original)
+    def delay(error: Exception, attempt: int) -> float:
+        hint = lm_errors.retry_after(error)  # through litellm DSPy does not see it
+        seconds = original(error, attempt) if hint is None else hint
+        recorder = current_recorder()
+        if recorder is not None and seconds >= recorder.interrupt.time_left():
+            raise error
+        return seconds
+
+    return delay
+
+
 # A trial's LM calls and tool calls are seen here, whoever made the LM or the tool. Others pass through.
 _WATCHED: Final = (
     (dspy.BaseLM, "__call__", _watched_lm),
     (dspy.BaseLM, "acall", _watched_lm_async),
     (dspy.Tool, "__call__", _watched_tool),
     (dspy.Tool, "acall", _watched_tool_async),
-    (execution, "_attempt", streaming_attempt),
-    (lm_module, "_get_stream_completion_fn", streaming_completion),
+    (execution, "_aattempt", _noted_attempt_async),
+    (execution, "_delay", _delay_in_time),
 )
 WATCHERS: Final = (_watched_lm(None), _watched_lm_async(None), _watched_tool(None), _watched_tool_async(None))
 """Functions whose code is on the stack while a program's LM or tool runs."""
@@ -236,6 +286,11 @@ def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
         stack.callback(replaced(parallelizer, "ThreadPoolExecutor", _InContext))
         for module in (costs, capabilities):
             stack.callback(replaced(module, "model_info", ModelInfo(module.model_info)))
+        unstreamed = Unstreamed()
+        streamed = _noted_attempt(streaming_attempt(execution._attempt, unstreamed))  # noqa: SLF001 - of `private`
+        stack.callback(replaced(execution, "_attempt", streamed))
+        completion = streaming_completion(lm_module._get_stream_completion_fn, unstreamed)  # noqa: SLF001 - as above
+        stack.callback(replaced(lm_module, "_get_stream_completion_fn", completion))
         for owner, name, changed in (*_WATCHED, *ENDED, *CHANGED):
             stack.callback(replaced(owner, name, changed(vars(owner)[name])))
         cache = SaltedCache(
@@ -274,6 +329,9 @@ class _Never:
 
     def check(self) -> None:
         pass
+
+    def time_left(self) -> float:
+        return math.inf
 
     def on_cancel(self, _callback: Callable[[], object]) -> Callable[[], None]:
         return lambda: None

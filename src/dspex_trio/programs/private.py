@@ -23,11 +23,13 @@ try:
     from dspy.adapters.types.base_type import CUSTOM_TYPE_END_IDENTIFIER as CUSTOM_TYPE_END
     from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER as CUSTOM_TYPE_START
     from dspy.clients import base_lm, capabilities, costs, execution, model_metadata
+    from dspy.clients._http import finite_seconds, retry_after_seconds
     from dspy.clients.backend_selection import select_backend
     from dspy.clients.cache import Cache
     from dspy.clients.call_result import CallResult, attributes
     from dspy.clients.engines.lifecycle import closing_stream
     from dspy.clients.engines.litellm_engine import LiteLLMEngine
+    from dspy.clients.engines.litellm_errors import to_lm15_error
     from dspy.clients.engines.stream_guard import checked_stream
     from dspy.clients.engines.streaming import ListenerBridge
     from dspy.dsp.utils.settings import thread_local_overrides
@@ -72,14 +74,17 @@ __all__ = [
     "costs",
     "dspy_settings",
     "execution",
+    "finite_seconds",
     "is_parallel_worker",
     "lm_module",
     "model_metadata",
     "parallelizer",
     "response_from_dict",
     "response_to_dict",
+    "retry_after_seconds",
     "select_backend",
     "thread_local_overrides",
+    "to_lm15_error",
     "tool_module",
     "type_markers",
     "xml_adapter",
@@ -117,6 +122,8 @@ def check_names() -> None:
         (chat_adapter, "parse_value"),
         (xml_adapter, "parse_value"),
         (execution, "_attempt"),
+        (execution, "_aattempt"),
+        (execution, "_delay"),
         (execution, "execute"),
         (execution, "aexecute"),
         (lm_module, "_get_stream_completion_fn"),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, cast
 
 import dspy
@@ -29,7 +30,8 @@ from dspex_trio.model import (
     Usage,
     Watch,
 )
-from dspex_trio.programs.entries import lm_call, plain_fields, plus, total, unanswered, usage_of
+from dspex_trio.programs import lm_errors
+from dspex_trio.programs.entries import cut_by, lm_call, plain_fields, plus, total, unanswered, usage_of
 from dspex_trio.programs.hooks import History, Trace, Usages
 from dspex_trio.programs.mixin import program_class
 from dspex_trio.programs.private import thread_local_overrides
@@ -40,6 +42,8 @@ MAX_ENTRIES: Final = 10_000
 MAX_PROMPT_CHARS: Final = 64 * 1024 * 1024
 """The most characters of messages and responses that are kept of one trial; later calls are kept without."""
 _MAX_HISTORY: Final = 1_000
+_MAX_WARNINGS: Final = 20
+_MOST_SAID: Final = 4_096  # characters of what a provider says of an error
 _UNWATCHED: Final = nullcontext(lambda result: result)
 
 # A key of DSPy's own settings: it reaches dspy.Parallel's threads, where a ContextVar of ours does not.
@@ -54,7 +58,7 @@ def current_recorder() -> Recorder | None:
 class _Asked:
     """An LM call under way: what was asked, by whom, when it began, and what was billed for it."""
 
-    __slots__ = ("answer", "began", "billed", "key", "lm", "question")
+    __slots__ = ("answer", "began", "billed", "key", "lm", "lost", "question", "said")
 
     def __init__(self, lm: dspy.BaseLM, question: Mapping[str, Any], key: list[Any], began: float) -> None:
         self.lm = lm
@@ -63,6 +67,8 @@ class _Asked:
         self.began = began
         self.billed: list[Usage] = []
         self.answer: LmCall | None = None
+        self.lost = False  # a reply that may be billed was given up
+        self.said = ""  # by the last attempt that failed
 
 
 class _Invocation:
@@ -82,6 +88,12 @@ _asked: Final[ContextVar[_Asked | None]] = ContextVar("dspex_trio.programs.asked
 def asked_lm() -> dspy.BaseLM | None:
     """The LM whose call is under way in the calling context of a trial."""
     return None if (asked := _asked.get()) is None else asked.lm
+
+
+def attempt_failed(error: Exception) -> None:
+    """An attempt of the LM call that is under way in the calling context has failed; DSPy may try again."""
+    if (asked := _asked.get()) is not None:
+        asked.said = lm_errors.said(error)
 
 
 def asking_predictor() -> str:
@@ -136,6 +148,8 @@ class Recorder:
         self._open: dict[int, _Invocation] = {}
         self._cost = Cost()
         self._asking: dict[int, _Asked] = {}
+        self._warnings: dict[str, None] = {}
+        self._last_cut = self._interrupted = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
         return self
@@ -166,13 +180,18 @@ class Recorder:
             # Made by what did not end, or ended in failure; or by a module that asks its LM itself.
             loose = {key: (found.module, list(found.calls)) for key, found in self._open.items()}
             asking = [asked for asked in self._asking.values() if asked.answer is None]
+            warnings = tuple(self._warnings)
+            said = next((asked.said for asked in asking if asked.said), self._interrupted)
         for asked in asking:
             call = self._unanswered(asked, free=False)
             cost = plus(cost, call, answered=False)
             loose.setdefault(id(asked.key), (_module(asked.key), []))[1].append(call)
         if not self._options.omit_trace:
             trace += [self._unfinished(module, made) for module, made in loose.values()]
-        return Recording(tuple(trace), cost, truncated)
+        details = {"lm_error": self._redact(said)[:_MOST_SAID]} if said else {}
+        if warnings:
+            details["cut_answers"] = "\n".join(warnings)
+        return Recording(tuple(trace), cost, truncated, warnings=warnings, details=details)
 
     # What follows is called by the hooks, in whatever thread of the program, as `Hears` says.
 
@@ -189,10 +208,22 @@ class Recorder:
                 yield
             else:
                 module = _module(asked.key)
-                with self._told.lm(module, self.name_of(module), lm, question, lambda: self._answer(asked)):
+                with self._told.lm(
+                    module,
+                    self.name_of(module),
+                    lm,
+                    question,
+                    answer=partial(self._answer, asked),
+                    lost=partial(setattr, asked, "lost", True),
+                    said=lambda: asked.said,
+                ):
                     yield
-        except dspy.LMProviderError as error:
-            free = not isinstance(error, dspy.LMTimeoutError) and not asked.billed  # the provider refused
+        except Exception as error:
+            free = lm_errors.refused(error) and not asked.billed and not asked.lost
+            raise
+        except BaseException:
+            if asked.answer is None:
+                self._interrupted = asked.said or self._interrupted
             raise
         finally:
             _asked.reset(token)
@@ -211,8 +242,13 @@ class Recorder:
         self.interrupt.check()
         return _UNWATCHED if self._told is None else self._told.tool(tool, arguments)
 
-    def _answer(self, asked: _Asked) -> LmCall:
-        return asked.answer or self._unanswered(asked, free=False)
+    def _answer(self, asked: _Asked, *, free: bool = False) -> LmCall:
+        return asked.answer or self._unanswered(asked, free=free)
+
+    @property
+    def last_cut(self) -> str:
+        """Of the answer that came last, how it was cut; empty if it was not."""
+        return self._last_cut
 
     def billed(self, usage: Mapping[str, Any]) -> None:
         if (asked := _asked.get()) is not None:
@@ -225,16 +261,30 @@ class Recorder:
         call = lm_call(
             entry,
             billed=billed,
+            lost=asked is not None and asked.lost,
             began=now if asked is None else asked.began,
             ended=now,
             redact=self._redact if self._keep_prompts else None,
         )
         if asked is not None:
             asked.answer = call
+        self._last_cut = self._cut(entry, asked)
         with self._lock:
+            if self._last_cut and len(self._warnings) < _MAX_WARNINGS:
+                self._warnings[self._last_cut] = None
             self._cost = plus(self._cost, call)
             self._keep(call, dspy.settings.caller_modules)
         self.interrupt.check()
+
+    def _cut(self, entry: Mapping[str, Any], asked: _Asked | None) -> str:
+        if not (reason := cut_by(entry)):
+            return ""
+        name = self.name_of(_module(dspy.settings.caller_modules))
+        arguments = {**({} if asked is None else asked.lm.kwargs), **entry.get("kwargs", {})}
+        most = arguments.get("max_tokens") or arguments.get("max_completion_tokens")
+        limit = "" if reason == "content_filter" else f": it reached max_tokens{f' ({most})' if most else ''}"
+        who = f"predictor {name!r}" if name else "the program"
+        return f"{who}: an answer of {entry.get('model')} was cut (finish_reason {reason!r}){limit}"
 
     def predictor_ended(
         self, predictor: Any, inputs: Mapping[str, Any], prediction: Mapping[str, Any], *, late: bool

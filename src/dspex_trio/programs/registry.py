@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import dspy
+import pydantic
 
+from dspex_trio.programs.awaited import in_thread
 from dspex_trio.programs.yielding import callable_by_threads
 
 Isolation: TypeAlias = Literal["thread", "process"]
@@ -140,6 +142,7 @@ def tool(
 
     def decorator(function: Function) -> Function:
         made = RegisteredTool(callable_by_threads(function), name=name, desc=description)
+        made._waits = inspect.iscoroutinefunction(function)  # noqa: SLF001 - a field of ours
         if made.name in TOOL_REGISTRY:
             raise ValueError(f"Tool '{made.name}' is already registered.")
         TOOL_REGISTRY[made.name] = made
@@ -154,13 +157,23 @@ class RegisteredTool(dspy.Tool):  # type: ignore[misc]
     One object serves all trials: it may hold a connection, or keep a state of its own.
     """
 
+    _waits: bool = pydantic.PrivateAttr(default=False)
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RegisteredTool:
         return self
 
     def __call__(self, **arguments: Any) -> Any:
         """Run the function."""
+        self._bind(arguments)
+        return super().__call__(**arguments)
+
+    async def acall(self, **arguments: Any) -> Any:
+        """Run the function for a program that awaits it; an asynchronous one without holding up the program's loop."""
+        self._bind(arguments)
+        return await (in_thread(super().__call__, **arguments) if self._waits else super().acall(**arguments))
+
+    def _bind(self, arguments: dict[str, Any]) -> None:
         try:
             inspect.signature(self.func).bind(**arguments)
         except TypeError as error:
             raise ValueError(f"tool {self.name!r} cannot be called like this: {error}") from None
-        return super().__call__(**arguments)

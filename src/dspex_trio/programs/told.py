@@ -13,6 +13,7 @@ from typing import Any, Final
 import dspy
 
 from dspex_trio.model import LmCall, LmFinished, LmStarted, ToolFinished, ToolStarted, Watch
+from dspex_trio.programs import lm_errors
 from dspex_trio.programs.entries import plain_fields
 from dspex_trio.programs.streaming import OutputStream, streamed_to
 from dspex_trio.values import type_name
@@ -22,6 +23,8 @@ _SAMPLING: Final = (
     *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "n", "seed"),
     *("frequency_penalty", "presence_penalty"),
 )
+NOT_STREAMED: Final = "dspex_trio.NotStreamed"
+"""The `error_type` of an LM call that was made again without streaming, since the provider does not stream it."""
 # The most characters of what a provider says of an error that are told.
 _MOST_SAID: Final = 4_096
 
@@ -43,7 +46,15 @@ class Told:
 
     @contextmanager
     def lm(
-        self, module: Any, name: str, lm: dspy.BaseLM, question: Mapping[str, Any], answer: Callable[[], LmCall]
+        self,
+        module: Any,
+        name: str,
+        lm: dspy.BaseLM,
+        question: Mapping[str, Any],
+        *,
+        answer: Callable[..., LmCall],
+        lost: Callable[[], object],
+        said: Callable[[], str],
     ) -> Iterator[None]:
         """An LM is called, and its output streamed where that is wanted and can be.
 
@@ -52,21 +63,40 @@ class Told:
             name: Its dotted name inside the program.
             lm: Who is asked.
             question: The keywords of the call.
-            answer: Gives the call as it is recorded, once it has ended.
+            answer: Gives the call as it is recorded, once it has ended; `free` if it is known to cost nothing.
+            lost: Called when a reply that may be billed was given up.
+            said: Gives what the last attempt of the call that failed has said.
         """
-        number = next(self._calls)
-        self._watch(LmStarted(number, name, lm.model, _sampling({**lm.kwargs, **question})))
+        number = 0
+
+        def started() -> None:
+            nonlocal number
+            number = next(self._calls)
+            self._watch(LmStarted(number, name, lm.model, _sampling({**lm.kwargs, **question})))
+
+        def asked_again(error: Exception) -> None:
+            """The provider does not stream: that is told as a call of its own, which failed."""
+            free = lm_errors.is_free(error)
+            if not free:
+                lost()
+            text = f"asked again without streaming, after {self._redact(lm_errors.said(error))[:_MOST_SAID]}"
+            self._watch(LmFinished(number, answer(free=free), NOT_STREAMED, text))
+            started()
+
+        started()
         failed: dict[str, Any] = {}
         try:
             if not self._stream_output:
                 yield
                 return
-            with streamed_to(partial(OutputStream, module, name, self._watch, self._redact)):
+            with streamed_to(partial(OutputStream, module, name, self._watch, self._redact, asked_again)):
                 yield
         except BaseException as error:
             failed = {"error_type": type_name(type(error))}
             if isinstance(error, dspy.LMError):
                 failed |= self._said_by(error)
+            elif not isinstance(error, Exception):  # the trial's end
+                failed["error_message"] = self._redact(said())[:_MOST_SAID]
             raise
         finally:
             self._watch(LmFinished(number, answer(), **failed))

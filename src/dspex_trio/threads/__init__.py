@@ -6,6 +6,7 @@ from dspex_trio.threads.fairness import keep_collections_short
 from dspex_trio.threads.gate import gated_job, left_alone, waits_are_left_alone
 from dspex_trio.threads.hop import run_in_loop
 from dspex_trio.threads.job import Job, add_lookup, current_job
+from dspex_trio.threads.process_state import ProcessState, put_back_what_programs_change
 from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.seam import hooks, replaced
@@ -16,6 +17,7 @@ __all__ = [
     "Job",
     "JobCancelled",
     "Parks",
+    "ProcessState",
     "Slot",
     "Slots",
     "StuckThread",
@@ -32,6 +34,7 @@ __all__ = [
     "keep_whole",
     "left_alone",
     "open_threads",
+    "put_back_what_programs_change",
     "replaced",
     "run_in_loop",
     "waits_are_left_alone",

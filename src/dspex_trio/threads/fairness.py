@@ -23,6 +23,7 @@ _CALM_LOOKS: Final = 10
 _lock: Final = threading.Lock()
 _open: dict[Turns, float] = {}
 _before: float = 0.0
+_set: float = 0.0
 
 
 class Turns:
@@ -58,13 +59,35 @@ class Turns:
 
     def _wish(self, seconds: float | None) -> None:
         with _lock:
-            if _open.get(self) == seconds:
+            if _open.get(self) == seconds and sys.getswitchinterval() == _set:  # else a program has changed it
                 return
             if seconds is None:
                 del _open[self]
             else:
                 _open[self] = seconds
-            sys.setswitchinterval(min(*_open.values(), _before) if _open else _before)
+            _apply()
+
+
+def _apply() -> None:
+    global _set  # noqa: PLW0603 - as above
+    sys.setswitchinterval(min(*_open.values(), _before) if _open else _before)
+    _set = sys.getswitchinterval()
+
+
+def interval_of_others() -> float | None:
+    """The switch interval, in seconds, if it is another one than is wished here; else None."""
+    with _lock:
+        now = sys.getswitchinterval()
+        return None if _open and now == _set else now
+
+
+def set_interval(seconds: float | None) -> None:
+    """Set what `interval_of_others` gave."""
+    with _lock:
+        if seconds is None:
+            _apply()
+        else:
+            sys.setswitchinterval(seconds)
 
 
 def keep_collections_short() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import socket
 import sys
@@ -57,6 +58,7 @@ class Job:
         "_callbacks",
         "_cancelled_at",
         "_ended_at",
+        "_ends_at",
         "_lock",
         "_parked",
         "_process",
@@ -79,6 +81,7 @@ class Job:
         self._cancelled_at: float | None = None
         self._told: dict[int, float] = {}
         self._ended_at: float | None = None
+        self._ends_at = math.inf
         # One that the same thread may take twice: collecting garbage can run anybody's finaliser at any point.
         self._lock = threading.RLock()
         self._sockets: list[socket.socket] = []
@@ -98,6 +101,10 @@ class Job:
         """Return at once, or raise JobCancelled when the job is to end. From any thread of the job."""
         if self.cancelled:
             self._stop("check")
+
+    def time_left(self) -> float:
+        """Seconds until the deadline of the function that runs; infinite where there is none. From any thread."""
+        return self._ends_at - self._now()
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Have `callback` called, in the Trio thread, when the job is cancelled; here and at once if it already is.
@@ -177,6 +184,10 @@ class Job:
         return bool(self._sockets or self._parked)
 
     # ---- in the Trio thread ------------------------------------------------------------------------------------------
+
+    def ends_in(self, seconds: float) -> None:
+        """A function of the job begins, which has so many seconds."""
+        self._ends_at = self._now() + seconds
 
     def cancel(self) -> None:
         """Tell the job's code to end: sets the flag, then calls back."""

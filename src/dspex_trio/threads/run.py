@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 import sys
+import threading
 import traceback
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Iterator
@@ -104,7 +105,7 @@ class Run:
             return _EndedBy(stop.rung)
 
     def body(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """The thread's work. Whatever was raised into it is gone before the thread takes its next job."""
+        """The thread's work. Whatever was raised into it is gone before it delivers what became of it."""
         self.thread.entered()
         ident = get_ident()
         try:
@@ -194,6 +195,37 @@ class Run:
         yield from map("".join, found)
 
 
+class _NotWaitedFor(threading.Event):
+    """Whoever starts a thread waits here until it runs; where others compute that takes them up to 150 ms."""
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as Event's
+        return True
+
+
+class RunThread(threading.Thread):
+    """The thread of one run; whoever starts it does not wait until it runs.
+
+    Args:
+        name: What to call it; empty for a name of Python's.
+        body: What it does.
+        deliver: Called in it with a list of what became of that, to be taken out.
+    """
+
+    def __init__(
+        self, name: str, body: Callable[[], Any], deliver: Callable[[list[outcome.Outcome[Any]]], object]
+    ) -> None:
+        super().__init__(name=name or None, daemon=True)
+        self._started = _NotWaitedFor()
+        self._body = body
+        self._deliver = deliver
+
+    def run(self) -> None:
+        """All that the thread does."""
+        result = [outcome.capture(self._body)]
+        del self._body  # and with it the context, whose values are the program's
+        self._deliver(result)
+
+
 def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     enter_job(job)
     try:
@@ -220,5 +252,5 @@ def _let_go(error: BaseException) -> None:
         following = cause if cause is not None else following.__context__
 
 
-for _carrier in (Run.work, Run.body, _in_job, _let_go):  # what frames hold may be finalised by code of the program's
+for _carrier in (RunThread.run, Run.work, Run.body, _in_job, _let_go):  # finalisers of a program's may run in them
     carries_programs(_carrier)

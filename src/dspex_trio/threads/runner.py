@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import decimal
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +25,7 @@ from dspex_trio.threads.raising import (
     POSSIBLE,
     keep_whole,
 )
-from dspex_trio.threads.run import Run
+from dspex_trio.threads.run import Run, RunThread
 from dspex_trio.threads.seam import hooks
 from dspex_trio.threads.slots import Slot
 
@@ -83,6 +84,11 @@ async def open_threads(
             yield Threads(nursery, patience, turns, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
 
 
+def _own_decimal_context() -> None:
+    """A context variable holds it, and a copy of the context the same object."""
+    decimal.setcontext(decimal.getcontext().copy())
+
+
 class Threads:
     """Worker threads of one Trio run, each in a slot that is free only when the thread has really ended."""
 
@@ -134,26 +140,29 @@ class Threads:
                 self._abandoned.add(run)
                 self._nursery.start_soon(self._climb_on, run, slot)
             raise
-        if run.result is None:
+        result, run.result = run.result, None
+        if result is None:
             raise RuntimeError(f"the job {job.name!r} was cancelled by somebody else than its caller")
-        return cast("T", run.result.unwrap())
+        return cast("T", result.unwrap())
 
     def _start(self, run: Run, function: Callable[..., Any], args: tuple[Any, ...], slot: Slot) -> None:
         token = trio.lowlevel.current_trio_token()
         run.job.clock = self._clock
+        run.job.ends_in(trio.current_effective_deadline() - trio.current_time())
         context = contextvars.copy_context()
         context.run(current_async_library_cvar.set, None)
         context.run(loop_of_job.set, (token, self._nursery))
+        context.run(_own_decimal_context)
 
         if self._clock is not None:
             run.thread = self._clock.thread(run.job.name)
 
-        def deliver(result: outcome.Outcome[Any]) -> None:
+        def deliver(result: list[outcome.Outcome[Any]]) -> None:
             def finish() -> None:
                 run.thread.ended()
                 self._running.discard(run)
                 slot.release()
-                run.finished(result)
+                run.finished(result.pop())  # or the thread, when it gets to run, would be the last to let go of it
 
             with suppress(trio.RunFinishedError):  # the loop is gone, and with it everybody who could want to know
                 token.run_sync_soon(finish)
@@ -161,7 +170,8 @@ class Threads:
 
         body = partial(run.work, context, function, args)
         try:
-            trio.lowlevel.start_thread_soon(body, deliver, name=run.job.name or None)
+            # A new one each time: nothing that a program leaves in its thread is there for the next.
+            RunThread(run.job.name, body, deliver).start()
         except BaseException:
             run.thread.ended()
             raise

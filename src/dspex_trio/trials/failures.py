@@ -77,7 +77,7 @@ def describe(
         retryable=known.retryable if known else False,
         retry_after=known.retry_after if known else None,
         error_type=type_name(type(told)),
-        message=describer.message(told),
+        message=describer.message(told, known.note if known else ""),
         traceback=describer.traceback(told),
         causes=describer.causes(told),
     )
@@ -136,13 +136,13 @@ class _Describer:
         self._left = MAX_CAUSES
         self._seen: set[int] = set()
 
-    def message(self, error: BaseException) -> str:
+    def message(self, error: BaseException, note: str = "") -> str:
         try:
             text = str(error)
         except BaseException as broken:  # noqa: ASYNC103, BLE001 - any __str__, exiting ones too
             self._check()
             text = f"<its text cannot be had: __str__ raised {type_name(type(broken))}>"
-        return _cut(self._redact(text), MAX_MESSAGE_CHARS)
+        return _cut(self._redact(f"{text}\n{note}" if note else text), MAX_MESSAGE_CHARS)
 
     def traceback(self, error: BaseException) -> str:
         if (where := _traceback_of(error)) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from dspex_trio.model import Interrupt, TrialRequest
@@ -22,6 +23,10 @@ class Executor(Protocol):
 
     def job(self, name: str, request: TrialRequest | None = None) -> Job:
         """A new cancellable unit of work, of that trial if it is one."""
+        ...
+
+    def watching(self, tell: Callable[[str], object]) -> AbstractContextManager[None]:
+        """While a program runs: `tell` is called with what it has changed in its process, a line each."""
         ...
 
     def run(self, function: Callable[..., Any], /, *args: Any, job: Job, slot: Slot) -> Awaitable[Any]:

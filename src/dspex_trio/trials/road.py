@@ -228,8 +228,10 @@ class Trials:
             pushed=recording.pushed,
             details={
                 **failure.details,
+                **recording.details,
                 **trial.details(),
                 **({"budget": trial.exceeded} if trial.exceeded else {}),
+                **({"process_changes": "\n".join(trial.changes)} if trial.changes else {}),
                 **({"trace_truncated": "true"} if recording.truncated else {}),
                 **({"loop_late_ms": f"{late * 1e3:.1f}"} if late >= LATE else {}),
             },

@@ -56,7 +56,7 @@ class InThreads:
         with trial.within(Stage.SYNC, self._budgets):
             trial.variables = await program.sync_variables()
 
-        with trial.within(Stage.EXECUTE, self._budgets):
+        with trial.within(Stage.EXECUTE, self._budgets), self._executor.watching(trial.changes.append):
             prediction = await run_in_thread(blaming, ProgramError, program.call, request.inputs, trial.job)
 
         trial.progress.enter(Stage.SERIALIZE)
@@ -71,6 +71,6 @@ class InThreads:
             timings=timings,
             variables={**trial.variables, **recording.written},
             trial_id=request.trial_id,
-            warnings=prediction.warnings,
+            warnings=(*prediction.warnings, *recording.warnings, *trial.changes),
             trace_truncated=recording.truncated,
         )

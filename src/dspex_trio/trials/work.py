@@ -68,7 +68,17 @@ class Work:
 class Trial(Work):
     """One trial while it is on the road."""
 
-    __slots__ = ("_budgets", "budget", "details", "exceeded", "progress", "recording", "request", "variables")
+    __slots__ = (
+        "_budgets",
+        "budget",
+        "changes",
+        "details",
+        "exceeded",
+        "progress",
+        "recording",
+        "request",
+        "variables",
+    )
 
     def __init__(self, request: TrialRequest, job: Job) -> None:
         super().__init__(job, request.deadline, request.trial_id)
@@ -79,6 +89,7 @@ class Trial(Work):
         self.variables: Mapping[str, BoundVariable] = {}
         self.budget: trio.CancelScope | None = None
         self.exceeded = ""
+        self.changes: list[str] = []
         self._budgets: Mapping[Stage, float] = {}
 
     def under_way(self) -> UnderWay:
