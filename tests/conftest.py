@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from dspex_trio.cli.logs import OF_THE_LOOP
+from dspex_trio.cli.log.setup import OF_THE_LOOP
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,14 @@ import pytest
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.client import open_client
-from dspex_trio.generated.program_grpc import SnakepitBridgeStub
 from dspex_trio.model import Program, Signature, TrialRequest, TrialSuccess
-from dspex_trio.service.executor import ProgramExecutor
-from dspex_trio.service.store import SessionStore
+from dspex_trio.runtime.client import open_client
+from dspex_trio.runtime.servicer import ProgramExecutor
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.servicer import SessionStore
 from dspex_trio.trials import MarginRules, ReplyMargin
 from dspex_trio.wire import encode_request
+from dspex_trio.wire.generated.program_grpc import SnakepitBridgeStub
 
 PROGRAM = Program("dspy.Predict", signature=Signature(text="question -> answer"))
 WORKERS_LIMIT = 600

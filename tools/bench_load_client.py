@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import grpc.aio
 
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, FailureKind
 from dspex_trio.model import TrialOptions, TrialRequest
 from dspex_trio.wire import encode_request, program_from_json
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, FailureKind
 
 _PATH: Final = "/snakepit.bridge.SnakepitBridge/ExecuteProgram"
 _OPTIONS: Final = (

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from dspex_trio.cli import main
-from dspex_trio.cli.logs import formatter
+from dspex_trio.cli.log.setup import formatter
 from dspex_trio.cli.process import announce, json_or_text
-from dspex_trio.config import Settings
-from dspex_trio.correlation import correlated
-from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import Program, TrialFailure, TrialRequest
+from dspex_trio.model.errors import FailureKind, Stage
+from dspex_trio.observing.correlation import correlated
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials.observer import TrialLog
 
 

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from dspex_trio.cli import lines as module
-from dspex_trio.cli.handing_over import MAX_RECORDS, HandedOver
-from dspex_trio.cli.lines import Lines
-from dspex_trio.cli.logs import LogLines
+from dspex_trio.cli.log import writer as module
+from dspex_trio.cli.log.handing_over import MAX_RECORDS, HandedOver
+from dspex_trio.cli.log.setup import LogLines
+from dspex_trio.cli.log.writer import Lines
 
 
 def note(count):

@@ -8,7 +8,7 @@ import pytest
 
 SET_UP = """
 import logging, sys, threading, warnings
-from dspex_trio.cli.logs import set_up_logging
+from dspex_trio.cli.log.setup import set_up_logging
 set_up_logging("info", ["the-secret"], "json")
 """
 

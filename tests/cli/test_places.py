@@ -6,10 +6,10 @@ import stat
 import pytest
 
 from dspex_trio import rpc
-from dspex_trio.client import open_client
-from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.rpc.generated.health_grpc import HealthStub
 from dspex_trio.rpc.generated.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from dspex_trio.runtime.client import open_client
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.settings import WorkerSettings
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import dspex_trio as dspex
-from dspex_trio.signals import SAME_WITHIN, EndSignals, Meaning
+from dspex_trio.tasks.signals import SAME_WITHIN, EndSignals, Meaning
 
 PROGRAMS = """
 import re, threading

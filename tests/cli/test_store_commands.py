@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from dspex_trio import rpc
 from dspex_trio.cli import main
-from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.sessions import STORE_CHANNEL, Sessions
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_stores_file_is_said_before_the_command_behind_it_or_in_the_environm
 
 
 def test_a_file_that_is_there_is_replaced_with_overwrite_alone(dspex, tmp_path):
-    from dspex_trio.sessions.storefile import StoreFile
+    from dspex_trio.store.file import StoreFile
 
     for name in ("one.db", "other.db"):
         StoreFile(tmp_path / name).close()

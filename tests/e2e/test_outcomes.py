@@ -328,7 +328,7 @@ def test_the_store_needs_no_dspy_and_a_signal_ends_it_cleanly(start, number):
     store = start("store", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert store.stop(number) == 0, store.log.read_text()
     told = store.log.read_text()
-    assert "| dspex_trio.service.store" in told.replace("  ", "")
+    assert "| dspex_trio.store.servicer" in told.replace("  ", "")
     assert "dspy\n" not in told
     assert "Traceback" not in told
 

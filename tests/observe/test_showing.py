@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from dspex_trio.cli.main import main
-from dspex_trio.observe import CannotRead, page, read_records, shown
-from dspex_trio.observe.waterfall import waterfall
+from dspex_trio.observing.records import CannotRead, page, read_records, shown
+from dspex_trio.observing.records.waterfall import waterfall
 from dspex_trio.wire import encode_json
 
 TIMINGS = {"total_ms": 500.0}

@@ -7,8 +7,8 @@ import dspy
 import trio
 from dspy.utils import DummyLM
 
-from dspex_trio.errors import VariableNotFound
 from dspex_trio.model import Program, Recording, Signature, TrialOptions, TrialRequest, Variable
+from dspex_trio.model.errors import VariableNotFound
 
 
 class Source:

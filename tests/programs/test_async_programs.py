@@ -8,9 +8,9 @@ import pytest
 import trio
 
 import dspex_trio as dspex
-from dspex_trio.errors import InvalidInput, InvalidSpec, ProgramError
 from dspex_trio.model import LmStarted
-from dspex_trio.service.elixir_tools import ELIXIR_TOOLS
+from dspex_trio.model.errors import InvalidInput, InvalidSpec, ProgramError
+from dspex_trio.store.elixir_tools import ELIXIR_TOOLS
 
 from .fakes import answers
 

@@ -12,11 +12,11 @@ import requests
 import trio
 
 import dspex_trio as dspex
-from dspex_trio.errors import LmError
 from dspex_trio.model import LanguageModel, LmFinished
+from dspex_trio.model.errors import LmError
 from dspex_trio.programs import ProgramSettings, open_programs
-from dspex_trio.programs.entries import cut_by
-from dspex_trio.programs.lm_errors import passes, retry_after
+from dspex_trio.programs.record.entries import cut_by
+from dspex_trio.programs.record.lm_errors import passes, retry_after
 
 from .fakes import Interrupt, Trial, chat
 from .provider import error, open_provider

@@ -1,9 +1,9 @@
 """Integers of more digits than Python itself writes, wherever what a trial holds becomes text."""
 
 from dspex_trio.model import Program
-from dspex_trio.programs.entries import messages_json
-from dspex_trio.programs.prototypes import Prototypes
-from dspex_trio.telemetry.gen_ai import dumped
+from dspex_trio.observing.telemetry.gen_ai import dumped
+from dspex_trio.programs.hydrate.prototypes import Prototypes
+from dspex_trio.programs.record.entries import messages_json
 from dspex_trio.wire import read_json
 
 LONG = {"n": 10**5000}

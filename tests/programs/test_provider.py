@@ -8,8 +8,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import LmError
 from dspex_trio.model import LanguageModel, TrialOptions
+from dspex_trio.model.errors import LmError
 from dspex_trio.programs import ProgramSettings, open_programs
 
 from .fakes import Interrupt, Trial, chat

@@ -3,10 +3,10 @@
 import dspy
 import pytest
 
-from dspex_trio.errors import LmError
 from dspex_trio.model import LanguageModel, LmFinished, LmStarted, OutputChunk
+from dspex_trio.model.errors import LmError
 from dspex_trio.programs import ProgramSettings, open_programs
-from dspex_trio.programs.streaming import Unstreamed
+from dspex_trio.programs.record.streaming import Unstreamed
 
 from .fakes import Trial, answers, chat
 from .provider import error, open_provider

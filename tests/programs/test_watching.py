@@ -7,10 +7,10 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import LmError
 from dspex_trio.model import LanguageModel, LmFinished, LmStarted, OutputChunk, ToolFinished, ToolStarted
+from dspex_trio.model.errors import LmError
 from dspex_trio.programs import ProgramSettings, open_programs
-from dspex_trio.programs.streaming import Unstreamed, streamed_to, streaming_completion
+from dspex_trio.programs.record.streaming import Unstreamed, streamed_to, streaming_completion
 
 from .fakes import Ended, Interrupt, Trial, answers, chat
 from .provider import error, open_provider

@@ -11,9 +11,9 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
-from dspex_trio.rpc.crowd import Crowd, fitting
 from dspex_trio.rpc.generated.health_grpc import HealthStub
 from dspex_trio.rpc.generated.health_pb2 import HealthCheckRequest
+from dspex_trio.rpc.server.crowd import Crowd, fitting
 
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloReply, HelloRequest

@@ -3,8 +3,8 @@
 import pytest
 
 from dspex_trio import rpc
+from dspex_trio.rpc.client.stubs import UnaryUnary
 from dspex_trio.rpc.http2.headers import MalformedHeaders, parse_request
-from dspex_trio.rpc.stubs import UnaryUnary
 
 from .generated.greeter_pb2 import HelloReply, HelloRequest
 from .greeter import Greeter, greeting, serving

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.rpc.target import addresses
+from dspex_trio.rpc.client.target import addresses
 
 from .generated.greeter_grpc import GreeterStub
 from .generated.greeter_pb2 import HelloRequest

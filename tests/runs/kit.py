@@ -4,8 +4,8 @@ import json
 
 import trio
 
-from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import Cost, LmCall, Timings, TraceEntry, TrialFailure, TrialSuccess, Usage
+from dspex_trio.model.errors import FailureKind, Stage
 from dspex_trio.runs import read_plan
 from dspex_trio.wire import encode_json
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from dspex_trio.errors import FailureKind
+from dspex_trio.model.errors import FailureKind
 from dspex_trio.runs import CannotKeep, compare, metric_named, of_plan, open_results, run_trials, summarized
 
 from .kit import BROKEN, BUSY, GOOD, PROGRAM, Worker, in_file, plan, traced

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from dspex_trio.cli.kinds import KINDS_OPTION
 from dspex_trio.cli.main import main
 from dspex_trio.cli.run_report import summary
-from dspex_trio.errors import FailureKind
+from dspex_trio.model.errors import FailureKind
 from dspex_trio.runs import InvalidPlan, Line, export, open_results, read_plan, run_trials, summarized
 
 from .kit import GOOD, PROGRAM, Worker, lines, plan

@@ -19,8 +19,7 @@ from click.testing import CliRunner
 
 from dspex_trio import rpc
 from dspex_trio.cli.main import main
-from dspex_trio.config import Settings
-from dspex_trio.errors import StoreUnavailable, VariableInvalid
+from dspex_trio.model.errors import StoreUnavailable, VariableInvalid
 from dspex_trio.runs import (
     CannotKeep,
     InvalidPlan,
@@ -35,7 +34,8 @@ from dspex_trio.runs import (
 )
 from dspex_trio.runs.summary import of_one_type
 from dspex_trio.runs.workers import _Sessions
-from dspex_trio.runtime import open_runtime
+from dspex_trio.runtime.embedded import open_runtime
+from dspex_trio.runtime.settings import Settings
 
 from .kit import BROKEN, BUSY, GOOD, PROGRAM, Worker, in_file, lines, plan, traced
 

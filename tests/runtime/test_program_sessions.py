@@ -13,12 +13,12 @@ from dspy.utils import DummyLM
 
 import dspex_trio as dspex
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
-from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY
-from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.servicer import SessionStore
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceServicer
 
 STRING = "type.googleapis.com/google.protobuf.StringValue"
 

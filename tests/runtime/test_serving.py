@@ -10,8 +10,8 @@ import dspex_trio as dspex
 from dspex_trio import rpc
 from dspex_trio.rpc.generated.health_grpc import HealthStub
 from dspex_trio.rpc.generated.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from dspex_trio.rpc.listeners import reachable
-from dspex_trio.serving import serve_runtime, warnings_about
+from dspex_trio.rpc.server.listeners import reachable
+from dspex_trio.runtime.serving import serve_runtime, warnings_about
 
 TOKEN = "a-long-enough-token"
 

@@ -9,7 +9,7 @@ import trio
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
-from dspex_trio.programs import yielding
+from dspex_trio.programs import yielding_tools as yielding
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import trio
 
-from dspex_trio.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
 
 from .conftest import at, in_process, over_http2
 

@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf import any_pb2, wrappers_pb2
 
-from dspex_trio.errors import NoVariables, StoreUnavailable, ToolError, VariableInvalid, VariableNotFound
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, ToolError, VariableInvalid, VariableNotFound
 
 from .conftest import at
 from .peer import Inspected, Snakepit013

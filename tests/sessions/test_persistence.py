@@ -13,14 +13,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import VariableNotFound
-from dspex_trio.service.store import SessionStore, in_process_stub
+from dspex_trio.model.errors import VariableNotFound
+from dspex_trio.model.variable_types import TYPES
 from dspex_trio.sessions import CannotPersist, MemoryStore, Sessions
-from dspex_trio.sessions.journal import Journal, open_persistent
-from dspex_trio.sessions.records import SessionDropped, SessionKept, VariableKept
-from dspex_trio.sessions.storefile import StoreFile
-from dspex_trio.sessions.storerows import SCHEMA
-from dspex_trio.variables import TYPES
+from dspex_trio.store.file import StoreFile
+from dspex_trio.store.journal import Journal, open_persistent
+from dspex_trio.store.records import SessionDropped, SessionKept, VariableKept
+from dspex_trio.store.rows import SCHEMA
+from dspex_trio.store.servicer import SessionStore, in_process_stub
 
 VALUES = {
     "float": -math.inf,
@@ -225,7 +225,7 @@ def test_a_file_belongs_to_one_store(path):
     with closing(StoreFile(path)):
         with pytest.raises(CannotPersist, match=rf"store.db is in use by process {os.getpid()}$"):
             StoreFile(path)
-        code = f"from dspex_trio.sessions.storefile import *; StoreFile(Path({str(path)!r}))"
+        code = f"from dspex_trio.store.file import *; StoreFile(Path({str(path)!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
         assert "CannotPersist" in done.stderr
         assert f"in use by process {os.getpid()}\n" in done.stderr, "whoever is told can look for it"
@@ -305,7 +305,7 @@ def test_a_place_where_no_file_can_be_is_named(tmp_path, name, told):
 WRITER = """
 import sys, trio
 from pathlib import Path
-from dspex_trio.sessions.journal import open_persistent
+from dspex_trio.store.journal import open_persistent
 
 async def write(store, journal, name):
     number = store.get("s", name).variable.version

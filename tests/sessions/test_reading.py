@@ -2,9 +2,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
 from dspex_trio.wire import encode_any
+from dspex_trio.wire.generated import bridge_pb2
 
 from .fakes import NEVER, UNAVAILABLE, UNIMPLEMENTED, ScriptedStore, status
 

@@ -1,12 +1,12 @@
 import pytest
 import trio
 
-from dspex_trio.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.model import Variable
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
 from dspex_trio.sessions import Sessions, VersionConflict
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.wire import encode_variable
+from dspex_trio.wire.generated import bridge_pb2
 
 from .fakes import UNAVAILABLE, ScriptedStore, status
 

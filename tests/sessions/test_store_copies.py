@@ -9,10 +9,12 @@ from contextlib import closing
 
 import pytest
 
-from dspex_trio.sessions import CannotPersist, MemoryStore, storefile, storeplace
-from dspex_trio.sessions.storecopies import Contents, check_file, copy_store
-from dspex_trio.sessions.storefile import StoreFile
-from dspex_trio.sessions.storerows import SCHEMA, TABLES
+from dspex_trio.sessions import CannotPersist, MemoryStore
+from dspex_trio.store import file as storefile
+from dspex_trio.store import place as storeplace
+from dspex_trio.store.copies import Contents, check_file, copy_store
+from dspex_trio.store.file import StoreFile
+from dspex_trio.store.rows import SCHEMA, TABLES
 
 
 @pytest.fixture
@@ -89,8 +91,8 @@ def test_a_copy_with_its_log_is_whole(path, copy):
 def test_somebody_who_looks_with_sqlite_after_a_kill_does_no_harm(path):
     """The last one who closes the file moves its log into it, whoever that is: the file is then whole without."""
     code = (
-        "import os; from pathlib import Path; from dspex_trio.sessions.storefile import *\n"
-        "from dspex_trio.sessions.records import SessionKept\n"
+        "import os; from pathlib import Path; from dspex_trio.store.file import *\n"
+        "from dspex_trio.store.records import SessionKept\n"
         f"StoreFile(Path({str(path)!r})).write([SessionKept('s', {{}}, 1.0, 1.0, 10.0)]); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 9
@@ -218,9 +220,9 @@ KILLED = """
 import os, signal, sys
 from contextlib import closing
 from pathlib import Path
-from dspex_trio.sessions.storecopies import copy_store
-from dspex_trio.sessions.storefile import StoreFile
-from dspex_trio.sessions.records import SessionKept
+from dspex_trio.store.copies import copy_store
+from dspex_trio.store.file import StoreFile
+from dspex_trio.store.records import SessionKept
 
 what, path, copy, after = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 count = 0
@@ -283,7 +285,7 @@ def test_a_copy_that_fails_leaves_nothing_behind(path, copy, monkeypatch):
     def full(_db):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("dspex_trio.sessions.storecopies._contents", full)
+    monkeypatch.setattr("dspex_trio.store.copies._contents", full)
     with pytest.raises(CannotPersist, match=r"copy.db cannot be used: database or disk is full"):
         copy_store(path, copy)
     assert [each.name for each in path.parent.iterdir() if "copy" in each.name] == []

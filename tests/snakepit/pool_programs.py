@@ -14,7 +14,7 @@ import trio
 import trio.lowlevel
 
 import dspex_trio as dspex
-from dspex_trio.testing import misbehaving
+from dspex_trio.testing.faults import misbehaving
 
 
 @dspex.register("Echo")

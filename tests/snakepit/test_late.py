@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.snakepit.bridge import WorkerBridge
 from dspex_trio.snakepit.worker import pools_patience
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
 
 FAILURE = b'{"failure": {"kind": "FAILURE_KIND_DEADLINE_EXCEEDED"}}'
 

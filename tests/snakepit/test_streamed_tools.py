@@ -7,11 +7,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
-from dspex_trio.errors import ToolError
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.programs.yielding import STREAMED
+from dspex_trio.model.errors import ToolError
+from dspex_trio.programs.yielding_tools import STREAMED
 from dspex_trio.snakepit.bridge import WorkerBridge
 from dspex_trio.wire import decode_json
+from dspex_trio.wire.generated import bridge_pb2
 
 
 class Counting:

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from dspex_trio.threads import Job, JobCancelled, Slots, open_threads
-from dspex_trio.threads.cancelled import quiet
+from dspex_trio.threads.patches.excepthooks import quiet
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from dspex_trio.threads import Job, Slots
-from dspex_trio.threads.run import RunThread
+from dspex_trio.threads.ladder.run import RunThread
 
 LEFT = threading.local()
 

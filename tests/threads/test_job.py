@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from dspex_trio.threads import Job, JobCancelled
-from dspex_trio.threads.job import shut_down
+from dspex_trio.threads.ladder.job import shut_down
 
 
 def in_another_thread(function):

@@ -13,9 +13,9 @@ import warnings
 
 import pytest
 
-from dspex_trio.threads import process_state
-from dspex_trio.threads.fairness import Turns
-from dspex_trio.threads.process_state import ProcessState, put_back_what_programs_change
+from dspex_trio.threads.ladder.fairness import Turns
+from dspex_trio.threads.patches import process_state
+from dspex_trio.threads.patches.process_state import ProcessState, put_back_what_programs_change
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ import trio
 import trustme
 
 from dspex_trio.threads import Job, JobCancelled, Slots, left_alone, open_threads
-from dspex_trio.threads.job import enter_job
+from dspex_trio.threads.ladder.job import enter_job
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
 pytestmark = [
@@ -182,7 +182,7 @@ async def test_a_socket_without_a_peer_is_woken_too(operation):
 
 def test_a_connection_that_comes_in_the_moment_of_the_end_is_closed():
     """Its descriptor is a number, which nobody would ever close."""
-    from dspex_trio.threads.sockets import accepting
+    from dspex_trio.threads.patches.sockets import accepting
 
     job, accepted = Job(), []
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as caller:
@@ -369,7 +369,7 @@ def map_in_a_pool():
 
 
 def ask_a_resolver_that_hangs():
-    from dspex_trio.threads.sockets import resolving
+    from dspex_trio.threads.patches.sockets import resolving
 
     release = threading.Event()
     try:
@@ -662,7 +662,7 @@ async def _run(threads, function, slots):
 
 
 async def test_a_lookup_for_which_there_is_no_thread_takes_no_place_of_others(threads, monkeypatch):
-    from dspex_trio.threads import sockets
+    from dspex_trio.threads.patches import sockets
 
     def no_thread(*args):
         raise RuntimeError("can't start new thread")
@@ -809,7 +809,7 @@ async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, ca
 
 
 def test_the_seam_is_counted_and_taken_back_where_it_is_still_ours():
-    from dspex_trio.threads.seam import hooks
+    from dspex_trio.threads.patches.install import hooks
 
     def state():
         calls = (time.sleep, socket.getaddrinfo, select.select, threading.Condition.wait, socket.socket.recv)

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import trio
 
-from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import TrialFailure, TrialSuccess
+from dspex_trio.model.errors import FailureKind, Stage
 from dspex_trio.testing import VirtualClock
 from dspex_trio.trials import MarginRules, ReplyMargin
 

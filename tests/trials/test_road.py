@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import (
+from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
+from dspex_trio.model.errors import (
     DeadlineExceeded,
     FailureKind,
     InvalidSpec,
@@ -15,7 +16,6 @@ from dspex_trio.errors import (
     Stage,
     StoreUnavailable,
 )
-from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
 from dspex_trio.trials.ids import trial_ids
 from dspex_trio.trials.observer import Nobody
 
@@ -164,7 +164,7 @@ async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(virtual_clock
         (SystemExit(3), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "SystemExit"),
         (KeyboardInterrupt(), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "KeyboardInterrupt"),
         (BaseExceptionGroup("g", [SystemExit(1)]), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "BaseExceptionGroup"),
-        (LmError("down"), FailureKind.LM_ERROR, Stage.EXECUTE, "dspex_trio.errors.LmError"),
+        (LmError("down"), FailureKind.LM_ERROR, Stage.EXECUTE, "dspex_trio.model.errors.LmError"),
     ],
 )
 async def test_whatever_a_program_raises_is_a_failure(error, kind, stage, told):

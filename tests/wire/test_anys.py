@@ -8,11 +8,11 @@ from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2, wrappers_pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.generated.any_pb2 import Any
-from dspex_trio.variables import TYPES
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.variable_types import TYPES
 from dspex_trio.wire import decode_any, encode_any, encode_typed
 from dspex_trio.wire.anys import _DECODERS
+from dspex_trio.wire.generated.any_pb2 import Any
 
 from .strategies import any_floats, plain_values, same
 

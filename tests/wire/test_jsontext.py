@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.values import MAX_DEPTH
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.values import MAX_DEPTH
 from dspex_trio.wire.jsontext import (
     MAX_DIGITS,
     decode_json,

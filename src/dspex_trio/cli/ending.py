@@ -20,10 +20,10 @@ from typing import Final, NoReturn
 import trio
 
 from dspex_trio import threads
-from dspex_trio.cli.lines import Lines
+from dspex_trio.cli.log.writer import Lines
 from dspex_trio.cli.process import first_error
-from dspex_trio.errors import WorkerStuck
-from dspex_trio.signals import STATE_SIGNALS, EndSignals, Meaning, end_by_force_after, stacks, wanted_end_signals
+from dspex_trio.model.errors import WorkerStuck
+from dspex_trio.tasks.signals import STATE_SIGNALS, EndSignals, Meaning, end_by_force_after, stacks, wanted_end_signals
 
 logger: Final = logging.getLogger("dspex_trio")
 

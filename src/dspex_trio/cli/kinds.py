@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dspex_trio.errors import FailureKind
+from dspex_trio.model.errors import FailureKind
 
 KINDS_OPTION = "--retry-failed"
 _ALL = "ALL"

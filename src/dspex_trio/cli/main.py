@@ -11,7 +11,7 @@ import click
 
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.kinds import KINDS_OPTION, KindsCommand, failure_kinds
-from dspex_trio.cli.logs import LogFormat, set_up_logging
+from dspex_trio.cli.log.setup import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     config_option,
     end_with_stdin_option,
@@ -28,8 +28,8 @@ from dspex_trio.cli.process import open_standard_streams
 from dspex_trio.cli.show import ago
 from dspex_trio.cli.store_commands import store
 from dspex_trio.cli.worker import worker
-from dspex_trio.config import Settings
-from dspex_trio.redaction import secrets_in
+from dspex_trio.observing.redaction import secrets_in
+from dspex_trio.runtime.settings import Settings
 
 EXIT_CODES = """\b
 Exit codes:

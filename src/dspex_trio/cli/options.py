@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.logs import LOG_FORMATS
+from dspex_trio.cli.log.setup import LOG_FORMATS
 from dspex_trio.cli.outputs import refuse_ready_file
 from dspex_trio.cli.process import StartupError, first_error, json_or_text
-from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from dspex_trio.rpc.listeners import reachable
+from dspex_trio.rpc.server.listeners import reachable
 
 if TYPE_CHECKING:
     from dspex_trio.rpc import Listener

@@ -20,16 +20,14 @@ import click
 import trio
 
 from dspex_trio.cli.ending import log_stacks_on_signal, tell_stacks
-from dspex_trio.cli.lines import Lines
+from dspex_trio.cli.log.writer import Lines
 from dspex_trio.cli.outputs import refuse_overwriting, refuse_unwritable
 from dspex_trio.cli.run_report import progress_line, summary, told_before
 from dspex_trio.cli.serve import told_of
-from dspex_trio.client import open_client
-from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.errors import FailureKind, WorkerStuck
-from dspex_trio.lm_arguments import SAMPLING
-from dspex_trio.loading import CannotLoad
-from dspex_trio.observe import CannotRecord
+from dspex_trio.model.errors import FailureKind, WorkerStuck
+from dspex_trio.model.lm_arguments import SAMPLING
+from dspex_trio.observing.records import CannotRecord
+from dspex_trio.observing.telemetry import open_exporters, open_metrics
 from dspex_trio.runs import (
     CannotKeep,
     Embedded,
@@ -52,9 +50,11 @@ from dspex_trio.runs import (
     summarized,
 )
 from dspex_trio.runs.metrics import about, source_of
-from dspex_trio.runtime import Runtime, open_runtime
-from dspex_trio.signals import STATE_SIGNALS, EndSignals, Meaning, wanted_end_signals
-from dspex_trio.telemetry import open_exporters, open_metrics
+from dspex_trio.runtime.client import open_client
+from dspex_trio.runtime.embedded import Runtime, open_runtime
+from dspex_trio.runtime.loading import CannotLoad
+from dspex_trio.runtime.settings import InvalidSettings, Settings
+from dspex_trio.tasks.signals import STATE_SIGNALS, EndSignals, Meaning, wanted_end_signals
 from dspex_trio.wire import read_json
 
 logger: Final = logging.getLogger("dspex_trio")

@@ -9,15 +9,15 @@ from functools import partial
 
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
-from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.errors import UnsupportedDspy
-from dspex_trio.loading import CannotLoad
-from dspex_trio.observe import CannotRecord
+from dspex_trio.model.errors import UnsupportedDspy
+from dspex_trio.observing.records import CannotRecord
+from dspex_trio.observing.telemetry import open_exporters
 from dspex_trio.rpc import Listener, place
-from dspex_trio.runtime import Runtime
-from dspex_trio.serving import serve
+from dspex_trio.runtime.embedded import Runtime
+from dspex_trio.runtime.loading import CannotLoad
+from dspex_trio.runtime.serving import serve
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 from dspex_trio.sessions import CannotPersist
-from dspex_trio.telemetry import open_exporters
 
 logger = logging.getLogger("dspex_trio")
 

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import click
 
 from dspex_trio.cli.outputs import refuse_overwriting
-from dspex_trio.observe import CannotRead, Recorded, listed, page, read_records, shown
+from dspex_trio.observing.records import CannotRead, Recorded, listed, page, read_records, shown
 
 T = TypeVar("T")
 

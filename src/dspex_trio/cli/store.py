@@ -15,11 +15,11 @@ import trio
 from dspex_trio import rpc, threads
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, addresses, first_error, told_as, until_served
-from dspex_trio.loading import CannotLoad, operators_modules
-from dspex_trio.redaction import Redactor
-from dspex_trio.service.elixir_tools import StandIns
-from dspex_trio.service.opening import open_store
+from dspex_trio.observing.redaction import Redactor
+from dspex_trio.runtime.loading import CannotLoad, operators_modules
 from dspex_trio.sessions import CannotPersist
+from dspex_trio.store.elixir_tools import StandIns
+from dspex_trio.store.opening import open_store
 
 logger = logging.getLogger("dspex_trio")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.logs import LogFormat, set_up_logging
+from dspex_trio.cli.log.setup import LogFormat, set_up_logging
 from dspex_trio.cli.options import connection_options, end_with_stdin_option, log_format_option, log_level_option, run
 from dspex_trio.cli.outputs import refuse_ready_file
 from dspex_trio.cli.process import announce
@@ -101,7 +101,7 @@ def restore(context: click.Context, /, file: Path, persist: Path | None, *, over
 def check_file(file: Path) -> None:
     """Read all of FILE, a store's file or a backup, and say whether it is whole."""
     from dspex_trio.sessions import CannotPersist
-    from dspex_trio.sessions.storecopies import check_file as check
+    from dspex_trio.store.copies import check_file as check
 
     try:
         found = check(file)
@@ -120,7 +120,7 @@ def _persist(context: click.Context, given: Path | None) -> Path:
 
 def _copy(source: Path, target: Path, *, overwrite: bool) -> None:
     from dspex_trio.sessions import CannotPersist
-    from dspex_trio.sessions.storecopies import copy_store
+    from dspex_trio.store.copies import copy_store
 
     try:
         copied = copy_store(source, target, overwrite=overwrite)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.logs import LogFormat, set_up_logging
+from dspex_trio.cli.log.setup import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     LOG_LEVELS,
     config_option,
@@ -23,8 +23,8 @@ from dspex_trio.cli.options import (
     setting_options,
 )
 from dspex_trio.cli.process import StartupError
-from dspex_trio.config import InvalidSettings
-from dspex_trio.redaction import secrets_in
+from dspex_trio.observing.redaction import secrets_in
+from dspex_trio.runtime.settings import InvalidSettings
 from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.settings import WorkerSettings

@@ -12,16 +12,16 @@ from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
 from dspex_trio.cli.serve import watch_state
 from dspex_trio.cli.worker import ElixirLost
-from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.errors import UnsupportedDspy
-from dspex_trio.loading import CannotLoad
-from dspex_trio.observe import CannotRecord
+from dspex_trio.model.errors import UnsupportedDspy
+from dspex_trio.observing.records import CannotRecord
+from dspex_trio.observing.telemetry import open_exporters
 from dspex_trio.rpc import Listener, place
-from dspex_trio.runtime import open_runtime
+from dspex_trio.runtime.embedded import open_runtime
+from dspex_trio.runtime.loading import CannotLoad
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.worker import serve_worker
-from dspex_trio.telemetry import open_exporters
 
 logger = logging.getLogger("dspex_trio")
 

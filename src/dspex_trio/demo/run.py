@@ -17,13 +17,13 @@ import click
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.client import Client, open_client
 from dspex_trio.demo.children import Child, ChildFailed, run_child
 from dspex_trio.demo.provider import API_KEY, Provider
 from dspex_trio.demo.report import progress_line, provider_lines, report
 from dspex_trio.demo.results import CallFailed, ClientCancelled, Result
 from dspex_trio.demo.trials import DEFAULT_FILE, InvalidTrials, Trial, TrialFile, read_trials
-from dspex_trio.signals import STATE_SIGNALS, EndSignals, Meaning, stacks, wanted_end_signals
+from dspex_trio.runtime.client import Client, open_client
+from dspex_trio.tasks.signals import STATE_SIGNALS, EndSignals, Meaning, stacks, wanted_end_signals
 
 LOCAL_MODEL: Final = "openai/demo-extractive"
 AT_ONCE: Final = 8

@@ -8,11 +8,11 @@ from typing import Final
 
 from dspex_trio.children import ChildLost, Children, open_children
 from dspex_trio.children.forking import Starter
-from dspex_trio.config import Settings
-from dspex_trio.errors import WorkerLost
 from dspex_trio.executors.remote import RemoteTrial, request_of
 from dspex_trio.executors.routing import Homes, Routing
 from dspex_trio.model import TrialFailure, TrialOutcome
+from dspex_trio.model.errors import WorkerLost
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.work import Trial
 

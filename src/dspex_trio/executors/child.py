@@ -23,10 +23,7 @@ import trio
 from google.protobuf.message import DecodeError
 
 from dspex_trio import threads
-from dspex_trio.background import open_background
 from dspex_trio.children.child import Answer, Parent, Request, has_children
-from dspex_trio.config import Settings
-from dspex_trio.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.executors.messages import (
     TAKE,
     Catalogue,
@@ -46,10 +43,6 @@ from dspex_trio.executors.messages import (
     encode_unreadable,
 )
 from dspex_trio.executors.store import ThroughFront
-from dspex_trio.generated import any_pb2
-from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
-from dspex_trio.loading import operators_modules
 from dspex_trio.model import (
     BoundVariable,
     Cost,
@@ -68,20 +61,27 @@ from dspex_trio.model import (
     TrialRequest,
     TrialSession,
 )
-from dspex_trio.observe.records import Records, open_records
+from dspex_trio.model.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
+from dspex_trio.model.values import plain, type_name
+from dspex_trio.observing.records.records import Records, open_records
+from dspex_trio.observing.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
 from dspex_trio.programs import catalogue
-from dspex_trio.programs.yielding import STREAMED, encoding
-from dspex_trio.rooms import Executor, open_rooms
-from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
+from dspex_trio.programs.yielding_tools import STREAMED, encoding
+from dspex_trio.runtime.assembly import Executor, open_rooms
+from dspex_trio.runtime.loading import operators_modules
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
-from dspex_trio.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
+from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, StandIns
+from dspex_trio.tasks.background import open_background
 from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.trials.work import Work
-from dspex_trio.values import plain, type_name
 from dspex_trio.wire import decode_request, encode_any, encode_tool_spec
+from dspex_trio.wire.generated import any_pb2
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest
 
 logger: Final = logging.getLogger(__name__)
 

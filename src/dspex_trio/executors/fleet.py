@@ -13,12 +13,12 @@ from typing import Final
 import outcome as outcomes
 import trio
 
-from dspex_trio.background import open_background
 from dspex_trio.children import Child, ChildFailed, ChildLost, Exchange
 from dspex_trio.children.forking import Starter
 from dspex_trio.children.opening import open_child
 from dspex_trio.executors.memory import memory_of
 from dspex_trio.executors.places import SILENT, Executor, ExecutorSlot
+from dspex_trio.tasks.background import open_background
 
 logger: Final = logging.getLogger(__name__)
 

@@ -10,9 +10,6 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Final
 
 from dspex_trio import rpc
-from dspex_trio.errors import FailureKind, Stage, UnreadableRequest
-from dspex_trio.generated import any_pb2
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
 from dspex_trio.model import (
     BoundVariable,
     Cost,
@@ -23,7 +20,8 @@ from dspex_trio.model import (
     TrialOutcome,
     TrialRequest,
 )
-from dspex_trio.observe.records import RecordLine
+from dspex_trio.model.errors import FailureKind, Stage, UnreadableRequest
+from dspex_trio.observing.records.records import RecordLine
 from dspex_trio.wire import (
     decode_event,
     decode_json,
@@ -33,6 +31,8 @@ from dspex_trio.wire import (
     encode_outcome,
     encode_request,
 )
+from dspex_trio.wire.generated import any_pb2
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
 from dspex_trio.wire.jsontext import text_of
 from dspex_trio.wire.replies import encode_reply as encode_reply_message
 from dspex_trio.wire.replies import in_brief

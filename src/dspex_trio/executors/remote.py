@@ -10,7 +10,6 @@ from typing import Final
 
 import trio
 
-from dspex_trio.errors import Stage
 from dspex_trio.executors.messages import (
     Kind,
     Terms,
@@ -21,6 +20,7 @@ from dspex_trio.executors.messages import (
     merged,
 )
 from dspex_trio.model import Recording, TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.model.errors import Stage
 from dspex_trio.trials.work import Trial
 
 logger: Final = logging.getLogger(__name__)

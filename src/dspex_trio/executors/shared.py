@@ -10,8 +10,6 @@ from typing import Any, Final, cast
 import trio
 
 from dspex_trio.children import ChildLost
-from dspex_trio.config import Settings
-from dspex_trio.errors import WorkerLost
 from dspex_trio.executors.fleet import Fleet
 from dspex_trio.executors.messages import (
     TAKE,
@@ -26,11 +24,13 @@ from dspex_trio.executors.messages import (
 from dspex_trio.executors.places import ExecutorSlot
 from dspex_trio.executors.remote import RemoteTrial, request_of
 from dspex_trio.executors.routing import Homes
-from dspex_trio.generated import any_pb2
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.model.errors import WorkerLost
 from dspex_trio.rpc import RpcError, StatusCode
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.work import Trial
+from dspex_trio.wire.generated import any_pb2
 
 # A trial is over in its executor as long before its deadline as it may take to answer then. At the deadline the front
 # answers by itself; of that time it waits a part more, for an answer that is on its way.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from dspex_trio.errors import FailureKind, Stage
+from dspex_trio.model.errors import FailureKind, Stage
 from dspex_trio.model.variables import BoundVariable
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dspex_trio.model import MISSING, RunInLoop, ToolParameter, ToolSpec
+from dspex_trio.model.values import plain
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, isolation_of
-from dspex_trio.programs.yielding import Take, called_outside, yields
-from dspex_trio.values import plain
+from dspex_trio.programs.yielding_tools import Take, called_outside, yields
 
 # No inputs: the instance, and what takes everything else.
 _OWN: Final = frozenset({"self", "args", "kwargs"})

@@ -8,16 +8,18 @@ from typing import Any, Final
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec, LmError, ToolError, TrialError
 from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialRequest
-from dspex_trio.programs import awaited, lm_errors, registry
+from dspex_trio.model.errors import InvalidSpec, LmError, ToolError, TrialError
+from dspex_trio.model.values import plain, type_name
+from dspex_trio.programs import asynchronous as awaited
+from dspex_trio.programs import registry
+from dspex_trio.programs.bind.mixin import VariableAwareMixin
+from dspex_trio.programs.bind.trial_model import TrialModel
+from dspex_trio.programs.dspy.private import tool_module
 from dspex_trio.programs.inputs import Inputs
-from dspex_trio.programs.mixin import VariableAwareMixin
-from dspex_trio.programs.private import tool_module
-from dspex_trio.programs.recorder import Recorder
+from dspex_trio.programs.record import lm_errors
+from dspex_trio.programs.record.recorder import Recorder
 from dspex_trio.programs.session import CACHED_FOR, SESSION, ProgramSession
-from dspex_trio.programs.trial_model import TrialModel
-from dspex_trio.values import plain, type_name
 
 _TOOL_FILES: Final = frozenset({tool_module.__file__, registry.__file__})
 

@@ -9,10 +9,10 @@ from typing import Any, Final, cast, get_type_hints
 
 import dspy
 
-from dspex_trio.errors import InvalidInput
 from dspex_trio.model import MISSING
-from dspex_trio.programs.awaited import entry_of
-from dspex_trio.programs.fields import FieldType, Misfit, field_types
+from dspex_trio.model.errors import InvalidInput
+from dspex_trio.programs.asynchronous import entry_of
+from dspex_trio.programs.hydrate.fields import FieldType, Misfit, field_types
 from dspex_trio.programs.registry import is_dspys
 
 # A predictor takes these keywords of its call for itself (predict/predict.py, `_forward_preprocess`): a program that

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 import dspy
 import pydantic
 
-from dspex_trio.programs.awaited import in_thread
-from dspex_trio.programs.yielding import callable_by_threads
+from dspex_trio.programs.asynchronous import in_thread
+from dspex_trio.programs.yielding_tools import callable_by_threads
 
 Isolation: TypeAlias = Literal["thread", "process"]
 """Where a program runs."""

@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar, cast
 
 import trio
 
-from dspex_trio.errors import NoVariables, ToolError, TrialError, VariableInvalid, VariableNotFound
 from dspex_trio.model import (
     MISSING,
     Binding,
@@ -23,9 +22,10 @@ from dspex_trio.model import (
     Variable,
     VariableSource,
 )
-from dspex_trio.programs.private import thread_local_overrides
-from dspex_trio.values import plain
-from dspex_trio.variables import check_variable
+from dspex_trio.model.errors import NoVariables, ToolError, TrialError, VariableInvalid, VariableNotFound
+from dspex_trio.model.values import plain
+from dspex_trio.model.variable_types import check_variable
+from dspex_trio.programs.dspy.private import thread_local_overrides
 
 T = TypeVar("T")
 

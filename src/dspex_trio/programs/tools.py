@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import MISSING, ToolParameter, ToolSpec
-from dspex_trio.programs.awaited import in_thread
+from dspex_trio.model.errors import InvalidSpec
+from dspex_trio.programs.asynchronous import in_thread
 from dspex_trio.programs.registry import TOOL_REGISTRY
 from dspex_trio.programs.session import current_session
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
 
+from dspex_trio.rpc.client.target import is_authority
 from dspex_trio.rpc.http2.limits import Limits
-from dspex_trio.rpc.target import is_authority
 
 Compression: TypeAlias = Literal["gzip", "deflate"]
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.errors import FailureKind, TrialError
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialSuccess
+from dspex_trio.model.errors import FailureKind, TrialError
 from dspex_trio.runs.kept import compare, lm_of, program_name
 from dspex_trio.runs.metrics import Metric
 from dspex_trio.runs.plan import Planned

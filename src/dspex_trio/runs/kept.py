@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspex_trio.errors import FailureKind
+from dspex_trio.model.errors import FailureKind
 from dspex_trio.runs.plan import Planned, in_order
 from dspex_trio.runs.results import CannotKeep, Result, Results, standing
 from dspex_trio.wire import encode_json

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import Program, TrialOptions
+from dspex_trio.model.errors import InvalidSpec
+from dspex_trio.model.variable_types import show
 from dspex_trio.runs.formats import looks_like
-from dspex_trio.variables import show
 from dspex_trio.wire import encode_json, json_text, options_from_json, program_from_json, read_json
 
 _KEYS: Final = frozenset(

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.errors import NoVariables, StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
 from dspex_trio.sessions.link import Link
 
 T = TypeVar("T")

@@ -9,18 +9,18 @@ from functools import partial
 from typing import Any
 
 from dspex_trio import rpc
-from dspex_trio.errors import ToolError, VariableInvalid, VariableNotFound
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import ToolSpec, Variable
+from dspex_trio.model.errors import ToolError, VariableInvalid, VariableNotFound
+from dspex_trio.model.values import plain
 from dspex_trio.sessions.changes import Changes, VariableChange
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.pattern import loosened, matcher
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
-from dspex_trio.values import plain
 from dspex_trio.wire import decode_variable, encode_json, encode_typed
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
 
 
 class SessionContext:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.wire.generated import bridge_pb2
 
 STORE_CHANNEL: Final = rpc.ChannelSettings(
     connect_timeout=5.0,

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Final
 
 from dspex_trio import rpc
-from dspex_trio.errors import NoVariables, StoreUnavailable, ValueNotDecodable, VariableNotFound
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, ValueNotDecodable, VariableNotFound
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.link import Link, Store
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_typed
+from dspex_trio.wire.generated import bridge_pb2
 
 # What snakepit 0.13 answers to a call of a tool in a session that it does not have, and what ours does. A tool's own
 # failure, or one that is missing, may speak of sessions too.

@@ -7,13 +7,13 @@ from typing import Final, cast
 
 import trio
 
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.context import SessionContext
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import ElixirToolsElsewhere, Link, Store, TwoStores
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
+from dspex_trio.wire.generated import bridge_pb2
 
 MAX_ID_CHARS: Final = 512
 """The longest session id that is remembered."""

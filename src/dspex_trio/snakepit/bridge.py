@@ -8,22 +8,23 @@ from typing import Any, Final, cast
 
 import trio
 
-from dspex_trio import correlation, rpc
-from dspex_trio.background import open_background
-from dspex_trio.errors import DeadlineExceeded, InvalidInput, SerializationFailed, Stage, ValueNotDecodable
+from dspex_trio import rpc
 from dspex_trio.executors.shared import RemoteFailure
-from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
-from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.model import EventsDropped, TrialFailure, TrialOptions, Watch
-from dspex_trio.runtime import Take
-from dspex_trio.service.streamed import Ended, streamed
+from dspex_trio.model.errors import DeadlineExceeded, InvalidInput, SerializationFailed, Stage, ValueNotDecodable
+from dspex_trio.observing import correlation
+from dspex_trio.runtime.embedded import Take
+from dspex_trio.runtime.streaming import Ended, streamed
 from dspex_trio.snakepit import telemetry
 from dspex_trio.snakepit.elixir import timestamp
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import EXECUTE_PROGRAM, TrialTool
+from dspex_trio.tasks.background import open_background
 from dspex_trio.trials import failure_of
 from dspex_trio.wire import decode_tool_arguments, encode_json, encode_tool_spec, event_to_json, in_full
 from dspex_trio.wire.anys import JSON_URL
+from dspex_trio.wire.generated import any_pb2, bridge_pb2, timestamp_pb2
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceServicer
 
 MAX_SESSIONS: Final = 1024
 """The most sessions that are remembered; the oldest goes first."""

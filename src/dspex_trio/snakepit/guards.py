@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from dspex_trio.signals import end_by_force_after
+from dspex_trio.tasks.signals import end_by_force_after
 
 logger: Final = logging.getLogger(__name__)
 

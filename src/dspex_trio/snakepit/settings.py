@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from pydantic import Field
 
-from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 from dspex_trio.snakepit.pool import Pool
 
 OLD_POOLS_GRACE: Final = 1.0
@@ -42,7 +42,7 @@ class WorkerSettings(Settings):
         """
         changes: dict[str, Any] = {}
         if pool.address:
-            from dspex_trio.rpc.target import addresses  # noqa: PLC0415 - the commands' help needs no gRPC
+            from dspex_trio.rpc.client.target import addresses  # noqa: PLC0415 - the commands' help needs no gRPC
 
             try:
                 addresses(pool.address)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspex_trio.errors import InvalidInput, ToolError
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import ToolParameter, ToolSpec
-from dspex_trio.runtime import Runtime, Take
+from dspex_trio.model.errors import InvalidInput, ToolError
+from dspex_trio.runtime.embedded import Runtime, Take
 from dspex_trio.snakepit import trial_tool
 from dspex_trio.wire import encode_any
+from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
 
 
 class ToolNotFound(ToolError):

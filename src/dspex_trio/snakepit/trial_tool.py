@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import trio
 
-from dspex_trio import correlation
-from dspex_trio.config import Settings
-from dspex_trio.errors import InvalidInput, InvalidSpec, Stage, TrialError
 from dspex_trio.model import Program, ToolParameter, ToolSpec, TrialOptions, TrialOutcome, Watch
-from dspex_trio.runtime import Runtime
+from dspex_trio.model.errors import InvalidInput, InvalidSpec, Stage, TrialError
+from dspex_trio.model.variable_types import show
+from dspex_trio.observing import correlation
+from dspex_trio.runtime.embedded import Runtime
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials import failure_of
-from dspex_trio.variables import show
 from dspex_trio.wire import (
     decode_outcome,
     encode_json,

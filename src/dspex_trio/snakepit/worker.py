@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from dspex_trio import correlation, rpc
-from dspex_trio.background import open_background
-from dspex_trio.config import Settings
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
-from dspex_trio.runtime import Runtime, open_runtime
-from dspex_trio.serving import serve_runtime
+from dspex_trio import rpc
+from dspex_trio.observing import correlation
+from dspex_trio.observing.telemetry import open_metrics
+from dspex_trio.runtime.embedded import Runtime, open_runtime
+from dspex_trio.runtime.serving import serve_runtime
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import STORE_CHANNEL
 from dspex_trio.snakepit.bridge import WorkerBridge
 from dspex_trio.snakepit.elixir import Contact, Elixir
@@ -27,11 +25,14 @@ from dspex_trio.snakepit.guards import end_when_stuck
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import TrialTool, room_for_json
-from dspex_trio.telemetry import open_metrics
+from dspex_trio.tasks.background import open_background
 from dspex_trio.wire import encode_tool_spec
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
+from dspex_trio.wire.generated.program_grpc import SnakepitBridgeServicer
 
 if TYPE_CHECKING:
-    from dspex_trio.telemetry.providers import Telemetry
+    from dspex_trio.observing.telemetry.providers import Telemetry
 
 # A standstill is not taken for one before so many seconds.
 _LEAST_STANDSTILL: Final = 30.0

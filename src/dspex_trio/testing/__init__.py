@@ -4,21 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspex_trio.testing.clock import VirtualClock
     from dspex_trio.testing.environment import TrialEnvironment
-    from dspex_trio.testing.leaks import Leaked, no_leaks
-    from dspex_trio.testing.links import Carried, Direction, Link
-    from dspex_trio.testing.lm import ScriptedLM
-    from dspex_trio.testing.provider import ScriptedProvider, open_provider
-    from dspex_trio.testing.recorded import CannotReplay
-    from dspex_trio.testing.replaying import Replayed, read_record, replay, replay_sync
-    from dspex_trio.testing.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
-    from dspex_trio.testing.script import Asked, NoReply, Script
-    from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
-    from dspex_trio.testing.store import Fault, FaultyStore, StoreCall
+    from dspex_trio.testing.faults.links import Carried, Direction, Link
+    from dspex_trio.testing.replay.recorded import CannotReplay
+    from dspex_trio.testing.replay.replaying import Replayed, read_record, replay, replay_sync
+    from dspex_trio.testing.scripted.lm import ScriptedLM
+    from dspex_trio.testing.scripted.provider import ScriptedProvider, open_provider
+    from dspex_trio.testing.scripted.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
+    from dspex_trio.testing.scripted.script import Asked, NoReply, Script
+    from dspex_trio.testing.scripted.store import Fault, FaultyStore, StoreCall
+    from dspex_trio.testing.scripted.tools import Fails, Returns, ScriptedTool, ToolUse
     from dspex_trio.testing.systems import Links, System, system
-    from dspex_trio.testing.timeline import Happening, Timeline
-    from dspex_trio.testing.tools import Fails, Returns, ScriptedTool, ToolUse
+    from dspex_trio.testing.time.clock import VirtualClock
+    from dspex_trio.testing.time.leaks import Leaked, no_leaks
+    from dspex_trio.testing.time.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
+    from dspex_trio.testing.time.timeline import Happening, Timeline
     from dspex_trio.testing.watching import record_outcome, watching
 
 __all__ = [

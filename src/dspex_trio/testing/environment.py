@@ -16,16 +16,16 @@ import dspy
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.background import open_background
-from dspex_trio.config import Settings
 from dspex_trio.model import Binding, Program, TrialOutcome, Variable
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, register, tool
-from dspex_trio.runtime import Runtime, open_runtime
-from dspex_trio.testing.clock import VirtualClock
-from dspex_trio.testing.links import Link
-from dspex_trio.testing.store import FaultyStore
-from dspex_trio.testing.timeline import Timeline
-from dspex_trio.testing.variables import variables_of
+from dspex_trio.runtime.embedded import Runtime, open_runtime
+from dspex_trio.runtime.settings import Settings
+from dspex_trio.tasks.background import open_background
+from dspex_trio.testing.faults.links import Link
+from dspex_trio.testing.scripted.store import FaultyStore
+from dspex_trio.testing.scripted.variables import variables_of
+from dspex_trio.testing.time.clock import VirtualClock
+from dspex_trio.testing.time.timeline import Timeline
 from dspex_trio.testing.watching import record_outcome, watching
 from dspex_trio.trials import Observer
 from dspex_trio.wire import program_from_json

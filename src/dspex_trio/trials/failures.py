@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, cast
 
-from dspex_trio.errors import FailureKind, LmError, ProgramError, Stage, ToolError, TrialError
 from dspex_trio.model import Cause, TrialFailure
-from dspex_trio.values import type_name
+from dspex_trio.model.errors import FailureKind, LmError, ProgramError, Stage, ToolError, TrialError
+from dspex_trio.model.values import type_name
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _internal(found: Description, stage: Stage, trial_id: str) -> TrialFailure:
     return TrialFailure(
         kind=FailureKind.INTERNAL,
         stage=stage,
-        error_type="dspex_trio.errors.InternalError",
+        error_type="dspex_trio.model.errors.InternalError",
         error_message=f"internal error {error_id}; the worker's log has the details under this id",
         trial_id=trial_id,
         details={"error_id": error_id},

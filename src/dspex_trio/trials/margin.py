@@ -8,8 +8,8 @@ from typing import Final
 
 import trio
 
-from dspex_trio.errors import FailureKind
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.model.errors import FailureKind
 from dspex_trio.threads import ThreadClock
 from dspex_trio.trials.lateness import time_is_real
 

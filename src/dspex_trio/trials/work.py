@@ -10,10 +10,10 @@ from typing import Final
 
 import trio
 
-from dspex_trio.errors import DeadlineExceeded, Stage, TrialCancelled, TrialError
 from dspex_trio.model import BoundVariable, Recording, TrialRequest
-from dspex_trio.trials.joints import Job
+from dspex_trio.model.errors import DeadlineExceeded, Stage, TrialCancelled, TrialError
 from dspex_trio.trials.progress import Progress
+from dspex_trio.trials.protocols import Job
 
 # So much later than another process would end a stage, in seconds, it is ended from here.
 _LATER: Final = 0.05

@@ -10,9 +10,9 @@ from typing import Any, Final
 from google.protobuf import struct_pb2, wrappers_pb2
 from google.protobuf.message import DecodeError
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.generated import any_pb2, duration_pb2, timestamp_pb2
-from dspex_trio.variables import show
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.variable_types import show
+from dspex_trio.wire.generated import any_pb2, duration_pb2, timestamp_pb2
 from dspex_trio.wire.jsontext import decode_json, encode_json, special_float
 
 TYPE_URL: Final = "type.googleapis.com/snakepit."

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.values import MARKER, MAX_DEPTH, plain
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.values import MARKER, MAX_DEPTH, plain
 
 BYTES_KEY: Final = "__bytes__"
 """The one key of the object that stands for bytes; its value is base64."""
