@@ -141,7 +141,7 @@ class Runtime:
 
     def watch_caller(self, call: rpc.Call) -> None:
         """Learn from the caller of a trial that arrives now, should it give up around its deadline."""
-        ends = self._margin.deadline(trio.current_time(), call.deadline)
+        ends = self._margin.deadline(trio.current_time(), call.deadline, call.timer_slack)
         call.on_given_up = partial(self._margin.given_up, ends)
 
     @property
@@ -271,6 +271,7 @@ async def open_runtime(
                 budgets=budgets(settings),
                 lateness=observer.lateness,
             )
+            observer.trials = trials
             executor = ProgramExecutor(
                 trials,
                 max_message_bytes=settings.max_message_bytes,

@@ -11,7 +11,7 @@ from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest
 from dspex_trio.observe import Records
 from dspex_trio.rooms import TrialJob
-from dspex_trio.trials import LatenessWatch, MarginRules, Observer, ReplyMargin, StuckLimit, TrialLog
+from dspex_trio.trials import LatenessWatch, MarginRules, Observer, ReplyMargin, StuckLimit, TrialLog, Trials
 
 
 class RuntimeObserver(TrialLog):
@@ -28,6 +28,7 @@ class RuntimeObserver(TrialLog):
         limit: The limit on stuck threads.
         records: Where trials are recorded, if they are.
         workers: Whose threads share the interpreter with the loop, once there are any.
+        trials: Those that are under way, which end earlier when the margin grows.
     """
 
     def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
@@ -37,6 +38,7 @@ class RuntimeObserver(TrialLog):
         self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery, self.on_stuck)
         self.records: Records | None = None
         self.workers: threads.Threads | None = None
+        self.trials: Trials | None = None
         super().__init__(self.lateness.worst_since)
 
     def begins(self, request: TrialRequest) -> TrialRequest:
@@ -71,6 +73,8 @@ class RuntimeObserver(TrialLog):
     def on_lateness(self, seconds: float) -> None:
         """The loop was looked at."""
         self.margin.loop_was_late(seconds)
+        if self.margin.raised() and self.trials is not None:
+            self.trials.hasten(self.margin)
         if self.workers is not None:
             self.workers.loop_was_late(seconds)
         for observer in self._others:

@@ -34,6 +34,7 @@ from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.failures import failure_of
 from dspex_trio.trials.joints import Executor, Isolation
 from dspex_trio.trials.lateness import LatenessWatch
+from dspex_trio.trials.margin import ReplyMargin
 from dspex_trio.trials.observer import LATE, Nobody, Observer
 from dspex_trio.trials.work import Trial, Work
 
@@ -109,9 +110,9 @@ class Trials:
                 outcome = await self._end_to_end(trial)
             except BaseException:
                 # Cancelled, or Trio's own KeyboardInterrupt: nobody is answered, but the trial did take place.
-                self._observer.on_outcome(request, self._failure(trial, trial.unanswered()))
+                self._observer.on_outcome(trial.request, self._failure(trial, trial.unanswered()))
                 raise
-        self._observer.on_outcome(request, outcome)
+        self._observer.on_outcome(trial.request, outcome)
         return outcome
 
     async def call(self, name: str, deadline: float, function: Callable[..., Any], /, *args: Any) -> Any:
@@ -146,6 +147,12 @@ class Trials:
             self._running.discard(work)
             if not self._running:
                 self._idle.set()
+
+    def hasten(self, margin: ReplyMargin) -> None:
+        """Have the trials that are under way end earlier, where the margin has grown since they arrived."""
+        for work in self._running:
+            if isinstance(work, Trial):
+                work.hasten(margin.deadline(work.request.arrived, work.request.deadline + work.request.margin))
 
     async def drain(self, grace: float) -> None:
         """Take no new trials, let running ones end for `grace` seconds, then end them as SHUTTING_DOWN.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -12,6 +13,7 @@ import trio
 from dspex_trio.errors import DeadlineExceeded, Stage, TrialCancelled, TrialError
 from dspex_trio.model import BoundVariable, Recording, TrialRequest
 from dspex_trio.trials.joints import Job
+from dspex_trio.trials.margin import TrialDeadline
 from dspex_trio.trials.progress import Progress
 
 # So much later than another process would end a stage, in seconds, it is ended from here.
@@ -50,6 +52,12 @@ class Trial(Work):
         self.budget: trio.CancelScope | None = None
         self.exceeded = ""
         self._budgets: Mapping[Stage, float] = {}
+
+    def hasten(self, deadline: TrialDeadline) -> None:
+        """End by then, if that is earlier than was said."""
+        if deadline.at < self.request.deadline:
+            self.request = replace(self.request, deadline=deadline.at, margin=deadline.margin)
+            self.scope.deadline = deadline.at
 
     @contextmanager
     def elsewhere(self, budgets: Mapping[Stage, float]) -> Iterator[None]:
