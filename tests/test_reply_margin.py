@@ -61,6 +61,20 @@ async def test_whatever_deadline_comes_first_the_trial_ends_a_margin_before_it(v
     assert seen.margin == pytest.approx(min(wire, asked, WORKERS_LIMIT) - time, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("user_agent", "margin"), [("grpc-python/1.85.1 grpc-c/55.0.0 (linux; chttp2)", 0.1), ("grpc-go/1.70.0", 0.04)]
+)
+async def test_callers_that_round_their_timeouts_up_are_answered_earlier(virtual_clock, user_agent, margin):
+    """GRPC's C core sends an earlier timeout again that is up to 3 % longer: 2 s may come when 1.94 s are meant."""
+    trials, settings = Trials(), rpc.ChannelSettings(user_agent=user_agent)
+    request = encode_request(TrialRequest(PROGRAM, {}))
+    async with serving(trials) as connect, rpc.open_channel(connect, settings=settings) as channel:
+        with trio.fail_after(2):
+            await SnakepitBridgeStub(channel).ExecuteProgram(request)
+    [(seen, _)] = trials.asked
+    assert seen.margin == pytest.approx(margin, abs=1e-3)
+
+
 @pytest.mark.parametrize(("given_up_after", "margin"), [(1.99, 0.09), (1, 0.04)])
 async def test_a_caller_whose_own_timer_fires_first_makes_the_next_answers_leave_earlier(
     virtual_clock, given_up_after, margin

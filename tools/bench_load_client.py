@@ -39,6 +39,7 @@ class Group:
         name: For people.
         lanes: Calls at once.
         deadline: Of each call, in seconds.
+        spread: So much later than the first lane's is that of the last one.
         hang_every: Every so many calls is one that the provider never answers; 0 for none, 1 for all.
         program: In its JSON form.
         once: Whether each lane makes one call only, which is given up at the end.
@@ -53,6 +54,7 @@ class Group:
     program: dict[str, Any]
     once: bool = False
     first: float = 0.0
+    spread: float = 0.0
     first_trial: int = 0
 
 
@@ -77,11 +79,21 @@ class Load:
 
 @dataclass(slots=True)
 class Sample:
-    """One call: times in seconds, on the machine's monotonic clock; `ended` is None for one that was given up."""
+    """One call: times in seconds, on the machine's monotonic clock.
+
+    Attributes:
+        trial: Its number.
+        hangs: Whether the provider never answers.
+        began: When it was made.
+        deadline: When the caller stops waiting.
+        ended: When it ended; None for one that was given up.
+        outcome: "success", the kind of a failure, or a bare status.
+    """
 
     trial: int
     hangs: bool
     began: float
+    deadline: float
     ended: float | None
     outcome: str
 
@@ -97,7 +109,7 @@ async def run_group(group: Group, load: Load, end: float) -> list[Sample]:
     ]
     calls = itertools.cycle([channel.unary_unary(_PATH) for channel in channels])
 
-    async def one() -> None:
+    async def one(timeout: float) -> None:  # noqa: ASYNC109 - grpcio's own
         trial = next(numbers)
         hangs = bool(group.hang_every) and trial % group.hang_every == 0
         request = ExecuteProgramRequest()
@@ -106,22 +118,24 @@ async def run_group(group: Group, load: Load, end: float) -> list[Sample]:
         question = f"trial {trial} {'hangs' if hangs else 'answers'}"
         request.inputs["question"].CopyFrom(encode_request(_asking(question)).inputs["question"])
         data = request.SerializeToString()
-        sample = Sample(trial, hangs, time.monotonic(), None, "given up")
+        began = time.monotonic()
+        sample = Sample(trial, hangs, began, began + timeout, None, "given up")
         samples.append(sample)
         try:
-            reply = await next(calls)(data, timeout=group.deadline)
+            reply = await next(calls)(data, timeout=timeout)
             sample.ended = time.monotonic()
             sample.outcome = _outcome(reply)
         except grpc.aio.AioRpcError as error:
             sample.ended = time.monotonic()
             sample.outcome = f"status {error.code().name}"
 
-    async def lane() -> None:
-        await one()
+    async def lane(number: int) -> None:
+        timeout = group.deadline + group.spread * number / group.lanes
+        await one(timeout)
         while not group.once and time.monotonic() < end:
-            await one()
+            await one(timeout)
 
-    lanes = [asyncio.create_task(lane()) for _ in range(group.lanes)]
+    lanes = [asyncio.create_task(lane(number)) for number in range(group.lanes)]
     if group.once:
         await asyncio.sleep(max(end - time.monotonic(), 0))
     else:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +23,12 @@ ANSWER_SECONDS: Final = 1.0
 HANG_EVERY: Final = 10
 MOST_QUEUED: Final = 20_000
 PREDICT: Final = {"python_class": "dspy.Predict", "signature": "question -> answer"}
-CPU: Final = {"python_class": "bench.Cpu", "signature": "question -> answer"}
+CPU: Final = {"python_class": "bench.Cpu"}
 BURNER: Final = {"python_class": "bench.Burner"}
 HOLDER: Final = {"python_class": "bench.Holder"}
 BURNERS: Final = 8
 BESIDE: Final = 8
+IN_SLOTS: Final = 64
 CPU_LANES: Final = 8
 WARM_UP: Final = 4
 LONG: Final = 120.0
@@ -93,7 +94,7 @@ def _serve(ready: Path, provider: int, slots: int, executors: int | None, queue:
 async def load(worker: Worker, seconds: float, *groups: Group) -> dict[str, list[dict[str, Any]]]:
     """Have a client make calls; the samples of each group."""
     command = [str(TOOLS / "bench_load_client.py"), Load(worker.port, seconds, list(groups)).to_json()]
-    with trio.fail_after(seconds + sum(group.first + group.deadline for group in groups) + CLIENT_SECONDS):
+    with trio.fail_after(seconds + sum(group.first for group in groups) + DEADLINE + CLIENT_SECONDS):
         found: dict[str, list[dict[str, Any]]] = await _answer_of(command)
         return found
 
@@ -139,20 +140,18 @@ async def _look_at(pid: int, after: float, memory: dict[str, Usage]) -> None:
 
 
 async def measure_queued(queued: int, seconds: float, executors: int | None) -> dict[str, Any]:
-    """Lateness of trials that die in the queue: behind a few, and behind very many that wait there too."""
+    """Lateness of trials that hang in all slots, one after the other: with an empty queue, and with a very long one."""
     found = {}
     for waiting in (0, queued):
-        async with open_worker(BESIDE, executors, queued + MOST_QUEUED) as worker:
-            groups = [
-                # They hold all slots.
-                Group("holding", BESIDE, LONG, 1, PREDICT, once=True, first=1.0, first_trial=OTHERS),
-                Group("measured", BESIDE, DEADLINE, 1, PREDICT),
-            ]
-            if waiting:
-                others = Group("waiting", waiting, LONG, 0, PREDICT, True, 5 + waiting / 1000, 2 * OTHERS)
-                groups.insert(1, others)
-            samples = await load(worker, seconds, *groups)
+        filling = 2 + waiting / 500
+        measured = Group("measured", IN_SLOTS, filling + 1, 1, PREDICT, once=True, first=1)
+        groups = [replace(measured, spread=max(seconds - 2, 0.0))]
+        if waiting:
+            groups.append(Group("waiting", waiting, 5 * LONG, 0, PREDICT, once=True, first_trial=OTHERS))
+        async with open_worker(IN_SLOTS, executors) as worker:
+            samples = await load(worker, filling + seconds, *groups)
         found["many" if waiting else "none"] = samples["measured"]
+        found["waiting"] = samples.get("waiting", [])
     return {"queued": queued, **found}
 
 
@@ -164,6 +163,8 @@ async def measure_cpu_trials(seconds: float, executors: int | None) -> dict[str,
             samples = (await load(worker, seconds, Group("cpu", CPU_LANES, LONG, 0, CPU)))["cpu"]
         took = max(sample["ended"] for sample in samples) - min(sample["began"] for sample in samples)
         good = sum(sample["outcome"] == "success" for sample in samples)
+        if not good:
+            raise RuntimeError(f"trials that compute ended as {samples[0]['outcome']}")
         found[str(count or "none")] = good / took
     return found
 

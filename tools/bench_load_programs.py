@@ -46,10 +46,11 @@ class Burner(dspy.Module):  # type: ignore[misc] # as above
 
 @dspex.register("bench.Holder")
 class Holder(dspy.Module):  # type: ignore[misc] # as above
-    """Makes one call into C that keeps the interpreter for three seconds."""
+    """Waits for three seconds, then makes one call into C that keeps the interpreter for as long."""
 
     def forward(self, question: str) -> dspy.Prediction:
         """Hold the GIL."""
+        time.sleep(HELD_SECONDS)
         began = time.thread_time()
         sum(range(_PROBE))
         count = int(_PROBE * HELD_SECONDS / (time.thread_time() - began))

@@ -33,7 +33,7 @@ def answered(samples: Samples) -> list[dict[str, Any]]:
 
 def late_ms(sample: dict[str, Any]) -> float:
     """Milliseconds from the caller's deadline to what it was told; below zero it was told early."""
-    return (sample["ended"] - sample["began"] - DEADLINE) * 1e3  # type: ignore[no-any-return]
+    return (sample["ended"] - sample["deadline"]) * 1e3  # type: ignore[no-any-return]
 
 
 def good_ms(samples: Samples) -> list[float]:
@@ -82,6 +82,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         ]
         yield from table(("trials", "in time", "late p50", "p99", "max", "ended"), rows)
         yield ""
+    if queued:
+        yield f"  of those queued: {kinds(queued['waiting'])}"
+        yield ""
     for count, rate in found.get("cpu_trials", {}).items():
         yield f"trials of 20 ms of CPU, executors {count}: {rate:.1f} a second"
     for goal in goals(found):
@@ -94,15 +97,15 @@ def _lateness(samples: Samples) -> tuple[str, ...]:
 
 def _deadline_row(level: dict[str, Any]) -> tuple[str, ...]:
     samples = level["samples"]
-    began = {str(each["trial"]): each["began"] for each in hanging(samples)}
-    closes = [(at - began[trial] - DEADLINE) * 1e3 for trial, at in level["closes"].items() if trial in began]
+    due = {str(each["trial"]): each["deadline"] for each in hanging(samples)}
+    closes = [(at - due[trial]) * 1e3 for trial, at in level["closes"].items() if trial in due]
     middle, _, most = spread(closes)
     return (
         str(level["at_once"]),
         f"{len(samples) / level['seconds']:.1f}",
-        f"{len(answered(samples))}/{len(began)}",
+        f"{len(answered(samples))}/{len(due)}",
         *_lateness(samples),
-        f"{len(closes)}/{len(began)}",
+        f"{len(closes)}/{len(due)}",
         middle,
         most,
     )

@@ -1,6 +1,7 @@
 import math
 import random
 import re
+from dataclasses import replace
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from dspex_trio.model.errors import (
     Stage,
     StoreUnavailable,
 )
+from dspex_trio.trials import MarginRules, ReplyMargin
 from dspex_trio.trials.ids import trial_ids
 from dspex_trio.trials.observer import Nobody
 
@@ -143,6 +145,22 @@ async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_
         (FailureKind.CANCELLED, Stage.EXECUTE, pytest.approx(3000))
     ]
     assert runner.running == 0
+
+
+async def test_trials_under_way_end_earlier_when_the_margin_has_grown(virtual_clock):
+    """They arrived before the loop was known to be late, and their answers would come as late as the loop."""
+    margin, told = ReplyMargin(MarginRules()), Told()
+    runner = trials(sleeps(100), observer=told)
+    began = trio.current_time()
+    ends = margin.deadline(began, began + 4)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run, replace(request(), deadline=ends.at, margin=ends.margin))
+        await trio.sleep(1)
+        runner.hasten(margin)  # nothing was learnt
+        margin.loop_was_late(0.3)
+        runner.hasten(margin)
+    assert trio.current_time() - began == pytest.approx(4 - 0.9)
+    assert [outcome.kind for outcome in told.outcomes] == [FailureKind.DEADLINE_EXCEEDED]
 
 
 async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(virtual_clock):

@@ -242,7 +242,7 @@ class Runtime:
 
     def watch_caller(self, call: rpc.Call) -> None:
         """Learn from the caller of a trial that arrives now, should it give up around its deadline."""
-        ends = self._margin.deadline(trio.current_time(), call.deadline)
+        ends = self._margin.deadline(trio.current_time(), call.deadline, call.timer_slack)
         call.on_given_up = partial(self._margin.given_up, ends)
 
     @property
@@ -413,7 +413,7 @@ async def open_runtime(
 def _look(programs: Programs, trials: Trials, margin: ReplyMargin, late: float) -> None:
     """Ten times a second while trials run: the loop was so late, in seconds."""
     programs.looked(late)
-    trials.bring_forward(margin.again)
+    trials.hasten(margin)
 
 
 def _open_programs(

@@ -101,7 +101,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
         except TrialError as error:
             failure = failure_of(error, Stage.HYDRATE, redact=self._redact, trial_id=request.trial_id)
             return self._encode(failure, TrialOptions())
-        ends = self._reply_margin.deadline(arrived, min(call.deadline, arrived + seconds_of(request)))
+        asked = self._reply_margin.deadline(arrived, arrived + seconds_of(request))
+        ends = self._reply_margin.deadline(arrived, call.deadline, call.timer_slack)
+        ends = ends if ends.at < asked.at else asked
         call.on_given_up = partial(self._reply_margin.given_up, ends)
         with correlation.correlated(trial.metadata.get(correlation.METADATA_KEY)):
             noted = correlation.noted(trial.metadata)

@@ -25,6 +25,7 @@ from dspex_trio.trials.admission import Admission, Slot
 from dspex_trio.trials.failures import failure_of
 from dspex_trio.trials.ids import trial_ids
 from dspex_trio.trials.lateness import LatenessWatch
+from dspex_trio.trials.margin import ReplyMargin, TrialDeadline
 from dspex_trio.trials.observer import LATE, Nobody, Observer
 from dspex_trio.trials.protocols import Job
 from dspex_trio.trials.work import Trial, UnderWay, Work
@@ -120,9 +121,9 @@ class Trials:
                 outcome = await self._end_to_end(trial)
             except BaseException:
                 # Cancelled, or Trio's own KeyboardInterrupt: nobody is answered, but the trial did take place.
-                self._observer.on_outcome(request, self._failure(trial, trial.unanswered()))
+                self._observer.on_outcome(trial.request, self._failure(trial, trial.unanswered()))
                 raise
-        self._observer.on_outcome(request, outcome)
+        self._observer.on_outcome(trial.request, outcome)
         return outcome
 
     async def in_slot(self, name: str, deadline: float, do: Callable[[Work, Slot], Awaitable[T]]) -> T:
@@ -155,26 +156,18 @@ class Trials:
             if not self._running:
                 self._idle.set()
 
-    def bring_forward(self, deadline_of: Callable[[TrialRequest], float]) -> None:
-        """End trials soon that were to end a little later: their answers could not all leave at that time.
+    def hasten(self, margin: ReplyMargin) -> None:
+        """End trials earlier than was planned: the margin has grown, or their answers could not all leave together.
 
-        To be called ten times a second. Of trials that end much later nothing is decided yet: most will be over.
-
-        Args:
-            deadline_of: When the answer of a trial should leave by what is known now, on Trio's clock.
+        To be called ten times a second. Of trials that end much later only the margin counts: most will be over.
         """
         soon = trio.current_time() + _SOON
-        ending = [
-            (deadline_of(work.request), work)
-            for work in self._running
-            if isinstance(work, Trial) and work.scope.deadline < soon + len(self._running) * _EACH
-        ]
-        ending.sort(key=lambda each: each[0], reverse=True)
         following = math.inf
-        for at, work in ending:
-            following = min(at, following - _EACH)
-            if following < min(soon, work.scope.deadline):
-                work.scope.deadline = following
+        trials = [work for work in self._running if isinstance(work, Trial)]
+        for trial in sorted(trials, key=lambda each: each.callers_deadline, reverse=True):
+            ends = margin.deadline(trial.request.arrived, trial.callers_deadline)
+            following = min(ends.at, following - _EACH)
+            trial.hasten(TrialDeadline(following, ends.callers - following) if following < soon else ends)
 
     async def drain(self, grace: float) -> None:
         """Take no new trials, let running ones end for `grace` seconds, then end them as SHUTTING_DOWN.

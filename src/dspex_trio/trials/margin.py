@@ -21,8 +21,9 @@ _MOST_OF_TIME: Final = 0.5
 _MOST_LEARNT_OF_TIME: Final = 0.25
 # An answer leaves in time when the margin is so many times what it took the last ones to leave.
 _SAFETY: Final = 3.0
-# A late loop makes an answer late twice: when its deadline is noticed, and when it is written.
-_TURNS: Final = 2.0
+# A late loop makes an answer late three times: the deadline is noticed, the threads are out or were waited for long
+# enough, the answer is written.
+_TURNS: Final = 3.0
 # An answer that came too late for its caller would have needed more than its margin; how much more, nobody knows.
 _RAISE: Final = 2.0
 # A caller that gives up so long after its deadline, in seconds, does not do so because of the deadline.
@@ -45,15 +46,16 @@ class MarginRules:
     share: float = 0.02
     share_most: float = 0.5
 
-    def margin(self, time: float, learnt: float = 0.0) -> float:
+    def margin(self, time: float, learnt: float = 0.0, slack: float = 0.0) -> float:
         """The margin of a trial that has so much time, in seconds.
 
         Args:
             time: From the request's arrival to the caller's deadline.
             learnt: How early answers have had to leave lately.
+            slack: By what part of its time the caller's own timer may fire earlier than is known here.
         """
         time = max(time, 0.0)
-        chosen = max(self.least, min(time * self.share, self.share_most))
+        chosen = max(self.least, min(time * (self.share + slack), self.share_most))
         return max(min(chosen, time * _MOST_OF_TIME), min(learnt, time * _MOST_LEARNT_OF_TIME))
 
 
@@ -92,15 +94,14 @@ class ReplyMargin:
         self._learnt = 0.0
         self._learnt_at = -math.inf
 
-    def deadline(self, arrived: float, limit: float) -> TrialDeadline:
-        """When a trial ends at the latest that arrived then and whose caller stops waiting at `limit`."""
-        limit = min(limit, arrived + self._most_time)
-        margin = self._rules.margin(limit - arrived, self.learnt()) if _applies() else 0.0
-        return TrialDeadline(limit - margin, margin)
+    def deadline(self, arrived: float, limit: float, slack: float = 0.0) -> TrialDeadline:
+        """When a trial ends at the latest that arrived then and whose caller stops waiting at `limit`.
 
-    def again(self, request: TrialRequest) -> float:
-        """When a trial that is under way should end by what is known now, on Trio's clock."""
-        return self.deadline(request.arrived, request.deadline + request.margin).at
+        With `slack`, its timer may fire earlier by that part of the time.
+        """
+        limit = min(limit, arrived + self._most_time)
+        margin = self._rules.margin(limit - arrived, self.learnt(), slack) if _applies() else 0.0
+        return TrialDeadline(limit - margin, margin)
 
     def learnt(self) -> float:
         """How early answers have had to leave lately, in seconds."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
 from dspex_trio.model import BoundVariable, Recording, TrialRequest
 from dspex_trio.model.errors import DeadlineExceeded, Stage, TrialCancelled, TrialError
+from dspex_trio.trials.margin import TrialDeadline
 from dspex_trio.trials.progress import Progress
 from dspex_trio.trials.protocols import Job
 
@@ -96,6 +97,17 @@ class Trial(Work):
         """How far it is."""
         program = self.request.program
         return self._under_way(program.name or program.python_class, self.stage, max(self.began, self.request.arrived))
+
+    @property
+    def callers_deadline(self) -> float:
+        """When its caller stops waiting, on Trio's clock."""
+        return self.request.deadline + self.request.margin
+
+    def hasten(self, deadline: TrialDeadline) -> None:
+        """End by then, if that is earlier than was said."""
+        if deadline.at < self.request.deadline:
+            self.request = replace(self.request, deadline=deadline.at, margin=deadline.margin)
+            self.scope.deadline = deadline.at
 
     @contextmanager
     def elsewhere(self, budgets: Mapping[Stage, float]) -> Iterator[None]:

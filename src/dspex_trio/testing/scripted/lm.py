@@ -17,7 +17,7 @@ from dspy import lm15
 from dspex_trio.programs.dspy.private import AsyncTransportResponse, ReadError, TransportResponse
 from dspex_trio.programs.record.recorder import asking_predictor
 from dspex_trio.testing.http_provider.chat import ChatRequest, read_request
-from dspex_trio.testing.replay.playing import Begin, Cut, Send, Step, Wait, play
+from dspex_trio.testing.replays.playing import Begin, Cut, Send, Step, Wait, play
 from dspex_trio.testing.scripted.replies import ReplyLike
 from dspex_trio.testing.scripted.script import Asked, Script
 

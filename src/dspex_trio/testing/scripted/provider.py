@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dspex_trio.tasks.background import open_background
 from dspex_trio.testing.http_provider import CallerGone, Exchange, Request, Server
 from dspex_trio.testing.http_provider.chat import PATH, ApiError, ChatRequest, read_request
-from dspex_trio.testing.replay.playing import Begin, Cut, Send, Wait, play
+from dspex_trio.testing.replays.playing import Begin, Cut, Send, Wait, play
 from dspex_trio.testing.scripted.replies import Reply, ReplyLike
 from dspex_trio.testing.scripted.script import Asked, NoReply, Script
 from dspex_trio.testing.time.timeline import Timeline

@@ -1,9 +1,7 @@
-from typing import ClassVar as _ClassVar
-from typing import Optional as _Optional
-
+from google.protobuf.internal import well_known_types as _well_known_types
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf.internal import well_known_types as _well_known_types
+from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-from dspex_trio.rpc.client.stubs import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from dspex_trio.rpc.server.call import Call
 from dspex_trio.rpc.server.service import (
     STREAM_STREAM,
@@ -14,6 +13,7 @@ from dspex_trio.rpc.server.service import (
     Servicer,
     unimplemented,
 )
+from dspex_trio.rpc.client.stubs import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 from . import bridge_pb2
 

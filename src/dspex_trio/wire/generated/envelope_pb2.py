@@ -1,7 +1,7 @@
 """Generated from dspex/executors/v1/envelope.proto by tools/generate_protos.py. Do not edit."""
 
-from . import duration_pb2  # noqa: F401
 from ._pool import load
+from . import duration_pb2  # noqa: F401
 
 load(
     globals(),

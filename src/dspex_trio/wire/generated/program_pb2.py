@@ -1,10 +1,8 @@
 """Generated from snakepit/bridge/program.proto by tools/generate_protos.py. Do not edit."""
 
-from . import (
-    any_pb2,  # noqa: F401
-    duration_pb2,  # noqa: F401
-)
 from ._pool import load
+from . import any_pb2  # noqa: F401
+from . import duration_pb2  # noqa: F401
 
 load(
     globals(),

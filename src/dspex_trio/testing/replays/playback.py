@@ -18,7 +18,7 @@ from dspex_trio.model.values import plain
 from dspex_trio.programs.dspy.private import CallResult, attributes, execution, response_from_dict
 from dspex_trio.programs.record.entries import messages_json
 from dspex_trio.programs.record.recorder import asking_predictor
-from dspex_trio.testing.replay.recorded import Failed, LmReply, ToolReply
+from dspex_trio.testing.replays.recorded import Failed, LmReply, ToolReply
 
 ReplyT = TypeVar("ReplyT", LmReply, ToolReply)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from dspex_trio.model import TrialOutcome, TrialSuccess
 from dspex_trio.model.variable_types import show
 from dspex_trio.observing.redaction import Redactor, redacted
-from dspex_trio.testing.replay.recorded import failure_in, kind_in
+from dspex_trio.testing.replays.recorded import failure_in, kind_in
 from dspex_trio.wire import jsonable
 
 _REDACT_SHAPES: Final = Redactor()

@@ -23,9 +23,9 @@ from dspex_trio.runtime.settings import Settings
 from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, elixir_tool
 from dspex_trio.tasks.background import open_background
 from dspex_trio.testing.environment import open_tested_runtime, registered_tool
-from dspex_trio.testing.replay.comparing import differences
-from dspex_trio.testing.replay.playback import Playback, playing
-from dspex_trio.testing.replay.recorded import CannotReplay, events_in, failure_in, kind_in, lm_replies, tool_replies
+from dspex_trio.testing.replays.comparing import differences
+from dspex_trio.testing.replays.playback import Playback, playing
+from dspex_trio.testing.replays.recorded import CannotReplay, events_in, failure_in, kind_in, lm_replies, tool_replies
 from dspex_trio.testing.scripted.lm import ScriptedLM
 from dspex_trio.testing.scripted.store import Fault, FaultyStore
 from dspex_trio.testing.scripted.variables import variables_of
