@@ -10,8 +10,10 @@ import base64
 import importlib
 import json
 import logging
+import math
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -22,7 +24,7 @@ from typing import Any, Final
 import trio
 from google.protobuf.message import DecodeError
 
-from dspex_trio import threads
+from dspex_trio import rpc, threads
 from dspex_trio.background import open_background
 from dspex_trio.children.child import Answer, Parent, Request, has_children
 from dspex_trio.config import Settings
@@ -64,7 +66,7 @@ from dspex_trio.model import (
     TrialRequest,
     TrialSession,
 )
-from dspex_trio.observe.records import Records, open_records
+from dspex_trio.observe.records import RecordLine, Records, open_records
 from dspex_trio.programs import catalogue
 from dspex_trio.rooms import Executor, open_rooms
 from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
@@ -80,6 +82,9 @@ from dspex_trio.wire import decode_request, encode_tool_spec
 
 logger: Final = logging.getLogger(__name__)
 
+# So many lines of an executor's log a second go to the front's, and so many characters of each.
+_MAX_LINES: Final = 1_000
+_MAX_CHARS: Final = 16_384
 # In a warm parent: what `prepare` keeps open for the children that are forked from it.
 _kept_open: Final = AsyncExitStack()
 _current: Final[ContextVar[_Trial]] = ContextVar("dspex_trio.executors.trial")
@@ -115,7 +120,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     if settings.otel:
         export_as_child()
     redact = settings.redactor()
-    store = BridgeServiceStub(ThroughFront(_ask_front))
+    store = BridgeServiceStub(ThroughFront(partial(_ask_front, settings.max_message_bytes)))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
     async with AsyncExitStack() as stack:
         loader, workers = await stack.enter_async_context(
@@ -132,7 +137,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
                     redact=redact,
                     late_since=lateness.worst_since,
                     lm=settings.lm or "",
-                    write=lambda lines: parent.note(encode_records(lines)),
+                    write=partial(_note_records, parent, settings.max_message_bytes),
                 )
             )
         threads.carries_programs(_Program.call)
@@ -156,8 +161,11 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
         yield answering.answer, _catalogue().to_bytes()
 
 
-async def _ask_front(data: bytes) -> bytes:
+async def _ask_front(max_bytes: int, data: bytes) -> bytes:
     """Make a call of the front, on behalf of the trial that runs in the calling task."""
+    if len(data) > max_bytes:
+        text = f"the request has {len(data)} bytes, more than {max_bytes} (--max-message-bytes)"
+        raise rpc.RpcError(rpc.StatusCode.RESOURCE_EXHAUSTED, text)
     return await _current.get().asked.call(data)
 
 
@@ -184,7 +192,7 @@ class _Answering:
         """Answer one."""
         kind, terms, data = decode_asked(asked.data)
         asked.data = b""
-        trial = _Trial(asked, terms)
+        trial = _Trial(asked, terms, self._max_bytes)
         _current.set(trial)
         try:
             match kind:
@@ -231,23 +239,38 @@ class _Answering:
 
         try:
             with trial.asked.scope:
-                return encode_tool_result(await self._trials.in_slot(name, deadline, call))
+                return self._result(name, await self._trials.in_slot(name, deadline, call))
         except Described as error:
             failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
             return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
         raise TrialCancelled("the caller went away")
 
+    def _result(self, name: str, value: Any) -> bytes:
+        result = encode_tool_result(value)
+        if len(result) > self._max_bytes:
+            raise ToolError(f"the result of {name} has {len(result)} bytes, more than {self._max_bytes}")
+        return result
+
     async def _stand_in(self, trial: _Trial, data: bytes) -> bytes:
         name, arguments = decode_tool_call(data)
         with trial.asked.scope:
             try:
-                return encode_tool_result(await self._stand_ins.call(name, arguments))
+                return self._result(name, await self._stand_ins.call(name, arguments))
             except Exception as error:  # noqa: BLE001 - what a tool raises is its answer
                 failure = failure_of(
                     ToolError(f"{type_name(type(error))}: {error}"), Stage.EXECUTE, redact=self._redact
                 )
                 return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
         raise TrialCancelled("the caller went away")
+
+
+def _note_records(parent: Parent, max_bytes: int, lines: Iterable[RecordLine]) -> None:
+    """Have the front write records, each in a frame of its own."""
+    for line in lines:
+        if len(line.text) <= max_bytes:
+            parent.note(encode_records([line]))
+        else:
+            logger.warning("a trial is not recorded: its record has %d bytes", len(line.text))
 
 
 def _import_others(homes: Mapping[str, list[str]], loaded: tuple[str, ...]) -> None:
@@ -282,11 +305,23 @@ class _ToFront(logging.Handler):
     def __init__(self, parent: Parent) -> None:
         super().__init__()
         self._parent = parent
+        self._began = -math.inf
+        self._lines = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one entry."""
+        """Send one entry, cut if it is long; none where there were too many within a second, which are counted."""
         try:
-            self._parent.log(LogLine(record.levelno, record.name, self.format(record)).to_bytes())
+            now = time.monotonic()
+            if now >= self._began + 1:
+                dropped, self._began, self._lines = self._lines - _MAX_LINES, now, 0
+                if dropped > 0:
+                    text = f"{dropped} lines were dropped: an executor may log {_MAX_LINES} a second"
+                    self._parent.log(LogLine(logging.WARNING, __name__, text).to_bytes())
+            self._lines += 1
+            if self._lines <= _MAX_LINES:
+                text = self.format(record)
+                text = text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}… ({len(text)} characters)"
+                self._parent.log(LogLine(record.levelno, record.name, text).to_bytes())
         except Exception:  # noqa: BLE001 - as logging itself does
             self.handleError(record)
 
@@ -300,9 +335,10 @@ class _Trial:
         trial_id: The caller's name for the trial.
     """
 
-    def __init__(self, asked: Request, terms: Terms) -> None:
+    def __init__(self, asked: Request, terms: Terms, max_bytes: int) -> None:
         self.asked = asked
         self.terms = terms
+        self._max_bytes = max_bytes
         self.trial_id = ""
         self._lock = threading.Lock()
         self._outcome: TrialOutcome | None = None
@@ -313,12 +349,16 @@ class _Trial:
 
     def enter(self, stage: Stage, variables: Mapping[str, BoundVariable] | None = None) -> None:
         """It enters a stage, with variables that are known since."""
-        self.asked.report(encode_progress(stage, variables=variables))
+        self._report(encode_progress(stage, self._max_bytes, variables=variables))
 
     def tell(self, event: TrialEvent) -> None:
         """Tell whoever watches it; stages are told by the front."""
         if not isinstance(event, StageStarted):
-            self.asked.report(encode_told(event))
+            self._report(encode_told(event))
+
+    def _report(self, data: bytes) -> None:
+        if len(data) <= self._max_bytes + _MAX_CHARS:  # else the front, which keeps no more, would end the connection
+            self.asked.report(data)
 
     def running(self, program: HydratedProgram | None) -> None:
         """Its program runs now, or no more."""
@@ -336,7 +376,7 @@ class _Trial:
                 return
             news = replace(seen, trace=tuple(ended[self._told :]))
             self._told, self._cost, self._written = len(ended), seen.cost, seen.written
-            self.asked.report(encode_progress(Stage.EXECUTE, news))
+            self._report(encode_progress(Stage.EXECUTE, self._max_bytes, news))
 
     def ended(self, outcome: TrialOutcome) -> None:
         """It has ended, cancelled ones too."""
