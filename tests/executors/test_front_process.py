@@ -18,12 +18,12 @@ import dspex_trio as dspex
 from dspex_trio import serving
 
 async def main():
-    settings = dspex.Settings(bind="127.0.0.1:0", isolation="executor", executors=2, load=("front_programs",))
+    settings = dspex.Settings(port=0, isolation="executor", executors=2, load=("front_programs",))
     async with trio.open_nursery() as nursery:
         (listener, *_) = await nursery.start(serving.serve, settings)
-        async with dspex.open_client(listener.address) as client:
+        async with dspex.open_client(f"127.0.0.1:{listener.socket.getsockname()[1]}") as client:
             outcome = await client.execute({"python_class": "Harms"}, {"what": "print"}, timeout=60)
-            children = await trio.to_thread.run_sync(sys.stdin.readline)
+            await trio.to_thread.run_sync(sys.stdin.readline)
             print(json.dumps([type(outcome).__name__, outcome.prediction["pid"], sorted(sys.modules)]), flush=True)
             await trio.to_thread.run_sync(sys.stdin.readline)
         nursery.cancel_scope.cancel()
