@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import trio
@@ -47,7 +47,6 @@ from dspex_trio.executors.messages import (
 from dspex_trio.executors.store import ThroughFront
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
-from dspex_trio.loading import operators_modules
 from dspex_trio.model import (
     BoundVariable,
     Cost,
@@ -67,8 +66,8 @@ from dspex_trio.model import (
     TrialSession,
 )
 from dspex_trio.observe.records import RecordLine, Records, open_records
-from dspex_trio.programs import catalogue
-from dspex_trio.rooms import Executor, open_rooms
+from dspex_trio.programs import catalogue, open_programs
+from dspex_trio.rooms import Executor, open_rooms, program_settings
 from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
 from dspex_trio.sessions import Sessions
 from dspex_trio.telemetry import continuing, export_as_child, no_context
@@ -92,17 +91,27 @@ _current: Final[ContextVar[_Trial]] = ContextVar("dspex_trio.executors.trial")
 
 
 def prepare(data: bytes) -> None:
-    """In a warm parent: import what children need, with the patches in place that those imports must see.
+    """In a warm parent: prepare DSPy and import what children need, in the order in which one process does it.
 
     Raises:
-        CannotLoad: A module of the operator cannot be imported.
+        CannotLoad, UnsupportedDspy: As `open_runtime` says.
     """
     opening = Opening.from_bytes(data)
     sys.path[:] = opening.path
-    settings = Settings(**opening.settings)
+    settings = _settings_of(opening)
     _kept_open.enter_context(threads.hooks())
-    _kept_open.enter_context(operators_modules(settings.load))
+    _kept_open.enter_context(open_programs(program_settings(settings)))
     _import_others(opening.homes, settings.load)
+
+
+def _settings_of(opening: Opening) -> Settings:
+    shares = {"max_trials": opening.slots, "max_queue": opening.slots}
+    return _parsed(json.dumps({**opening.settings, **dict.fromkeys(shares, 1)})).model_copy(update=shares)
+
+
+@cache  # filled in a warm parent: parsing takes as long as all the rest of opening a child
+def _parsed(settings: str) -> Settings:
+    return Settings(**json.loads(settings))
 
 
 @asynccontextmanager
@@ -115,7 +124,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     opening = Opening.from_bytes(data)
     sys.path[:] = opening.path
     logging.basicConfig(handlers=[_ToFront(parent)], format="%(message)s", level=opening.log_level, force=True)
-    settings = Settings(**opening.settings)
+    settings = _settings_of(opening)
     _import_others(opening.homes, settings.load)
     if settings.otel:
         export_as_child()
