@@ -38,7 +38,7 @@ class Front(Running):
 
         async def wait():
             with trio.fail_after(seconds):
-                while not true():  # noqa: ASYNC110 - another process is waited for
+                while not true():  # noqa: ASYNC110 - other processes set no events
                     await trio.sleep(0.01)
 
         self.call(wait)
@@ -96,7 +96,7 @@ def loadable():
 
 @pytest.fixture(scope="module")
 def shared_front(loadable):
-    with open_front(max_trials=4, executor_grace_seconds=0.5, max_stuck_threads=8) as front:
+    with open_front(max_trials=4, executor_grace_seconds=0.5, max_stuck_threads=8, reply_margin_ms=400) as front:
         yield front
 
 

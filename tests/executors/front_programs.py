@@ -7,6 +7,7 @@ import threading
 import time
 
 import dspy
+from dspy.utils import DummyLM
 
 import dspex_trio as dspex
 
@@ -94,6 +95,15 @@ def _write_to_descriptors(_self, _count):
             continue
 
 
+def _raise(_self, count):
+    raise ValueError("x" * count)
+
+
+def _be_answered(_self, count):
+    with dspy.context(lm=DummyLM([{"answer": "x" * count}])):
+        return len(dspy.Predict("question -> answer")(question="?").answer)
+
+
 WAYS = {
     "print": _print,
     "close the streams": _close_streams,
@@ -104,6 +114,9 @@ WAYS = {
     "log": _log,
     "log much": _log_much,
     "switch seldom": _switch_seldom,
+    "raise": _raise,
+    "be answered": _be_answered,
+    "write to the session": lambda self, count: self.session.set("temp", "x" * count),
     "return": lambda _self, count: "x" * count,
     "shout": lambda self, _count: self.shout(text="hello"),
     "leave the group": lambda _self, _count: os.setpgid(0, os.getpgid(os.getppid())) or time.sleep(600),

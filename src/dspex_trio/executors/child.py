@@ -10,19 +10,21 @@ import base64
 import importlib
 import json
 import logging
+import math
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import trio
 from google.protobuf.message import DecodeError
 
-from dspex_trio import threads
+from dspex_trio import rpc, threads
 from dspex_trio.children.child import Answer, Parent, Request, has_children
 from dspex_trio.executors.messages import (
     TAKE,
@@ -63,12 +65,11 @@ from dspex_trio.model import (
 )
 from dspex_trio.model.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.model.values import plain, type_name
-from dspex_trio.observing.records.records import Records, open_records
+from dspex_trio.observing.records.records import RecordLine, Records, open_records
 from dspex_trio.observing.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
-from dspex_trio.programs import catalogue
+from dspex_trio.programs import catalogue, open_programs
 from dspex_trio.programs.yielding_tools import STREAMED, encoding
-from dspex_trio.runtime.assembly import Executor, open_rooms
-from dspex_trio.runtime.loading import operators_modules
+from dspex_trio.runtime.assembly import Executor, open_rooms, program_settings
 from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
 from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, StandIns
@@ -85,6 +86,9 @@ from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest
 
 logger: Final = logging.getLogger(__name__)
 
+# So many lines of an executor's log a second go to the front's, and so many characters of each.
+_MAX_LINES: Final = 1_000
+_MAX_CHARS: Final = 16_384
 # In a warm parent: what `prepare` keeps open for the children that are forked from it.
 _kept_open: Final = AsyncExitStack()
 _current: Final[ContextVar[_Trial]] = ContextVar("dspex_trio.executors.trial")
@@ -92,17 +96,27 @@ _current: Final[ContextVar[_Trial]] = ContextVar("dspex_trio.executors.trial")
 
 
 def prepare(data: bytes) -> None:
-    """In a warm parent: import what children need, with the patches in place that those imports must see.
+    """In a warm parent: prepare DSPy and import what children need, in the order in which one process does it.
 
     Raises:
-        CannotLoad: A module of the operator cannot be imported.
+        CannotLoad, UnsupportedDspy: As `open_runtime` says.
     """
     opening = Opening.from_bytes(data)
     sys.path[:] = opening.path
-    settings = Settings(**opening.settings)
+    settings = _settings_of(opening)
     _kept_open.enter_context(threads.hooks())
-    _kept_open.enter_context(operators_modules(settings.load))
+    _kept_open.enter_context(open_programs(program_settings(settings)))
     _import_others(opening.homes, settings.load)
+
+
+def _settings_of(opening: Opening) -> Settings:
+    shares = {"max_trials": opening.slots, "max_queue": opening.slots}
+    return _parsed(json.dumps({**opening.settings, **dict.fromkeys(shares, 1)})).model_copy(update=shares)
+
+
+@cache  # filled in a warm parent: parsing takes as long as all the rest of opening a child
+def _parsed(settings: str) -> Settings:
+    return Settings(**json.loads(settings))
 
 
 @asynccontextmanager
@@ -115,12 +129,12 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     opening = Opening.from_bytes(data)
     sys.path[:] = opening.path
     logging.basicConfig(handlers=[_ToFront(parent)], format="%(message)s", level=opening.log_level, force=True)
-    settings = Settings(**opening.settings)
+    settings = _settings_of(opening)
     _import_others(opening.homes, settings.load)
     if settings.otel:
         threads.keep_whole(*KEPT_WHOLE)
     redact = settings.redactor()
-    store = BridgeServiceStub(ThroughFront(_ask_front))
+    store = BridgeServiceStub(ThroughFront(partial(_ask_front, settings.max_message_bytes)))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(export_as_child(settings))
@@ -138,7 +152,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
                     redact=redact,
                     late_since=lateness.worst_since,
                     lm=settings.lm or "",
-                    write=lambda lines: parent.note(encode_records(lines)),
+                    write=partial(_note_records, parent, settings.max_message_bytes),
                 )
             )
         threads.carries_programs(_Program.call)
@@ -164,8 +178,11 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
         yield answering.answer, _catalogue().to_bytes()
 
 
-async def _ask_front(data: bytes) -> bytes:
+async def _ask_front(max_bytes: int, data: bytes) -> bytes:
     """Make a call of the front, on behalf of the trial that runs in the calling task."""
+    if len(data) > max_bytes:
+        text = f"the request has {len(data)} bytes, more than {max_bytes} (--max-message-bytes)"
+        raise rpc.RpcError(rpc.StatusCode.RESOURCE_EXHAUSTED, text)
     return await _current.get().asked.call(data)
 
 
@@ -192,7 +209,7 @@ class _Answering:
         """Answer one."""
         kind, terms, data = decode_asked(asked.data)
         asked.data = b""
-        trial = _Trial(asked, terms)
+        trial = _Trial(asked, terms, self._max_bytes)
         _current.set(trial)
         try:
             match kind:
@@ -243,21 +260,24 @@ class _Answering:
                 returned = await self._trials.in_slot(name, deadline, call)
                 if returned is STREAMED:
                     return encode_tool_result(any_pb2.Any(type_url=TAKE))
-                result = encode_any(plain(returned))
-                if (size := len(result.value)) > self._max_bytes:
-                    limit = f"{self._max_bytes} (--max-message-bytes)"
-                    raise SerializationFailed(f"the result has {size} bytes, and the limit is {limit}")
-                return encode_tool_result(result)
+                return self._result(returned)
         except Described as error:
             failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
             return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
         raise TrialCancelled("the caller went away")
 
+    def _result(self, value: Any) -> bytes:
+        result = encode_any(plain(value))
+        if (size := len(result.value)) > self._max_bytes:
+            limit = f"{self._max_bytes} (--max-message-bytes)"
+            raise SerializationFailed(f"the result has {size} bytes, and the limit is {limit}")
+        return encode_tool_result(result)
+
     async def _stand_in(self, trial: _Trial, data: bytes) -> bytes:
         name, arguments = decode_tool_call(data)
         with trial.asked.scope:
             try:
-                return encode_tool_result(encode_any(plain(await self._stand_ins.call(name, arguments))))
+                return self._result(await self._stand_ins.call(name, arguments))
             except Exception as error:  # noqa: BLE001 - what a tool raises is its answer
                 failure = failure_of(
                     ToolError(f"{type_name(type(error))}: {error}"), Stage.EXECUTE, redact=self._redact
@@ -269,6 +289,15 @@ class _Answering:
 async def _give(trial: _Trial, value: any_pb2.Any) -> None:
     """Give a value that a tool has yielded to who called it; returns once there is room for the next one."""
     decode_reply(await trial.asked.call(encode_call(TAKE, value.SerializeToString())))
+
+
+def _note_records(parent: Parent, max_bytes: int, lines: Iterable[RecordLine]) -> None:
+    """Have the front write records, each in a frame of its own."""
+    for line in lines:
+        if len(line.text) <= max_bytes:
+            parent.note(encode_records([line]))
+        else:
+            logger.warning("a trial is not recorded: its record has %d bytes", len(line.text))
 
 
 def _import_others(homes: Mapping[str, list[str]], loaded: tuple[str, ...]) -> None:
@@ -302,11 +331,23 @@ class _ToFront(logging.Handler):
     def __init__(self, parent: Parent) -> None:
         super().__init__()
         self._parent = parent
+        self._began = -math.inf
+        self._lines = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one entry."""
+        """Send one entry, cut if it is long; none where there were too many within a second, which are counted."""
         try:
-            self._parent.log(LogLine(record.levelno, record.name, self.format(record)).to_bytes())
+            now = time.monotonic()
+            if now >= self._began + 1:
+                dropped, self._began, self._lines = self._lines - _MAX_LINES, now, 0
+                if dropped > 0:
+                    text = f"{dropped} lines were dropped: an executor may log {_MAX_LINES} a second"
+                    self._parent.log(LogLine(logging.WARNING, __name__, text).to_bytes())
+            self._lines += 1
+            if self._lines <= _MAX_LINES:
+                text = self.format(record)
+                text = text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}… ({len(text)} characters)"
+                self._parent.log(LogLine(record.levelno, record.name, text).to_bytes())
         except Exception:  # noqa: BLE001 - as logging itself does
             self.handleError(record)
 
@@ -320,9 +361,10 @@ class _Trial:
         trial_id: The caller's name for the trial.
     """
 
-    def __init__(self, asked: Request, terms: Terms) -> None:
+    def __init__(self, asked: Request, terms: Terms, max_bytes: int) -> None:
         self.asked = asked
         self.terms = terms
+        self._max_bytes = max_bytes
         self.trial_id = ""
         self._lock = threading.Lock()
         self._outcome: TrialOutcome | None = None
@@ -333,12 +375,16 @@ class _Trial:
 
     def enter(self, stage: Stage, variables: Mapping[str, BoundVariable] | None = None) -> None:
         """It enters a stage, with variables that are known since."""
-        self.asked.report(encode_progress(stage, variables=variables))
+        self._report(encode_progress(stage, self._max_bytes, variables=variables))
 
     def tell(self, event: TrialEvent) -> None:
         """Tell whoever watches it; stages are told by the front."""
         if not isinstance(event, StageStarted):
-            self.asked.report(encode_told(event))
+            self._report(encode_told(event))
+
+    def _report(self, data: bytes) -> None:
+        if len(data) <= self._max_bytes + _MAX_CHARS:  # else the front, which keeps no more, would end the connection
+            self.asked.report(data)
 
     def running(self, program: HydratedProgram | None) -> None:
         """Its program runs now, or no more."""
@@ -356,7 +402,7 @@ class _Trial:
                 return
             news = replace(seen, trace=tuple(ended[self._told :]))
             self._told, self._cost, self._written = len(ended), seen.cost, seen.written
-            self.asked.report(encode_progress(Stage.EXECUTE, news))
+            self._report(encode_progress(Stage.EXECUTE, self._max_bytes, news))
 
     def ended(self, outcome: TrialOutcome) -> None:
         """It has ended, cancelled ones too."""

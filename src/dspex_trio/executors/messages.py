@@ -220,9 +220,12 @@ def decode_ending(data: bytes) -> TrialOutcome:
 
 
 def encode_progress(
-    stage: Stage, news: Recording | None = None, variables: Mapping[str, BoundVariable] | None = None
+    stage: Stage,
+    max_bytes: int = 1 << 31,
+    news: Recording | None = None,
+    variables: Mapping[str, BoundVariable] | None = None,
 ) -> bytes:
-    """Where the trial is, with what was recorded since the last time, and the variables it has."""
+    """Where the trial is, with what was recorded since the last time, cut to fit, and the variables it has."""
     if news is None and variables is None:
         return _PROGRESS.pack(stage)
     news = news or Recording()
@@ -236,7 +239,7 @@ def encode_progress(
         cost=news.cost,
         variables={**(variables or {}), **news.written},
     )
-    return b"".join((_PROGRESS.pack(stage), encode_outcome(seen, max_bytes=1 << 31).SerializeToString()))
+    return b"".join((_PROGRESS.pack(stage), encode_outcome(seen, max_bytes=max_bytes).SerializeToString()))
 
 
 def encode_told(event: TrialEvent) -> bytes:

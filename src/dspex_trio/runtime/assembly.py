@@ -84,7 +84,7 @@ async def open_rooms(
     Raises:
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
     """
-    opened = programs.open_programs(_program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
+    opened = programs.open_programs(program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
     # The seam comes first: what the operator's modules import by name, as `from time import sleep`, is the seam's then.
     with threads.hooks(), opened as loader, _threads_prepared():
         async with threads.open_threads(
@@ -108,7 +108,8 @@ def _threads_prepared() -> Iterator[None]:
         yield
 
 
-def _program_settings(settings: Settings) -> programs.ProgramSettings:
+def program_settings(settings: Settings) -> programs.ProgramSettings:
+    """What of the settings concerns programs."""
     return programs.ProgramSettings(
         lm=LanguageModel(settings.lm, settings.lm_args) if settings.lm is not None else None,
         load=settings.load,
