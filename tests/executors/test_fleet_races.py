@@ -73,7 +73,7 @@ async def race(timeline):
     async with open_site(SETTINGS, **options) as site:
         idle = site.tasks
         shared = Shared(
-            dspex.Settings(), site.fleet, _no_reply, lambda: PATIENCE, Homes(), on_late_end=seen.on_late_end
+            dspex.Settings(), site.fleet, _no_reply, lambda _margin: PATIENCE, Homes(), on_late_end=seen.on_late_end
         )
         trials = Trials(runner=shared, job=lambda *_: NoJob(), admission=Admission(site.fleet, SLOTS), observer=seen)
         returned = {}
