@@ -28,6 +28,7 @@ import trio
 from dspex_trio.threads.fairness import keep_collections_short
 from dspex_trio.threads.frames import ANSWER, CALL, FAILURE, LOG, NUMBER, REPLY, REPORT, REQUEST, STOP, Frames, framed
 from dspex_trio.threads.process_state import put_back_what_programs_change
+from dspex_trio.threads.subprocesses import stay_in_group
 
 Answer: TypeAlias = Callable[[bytes, trio.CancelScope], Awaitable[bytes]]
 """Answers a request; works inside the scope, which the parent cancels, and answers all the same if it can."""
@@ -85,6 +86,7 @@ class Parent:
             self._send(ANSWER, b"")
             keep_collections_short()
             put_back_what_programs_change()
+            stay_in_group()
             async for request in self._requests:
                 self._scope = trio.CancelScope()
                 try:

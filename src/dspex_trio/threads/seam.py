@@ -12,6 +12,7 @@ import logging
 import multiprocessing.connection
 import multiprocessing.pool
 import multiprocessing.popen_fork
+import os
 import select
 import selectors
 import socket
@@ -107,6 +108,7 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield time, "sleep", waits.sleeping(time.sleep)
     if hasattr(select, "PIPE_BUF"):  # on Windows a pipe is nothing to select from
         yield subprocess.Popen, "__init__", subprocesses.starting(subprocess.Popen.__init__)
+        yield os, "system", subprocesses.running_a_shell(os.system)
     yield subprocess.Popen, "communicate", subprocesses.communicating(subprocess.Popen.communicate)
     yield subprocess.Popen, "_wait", subprocesses.waiting_for_process(vars(subprocess.Popen)["_wait"])
     yield (
