@@ -103,7 +103,7 @@ TEXT = "\n".join(map(json.dumps, OBJECTS))
         (b"id\tquestion\n1\ta\n", "it looks like TSV."),
         (b"id;question\n1;a\n", "it looks like CSV with semicolons."),
         (b"PAR1\x15\x04\n", "it looks like Parquet."),
-        (gzip.compress(TEXT.encode()), "it looks like gzip; unpack it first."),
+        (gzip.compress(TEXT.encode(), mtime=0), "it looks like gzip; unpack it first."),
         (b"PK\x03\x04\x14\n", "it looks like a ZIP archive or an Excel file."),
         (TEXT.encode("utf-16"), "it looks like UTF-16; save it as UTF-8."),
         (TEXT.encode("utf-16-le"), "UTF-16 or something binary"),

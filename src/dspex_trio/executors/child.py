@@ -25,6 +25,7 @@ import trio
 from google.protobuf.message import DecodeError
 
 from dspex_trio import rpc, threads
+from dspex_trio.children import CAN_FORK
 from dspex_trio.children.child import Answer, Parent, Request, has_children
 from dspex_trio.executors.messages import (
     TAKE,
@@ -74,6 +75,7 @@ from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
 from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, StandIns
 from dspex_trio.tasks.background import open_background
+from dspex_trio.threads.patches.subprocesses import stay_in_group
 from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.contained import blaming, contained
@@ -174,6 +176,8 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
         )
         threads.keep_collections_short()
         threads.put_back_what_programs_change()
+        if not CAN_FORK:  # else the warm parent kills what is left of an executor, in whatever group
+            stay_in_group()
         answering = _Answering(trials, executor, StandIns(workers), settings, redact)
         yield answering.answer, _catalogue().to_bytes()
 

@@ -58,6 +58,7 @@ class Job:
         "_callbacks",
         "_cancelled_at",
         "_ended_at",
+        "_endings",
         "_ends_at",
         "_lock",
         "_parked",
@@ -87,6 +88,7 @@ class Job:
         self._sockets: list[socket.socket] = []
         self._parked: list[Waiter] = []
         self._callbacks: dict[object, Callable[[], object]] = {}
+        self._endings: dict[object, Callable[[], object]] = {}
 
     def __deepcopy__(self, memo: object) -> Job:
         return self
@@ -118,6 +120,16 @@ class Job:
                 return lambda: self._forget(key)
         callback()
         return lambda: None
+
+    def leaves(self, end: Callable[[], object]) -> Callable[[], None]:
+        """Have `end` called, in the Trio thread, when the job is cancelled and its threads have had time to end it.
+
+        As `on_cancel` otherwise; for what outlives them.
+        """
+        key = object()
+        with self._lock:
+            self._endings[key] = end
+        return lambda: self._forget(key)
 
     def enter(self, sock: socket.socket) -> None:
         """A blocking operation on `sock` begins; refused when the job is to end."""
@@ -177,6 +189,7 @@ class Job:
     def _forget(self, key: object) -> None:
         with self._lock:
             self._callbacks.pop(key, None)
+            self._endings.pop(key, None)
 
     @property
     def waits(self) -> bool:
@@ -197,6 +210,15 @@ class Job:
             self.cancelled = True
             self._cancelled_at = self._now()
             callbacks, self._callbacks = list(self._callbacks.values()), {}
+        self._call(callbacks)
+
+    def end_what_is_left(self) -> None:
+        """End what the cancelled job's code has started outside of its threads."""
+        with self._lock:
+            endings, self._endings = list(self._endings.values()), {}
+        self._call(endings)
+
+    def _call(self, callbacks: list[Callable[[], object]]) -> None:
         for callback in callbacks:
             try:
                 callback()

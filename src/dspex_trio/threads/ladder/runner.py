@@ -35,6 +35,8 @@ logger: Final = logging.getLogger(__name__)
 
 # What lends connections or threads to jobs, whoever uses it.
 _POOLS: Final = ("httpcore", "httpx", "requests", "urllib3", "concurrent.futures.thread")
+# What a job's threads have started has so long to be ended by them, in seconds.
+_LEFT_AFTER: Final = 0.05
 # A thread that ignores its cancel for so long is told to the log, in seconds.
 _LOG_AFTER: Final = 2.0
 # Where threads are closed while some of them ignore their cancel, these have so long: afterwards nothing can end them.
@@ -182,12 +184,15 @@ class Threads:
         """Until the job's threads have ended: the run's own, and those that a library started for the job."""
         while not run.over():
             run.wake()
+            if run.job.ignoring_for() > _LEFT_AFTER:
+                run.job.end_what_is_left()
             if self._may_raise:
                 run.interrupt()
             with trio.move_on_after(run.next_pause()):
                 if run.done.is_set():
                     await trio.sleep_forever()  # a library's threads tell nobody when they end
                 await run.done.wait()
+        run.job.end_what_is_left()
 
     async def _climb_on(self, run: Run, slot: Slot) -> None:
         """Go on with threads that were abandoned; when that ends with the runtime, for a last moment."""

@@ -85,6 +85,32 @@ def running_trio(original: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def calling_trio(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`trio.from_thread.run`: what the thread waits for in somebody's Trio loop is cancelled there."""
+
+    @wraps(original)
+    def run(afn: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        job = gated_job()
+        if job is None:
+            return original(afn, *args, **options)
+        job.check()
+
+        @wraps(afn)
+        async def call(*args: Any) -> Any:
+            with trio.CancelScope() as scope:
+                forget = job.on_cancel(partial(_cancel_scope, trio.lowlevel.current_trio_token(), scope))
+                try:
+                    return await afn(*args)
+                finally:
+                    forget()
+
+        result = original(call, *args, **options)
+        job.woken()
+        return result
+
+    return run
+
+
 def _cancel_scope(token: trio.lowlevel.TrioToken, scope: trio.CancelScope) -> None:
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(scope.cancel)

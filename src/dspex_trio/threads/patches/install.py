@@ -8,12 +8,15 @@ runtimes, and taken back where they are still ours; where somebody patched over 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import multiprocessing.connection
 import multiprocessing.pool
 import multiprocessing.popen_fork
+import os
 import select
 import selectors
+import signal
 import socket
 import ssl
 import subprocess
@@ -21,6 +24,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType
 from typing import Any, Final
 
 import trio
@@ -87,6 +92,22 @@ def replaced(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
     return take_back
 
 
+def _reloading(original: Callable[[ModuleType], ModuleType]) -> Callable[[ModuleType], ModuleType]:
+    """`importlib.reload`: a module that is executed anew has its own calls again, and these are replaced as before."""
+
+    @wraps(original)
+    def reload(module: ModuleType) -> ModuleType:
+        reloaded = original(module)
+        with _lock:
+            if _users:
+                for owner, name, replacement in list(_replacements()):
+                    if owner is module or getattr(owner, "__module__", None) == module.__name__:
+                        _take_back.append(replaced(owner, name, replacement))
+        return reloaded
+
+    return reload
+
+
 def _replacements() -> Iterator[tuple[Any, str, Any]]:
     for name in sockets.WAITING:
         yield socket.socket, name, sockets.blocking(getattr(socket.socket, name))
@@ -98,18 +119,10 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
         yield ssl.SSLSocket, name, sockets.secured(getattr(ssl.SSLSocket, name))
     for name in sockets.RESOLVING:
         yield socket, name, sockets.resolving(getattr(socket, name))
-    for name in _SELECTORS:
-        if (selector := getattr(selectors, name, None)) is not None:
-            yield selector, "select", waits.selecting(selector.select)
-    yield select, "select", waits.select_call(select.select)
-    if hasattr(select, "poll"):
-        yield select, "poll", waits.polling(select.poll)
-    yield threading.Condition, "wait", waits.conditions(threading.Condition.wait)
-    yield threading.Thread, "start", waits.starting(threading.Thread.start)
-    yield threading.Thread, "join", waits.joining(threading.Thread.join)
-    yield time, "sleep", waits.sleeping(time.sleep)
+    yield from _of_waits()
     if hasattr(select, "PIPE_BUF"):  # on Windows a pipe is nothing to select from
         yield subprocess.Popen, "__init__", subprocesses.starting(subprocess.Popen.__init__)
+        yield os, "system", subprocesses.running_a_shell(os.system)
     yield subprocess.Popen, "communicate", subprocesses.communicating(subprocess.Popen.communicate)
     yield subprocess.Popen, "_wait", subprocesses.waiting_for_process(vars(subprocess.Popen)["_wait"])
     yield (
@@ -123,6 +136,24 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     yield multiprocessing.pool.Pool, "_terminate_pool", subprocesses.finishing(terminate)
     yield asyncio.BaseEventLoop, "run_forever", loops.running_a_loop(asyncio.BaseEventLoop.run_forever)
     yield trio, "run", loops.running_trio(trio.run)
+    yield trio.from_thread, "run", loops.calling_trio(trio.from_thread.run)
+    yield importlib, "reload", _reloading(importlib.reload)
     yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)
     yield HTTPConnectionPool, "_get_conn", pools.lending(vars(HTTPConnectionPool)["_get_conn"])
     yield HTTPConnectionPool, "_put_conn", pools.taking_back(vars(HTTPConnectionPool)["_put_conn"])
+
+
+def _of_waits() -> Iterator[tuple[Any, str, Any]]:
+    for name in _SELECTORS:
+        if (selector := getattr(selectors, name, None)) is not None:
+            yield selector, "select", waits.selecting(selector.select)
+    yield select, "select", waits.select_call(select.select)
+    if hasattr(select, "poll"):
+        yield select, "poll", waits.polling(select.poll)
+    yield threading.Condition, "wait", waits.conditions(threading.Condition.wait)
+    yield threading.Thread, "start", waits.starting(threading.Thread.start)
+    yield threading.Thread, "join", waits.joining(threading.Thread.join)
+    yield time, "sleep", waits.sleeping(time.sleep)
+    if hasattr(signal, "sigtimedwait"):  # not on macOS, nor Windows
+        for name in ("sigwait", "sigwaitinfo"):
+            yield signal, name, waits.awaiting_signals(getattr(signal, name))

@@ -6,10 +6,12 @@ import io
 import os
 import select
 import selectors
+import signal
 import subprocess
 import weakref
 from collections.abc import Callable
-from functools import wraps
+from contextlib import suppress
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from dspex_trio.threads.patches.gate import exempt, gated_job, left_alone
@@ -123,7 +125,11 @@ def finishing(original: classmethod[Any, ..., Any]) -> classmethod[Any, ..., Any
 
 
 def starting(original: Callable[..., None]) -> Callable[..., None]:
-    """`Popen()`: a job that is over starts none, and what it waits for at the pipes of one can be ended."""
+    """`Popen()`: a job that is over starts none; at its end those that it started end, with what they have started.
+
+    For that they get a process group of their own, unless the program says otherwise. What a job waits for at their
+    pipes can be ended.
+    """
 
     @wraps(original)
     def init(self: subprocess.Popen[Any], *args: Any, **options: Any) -> None:
@@ -131,13 +137,86 @@ def starting(original: Callable[..., None]) -> Callable[..., None]:
             original(self, *args, **options)
             return
         job.check()
-        original(self, *args, **options)
+        leads = _GROUPS and not _stays_in_group and not _decides_itself(args, options)
+        original(self, *args, **({**options, "process_group": 0} if leads else options))
+        forget = job.leaves(partial(_end, weakref.ref(self), self.pid, leads=leads))
+        if leads:
+            weakref.finalize(self, _forget_if_gone, self.pid, forget).atexit = False
         size = options.get("bufsize", args[1] if len(args) > 1 else -1)
         for name in ("stdin", "stdout", "stderr"):
             if (stream := getattr(self, name)) is not None:
                 setattr(self, name, _over_pipe(stream, self, size))
 
     return init
+
+
+_GROUPS: Final = hasattr(os, "killpg")
+# Where these stand among `Popen`'s arguments; a group of one's own is not to be had together with them.
+_PREEXEC, _SESSION = 6, 15
+_stays_in_group: list[bool] = []
+
+
+def stay_in_group() -> None:
+    """For this process: what programs start stays in its group, with which it will be ended."""
+    _stays_in_group.append(True)
+
+
+def _decides_itself(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    given = (options.get("start_new_session"), options.get("preexec_fn"), *args[_PREEXEC : _PREEXEC + 1])
+    return any((*given, *args[_SESSION : _SESSION + 1])) or options.get("process_group", -1) not in {-1, None}
+
+
+def _end(of: weakref.ref[subprocess.Popen[Any]], pid: int, *, leads: bool) -> None:
+    """Kill a process if it is still there, and with it the rest of the group that it leads."""
+    process = of()
+    if process is not None and process.returncode is None:
+        process.poll()
+    still_ours = _is_unreaped_child(pid) if process is None else process.returncode is None
+    with suppress(ProcessLookupError, PermissionError):
+        if not leads:
+            if still_ours:
+                os.kill(pid, signal.SIGKILL)
+        elif still_ours or not _exists(pid):  # else its number is another one's; a group keeps it from being given away
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _is_unreaped_child(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except (AttributeError, ChildProcessError):  # macOS has had no waitid in Python for long
+        return False
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _forget_if_gone(pid: int, forget: Callable[[], None]) -> None:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        forget()
+    except PermissionError:
+        return
+
+
+def running_a_shell(original: Callable[[Any], int]) -> Callable[[Any], int]:
+    """`os.system`, which waits in C, where nothing reaches it."""
+
+    @wraps(original)
+    def system(command: Any) -> int:
+        if gated_job() is None:
+            return original(command)
+        code = subprocess.Popen(command, shell=True, close_fds=False).wait()  # noqa: S602 - as os.system does
+        return code << 8 if code >= 0 else -code
+
+    return system
 
 
 def _over_pipe(stream: Any, process: subprocess.Popen[Any], size: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -205,6 +206,21 @@ def in_steps(
         result = wait(max(min(STEP, end - monotonic()), 0))
         if done(result) or monotonic() >= end:
             return result
+
+
+def awaiting_signals(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`signal.sigwait` and `sigwaitinfo`, which wait in C."""
+
+    @wraps(original)
+    def wait(sigset: Any) -> Any:
+        job = gated_job()
+        if job is None:
+            return original(sigset)
+        wanted = set(sigset)
+        info = in_steps(job.woken, partial(signal.sigtimedwait, wanted), None, lambda found: found is not None)
+        return info if original.__name__ == "sigwaitinfo" else signal.Signals(info.si_signo)
+
+    return wait
 
 
 def logging_(original: Callable[..., Any]) -> Callable[..., Any]:
