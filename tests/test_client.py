@@ -8,7 +8,7 @@ from dspex_trio import rpc
 from dspex_trio.model import Binding, Program, Signature, TrialFailure, TrialOptions, TrialSuccess
 from dspex_trio.model.errors import FailureKind, InvalidInput, InvalidSpec, Stage, StoreUnavailable, VariableNotFound
 from dspex_trio.runtime.client import open_client
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.wire import decode_request, encode_outcome, seconds_of
 from dspex_trio.wire.generated.program_grpc import SnakepitBridgeServicer

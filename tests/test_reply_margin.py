@@ -11,7 +11,7 @@ from dspex_trio import rpc
 from dspex_trio.model import Program, Signature, TrialRequest, TrialSuccess
 from dspex_trio.runtime.client import open_client
 from dspex_trio.runtime.servicer import ProgramExecutor
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.trials import MarginRules, ReplyMargin
 from dspex_trio.wire import encode_request

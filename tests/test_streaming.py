@@ -27,7 +27,7 @@ from dspex_trio.model.errors import FailureKind, Stage
 from dspex_trio.runtime.client import open_client
 from dspex_trio.runtime.servicer import ProgramExecutor
 from dspex_trio.runtime.streaming import MAX_EVENTS, Ended, EventQueue, streamed
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.trials import MarginRules, ReplyMargin
 from dspex_trio.wire import decode_event, encode_event, encode_json, event_to_json

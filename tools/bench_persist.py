@@ -17,8 +17,9 @@ from typing import Final
 
 import trio
 
-from dspex_trio.sessions import MemoryStore, Sessions
+from dspex_trio.sessions import Sessions
 from dspex_trio.store.journal import open_persistent
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore, in_process_stub
 
 WRITERS: Final = (1, 8, 64)

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.wire.generated import bridge_pb2
 

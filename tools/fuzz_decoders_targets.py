@@ -29,8 +29,8 @@ from dspex_trio.model.errors import InvalidInput, InvalidSpec, ValueNotDecodable
 from dspex_trio.model.values import plain
 from dspex_trio.model.variable_types import TYPES, check_constraints, check_value, check_variable, show
 from dspex_trio.rpc import Call, RpcError
-from dspex_trio.sessions import MemoryStore
 from dspex_trio.snakepit.trial_tool import _read
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.wire import (
     decode_any,

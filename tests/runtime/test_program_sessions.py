@@ -14,7 +14,7 @@ from dspy.utils import DummyLM
 import dspex_trio as dspex
 from dspex_trio import rpc
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.wire.generated import bridge_pb2
 from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage

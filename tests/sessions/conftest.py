@@ -5,7 +5,8 @@ import pytest
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.sessions import STORE_CHANNEL, MemoryStore, Sessions
+from dspex_trio.sessions import STORE_CHANNEL, Sessions
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore, in_process_stub
 from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
 

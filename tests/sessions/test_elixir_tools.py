@@ -10,8 +10,8 @@ from google.protobuf import any_pb2, wrappers_pb2
 
 from dspex_trio import rpc, threads
 from dspex_trio.model import MISSING, ToolParameter
-from dspex_trio.sessions import MemoryStore
 from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, MAX_CALLS, StandIns, describe, elixir_tool
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore, in_process_stub
 from dspex_trio.wire import decode_tool_result, decode_tool_spec, encode_tool_arguments
 from dspex_trio.wire.generated import bridge_pb2

@@ -11,8 +11,9 @@ import trio
 import dspex_trio as dspex
 from dspex_trio import rpc
 from dspex_trio.model.errors import VariableNotFound
-from dspex_trio.sessions import STORE_CHANNEL, CannotPersist, Sessions
+from dspex_trio.sessions import STORE_CHANNEL, Sessions
 from dspex_trio.store.elixir_tools import ELIXIR_TOOLS
+from dspex_trio.store.place import CannotPersist
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments
 from dspex_trio.wire.generated import bridge_pb2
 from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub

@@ -15,9 +15,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio.model.errors import VariableNotFound
 from dspex_trio.model.variable_types import TYPES
-from dspex_trio.sessions import CannotPersist, MemoryStore, Sessions
+from dspex_trio.sessions import Sessions
 from dspex_trio.store.file import StoreFile
 from dspex_trio.store.journal import Journal, open_persistent
+from dspex_trio.store.memory import MemoryStore
+from dspex_trio.store.place import CannotPersist
 from dspex_trio.store.records import SessionDropped, SessionKept, VariableKept
 from dspex_trio.store.rows import SCHEMA
 from dspex_trio.store.servicer import SessionStore, in_process_stub

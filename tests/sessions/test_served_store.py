@@ -11,7 +11,8 @@ import trio
 from google.protobuf import any_pb2
 
 from dspex_trio import rpc
-from dspex_trio.sessions import MemoryStore, StoreLimits
+from dspex_trio.store.memory import MemoryStore
+from dspex_trio.store.records import StoreLimits
 from dspex_trio.store.servicer import SessionStore
 
 

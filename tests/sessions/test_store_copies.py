@@ -9,11 +9,12 @@ from contextlib import closing
 
 import pytest
 
-from dspex_trio.sessions import CannotPersist, MemoryStore
 from dspex_trio.store import file as storefile
 from dspex_trio.store import place as storeplace
 from dspex_trio.store.copies import Contents, check_file, copy_store
 from dspex_trio.store.file import StoreFile
+from dspex_trio.store.memory import MemoryStore
+from dspex_trio.store.place import CannotPersist
 from dspex_trio.store.rows import SCHEMA, TABLES
 
 

@@ -19,7 +19,7 @@ from dspex_trio.model import TrialRequest
 from dspex_trio.observing import correlation
 from dspex_trio.programs import MODULE_REGISTRY
 from dspex_trio.rpc.ext.otel import server_telemetry
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.wire import encode_request, program_from_json

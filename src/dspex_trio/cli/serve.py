@@ -17,7 +17,7 @@ from dspex_trio.runtime.embedded import Runtime
 from dspex_trio.runtime.loading import CannotLoad
 from dspex_trio.runtime.serving import serve
 from dspex_trio.runtime.settings import InvalidSettings, Settings
-from dspex_trio.sessions import CannotPersist
+from dspex_trio.store.place import CannotPersist
 
 logger = logging.getLogger("dspex_trio")
 

@@ -17,9 +17,9 @@ from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, addresses, first_error, told_as, until_served
 from dspex_trio.observing.redaction import Redactor
 from dspex_trio.runtime.loading import CannotLoad, operators_modules
-from dspex_trio.sessions import CannotPersist
 from dspex_trio.store.elixir_tools import StandIns
 from dspex_trio.store.opening import open_store
+from dspex_trio.store.place import CannotPersist
 
 logger = logging.getLogger("dspex_trio")
 

@@ -69,7 +69,7 @@ from dspex_trio.model.values import plain, type_name
 from dspex_trio.observing.records.records import RecordLine, Records, open_records
 from dspex_trio.observing.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
 from dspex_trio.programs import catalogue, open_programs
-from dspex_trio.programs.yielding_tools import STREAMED, encoding
+from dspex_trio.programs.yielding_tools import STREAMED
 from dspex_trio.runtime.assembly import Executor, open_rooms, program_settings
 from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
@@ -82,6 +82,7 @@ from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.trials.work import Work
 from dspex_trio.wire import decode_request, encode_any, encode_tool_spec
+from dspex_trio.wire.anys import encoding
 from dspex_trio.wire.generated import any_pb2
 from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest

@@ -11,10 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from dspex_trio.model import RunInLoop
 from dspex_trio.model.errors import ToolError
-from dspex_trio.model.values import plain
 from dspex_trio.programs.session import current_session, no_loop
-from dspex_trio.wire import encode_any
-from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
 
 Take: TypeAlias = Callable[[Any], Awaitable[None]]
 """What takes one value of a stream, in the loop; it returns once there is room for the next."""
@@ -129,17 +126,6 @@ def _gather(gathered: list[Any], value: Any) -> None:
     if len(gathered) >= MAX_YIELDED:
         raise ToolError(f"the tool yields more than {MAX_YIELDED} values, which only a stream can take")
     gathered.append(value)
-
-
-def encoding(take: Callable[[AnyMessage], Awaitable[None]] | None) -> Take | None:
-    """What takes values, of what takes encoded ones."""
-    if take is None:
-        return None
-
-    async def take_value(value: Any) -> None:
-        await take(encode_any(plain(value)))
-
-    return take_value
 
 
 CARRIERS: Final = (called_outside(len, no_loop, None), _gathered(len), _drained)

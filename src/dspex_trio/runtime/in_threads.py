@@ -17,7 +17,7 @@ from dspex_trio.model.errors import ToolError
 from dspex_trio.model.values import plain
 from dspex_trio.observing.redaction import Redactor
 from dspex_trio.programs import any_isolated, catalogue, homes, isolation_of
-from dspex_trio.programs.yielding_tools import STREAMED, encoding
+from dspex_trio.programs.yielding_tools import STREAMED
 from dspex_trio.runtime.assembly import Executor, TrialJob, open_rooms
 from dspex_trio.runtime.in_executors import PREPARE, SERVE, loading_children, log_line, opening
 from dspex_trio.runtime.settings import Settings
@@ -28,6 +28,7 @@ from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.work import Work
 from dspex_trio.wire import encode_any
+from dspex_trio.wire.anys import encoding
 from dspex_trio.wire.generated import any_pb2
 
 if TYPE_CHECKING:

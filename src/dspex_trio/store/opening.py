@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from dspex_trio.sessions import MemoryStore
 from dspex_trio.store.journal import open_persistent
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore, ToolFunctions
 
 

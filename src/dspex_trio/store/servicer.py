@@ -17,10 +17,10 @@ from dspex_trio.model import ToolSpec
 from dspex_trio.model.errors import ToolError, ValueNotDecodable
 from dspex_trio.model.values import plain, type_name
 from dspex_trio.observing.redaction import Redactor
-from dspex_trio.sessions import MemoryStore
 from dspex_trio.store.answering import Answer, as_status
 from dspex_trio.store.in_process import in_process_stub
 from dspex_trio.store.journal import Journal
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.messages import StoredMessages, timestamp
 from dspex_trio.store.records import NotStored, Refused, StoreError
 from dspex_trio.store.watching import Watch

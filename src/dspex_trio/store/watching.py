@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.records import Change, NotStored
 from dspex_trio.wire.generated import bridge_pb2
 

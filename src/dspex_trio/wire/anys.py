@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from google.protobuf import struct_pb2, wrappers_pb2
 from google.protobuf.message import DecodeError
 
 from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.values import plain
 from dspex_trio.model.variable_types import show
 from dspex_trio.wire.generated import any_pb2, duration_pb2, timestamp_pb2
 from dspex_trio.wire.jsontext import decode_json, encode_json, special_float
@@ -325,3 +326,14 @@ def _unknown(url: str) -> str:
         f"the type {url[:200]!r} is unknown; known are snakepit.<type>, dspex.variables/<type>, snakepit.bridge/json, "
         f"and google.protobuf's wrappers, Struct, Value, ListValue, Duration, Timestamp and Empty"
     )
+
+
+def encoding(take: Callable[[any_pb2.Any], Awaitable[None]] | None) -> Callable[[Any], Awaitable[None]] | None:
+    """What takes values, of what takes encoded ones; None of None."""
+    if take is None:
+        return None
+
+    async def take_value(value: Any) -> None:
+        await take(encode_any(plain(value)))
+
+    return take_value

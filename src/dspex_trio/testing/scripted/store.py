@@ -13,7 +13,7 @@ from dspex_trio import rpc
 from dspex_trio.model import MISSING
 from dspex_trio.model.errors import VariableInvalid
 from dspex_trio.rpc.server.service import UNARY_STREAM, UNARY_UNARY, Service
-from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.records import Refused
 from dspex_trio.store.servicer import SessionStore
 from dspex_trio.testing.scripted.variables import variables_of
