@@ -120,6 +120,10 @@ bench *arguments: (_venv "dev")
 bench-deadlines *arguments: (_venv "dev")
     @{{bin}}/python tools/bench_deadlines.py "$@"
 
+# Measure a worker under the load of a stock client: --levels 8,32,… --seconds, --executors, --queued 10000, --cpu-trials, --burners
+bench-load *arguments: (_venv "dev")
+    @{{bin}}/python tools/bench_load.py "$@"
+
 # Measure CPU per call, throughput and latency of the RPC layer against purerpc, grpclib and grpcio
 bench-rpc *arguments: (_venv "bench")
     @{{bin}}/python tools/bench_rpc.py "$@"

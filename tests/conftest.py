@@ -1,12 +1,32 @@
 """What tests of several rooms start."""
 
 import json
+import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+
+from dspex_trio.cli.log.setup import OF_THE_LOOP
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """A command that a test runs in this process sets up logging for all of it, as for one that is its own."""
+    root, hooks = list(logging.root.handlers), (threading.excepthook, sys.unraisablehook)
+    yield
+    if logging.getLogger("dspex_trio").propagate:
+        return
+    for name in OF_THE_LOOP:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.root.handlers[:] = root
+    logging.captureWarnings(capture=False)
+    threading.excepthook, sys.unraisablehook = hooks
 
 
 @pytest.fixture(scope="session")

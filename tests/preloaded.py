@@ -16,7 +16,7 @@ import pytest  # noqa: F401
 import trio  # noqa: F401
 
 import dspex_trio.executors.child
-import dspex_trio.serving
+import dspex_trio.runtime.serving
 import dspex_trio.testing.systems  # noqa: F401
 
 

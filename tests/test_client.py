@@ -5,14 +5,14 @@ import pytest
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.client import open_client
-from dspex_trio.errors import FailureKind, InvalidInput, InvalidSpec, Stage, StoreUnavailable, VariableNotFound
-from dspex_trio.generated.program_grpc import SnakepitBridgeServicer
-from dspex_trio.generated.program_pb2 import ExecuteProgramResponse
 from dspex_trio.model import Binding, Program, Signature, TrialFailure, TrialOptions, TrialSuccess
-from dspex_trio.service.store import SessionStore
+from dspex_trio.model.errors import FailureKind, InvalidInput, InvalidSpec, Stage, StoreUnavailable, VariableNotFound
+from dspex_trio.runtime.client import open_client
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.servicer import SessionStore
 from dspex_trio.wire import decode_request, encode_outcome, seconds_of
+from dspex_trio.wire.generated.program_grpc import SnakepitBridgeServicer
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramResponse
 
 PROGRAM = Program(
     "dspy.Predict", signature=Signature(text="question -> answer"), config_space=(Binding("temperature", "t"),)

@@ -9,9 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex_trio import rpc
-from dspex_trio.client import open_client
-from dspex_trio.errors import FailureKind, Stage
-from dspex_trio.generated.program_pb2 import ExecuteProgramResponse, ProgramEvent
 from dspex_trio.model import (
     EventsDropped,
     LmCall,
@@ -26,11 +23,15 @@ from dspex_trio.model import (
     TrialFailure,
     TrialSuccess,
 )
-from dspex_trio.service.executor import ProgramExecutor
-from dspex_trio.service.store import SessionStore
-from dspex_trio.service.streamed import MAX_EVENTS, Ended, EventQueue, streamed
+from dspex_trio.model.errors import FailureKind, Stage
+from dspex_trio.runtime.client import open_client
+from dspex_trio.runtime.servicer import ProgramExecutor
+from dspex_trio.runtime.streaming import MAX_EVENTS, Ended, EventQueue, streamed
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.servicer import SessionStore
+from dspex_trio.trials import MarginRules, ReplyMargin
 from dspex_trio.wire import decode_event, encode_event, encode_json, event_to_json
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramResponse, ProgramEvent
 
 PROGRAM = Program("dspy.Predict", signature=Signature(text="question -> answer"))
 CHUNK = OutputChunk("self", "answer", "four", False)
@@ -74,7 +75,7 @@ class Trials:
 @asynccontextmanager
 async def client_of(run):
     executor = ProgramExecutor(
-        Trials(run), max_trial_seconds=600, max_message_bytes=1 << 20, reply_margin=lambda: 0.0, redact=str
+        Trials(run), max_message_bytes=1 << 20, reply_margin=ReplyMargin(MarginRules(0, 0), 600), redact=str
     )
     listener, connector = rpc.memory_link()
     async with trio.open_nursery() as nursery:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.values import MARKER, MAX_DEPTH, MAX_NODES, MAX_WARNINGS, plain
+from dspex_trio.model.values import MARKER, MAX_DEPTH, MAX_NODES, MAX_WARNINGS, plain
 
 
 class Colour(enum.Enum):

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from dspex_trio.errors import VariableInvalid
 from dspex_trio.model import Variable
-from dspex_trio.variables import TYPES, check_constraints, check_value, check_variable, show
+from dspex_trio.model.errors import VariableInvalid
+from dspex_trio.model.variable_types import TYPES, check_constraints, check_value, check_variable, show
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dspy.primitives.local_interpreter import LocalInterpreter
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
-from dspex_trio.testing.misbehaving import KeepsEveryException
+from dspex_trio.testing.faults.misbehaving import KeepsEveryException
 
 QUESTION: Final = "question -> answer"
 DRAFTS: Final = 3

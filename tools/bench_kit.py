@@ -19,13 +19,13 @@ from typing import Any, Final
 import trio
 
 import dspex_trio as dspex
-from dspex_trio.client import Client
 from dspex_trio.demo import completions
 from dspex_trio.demo.results import ClientCancelled, Result
 from dspex_trio.demo.run import TRIAL_SECONDS, register
 from dspex_trio.demo.trials import DEFAULT_FILE, Trial, read_trials
+from dspex_trio.runtime.client import Client
 from dspex_trio.testing import Answer, Asked, Script, ScriptedLM, VirtualClock, system
-from dspex_trio.testing.replies import Reply
+from dspex_trio.testing.scripted.replies import Reply
 
 GOAL: Final = 200
 """Virtual seconds in a real one."""

@@ -17,9 +17,9 @@ from typing import Final
 
 import trio
 
-from dspex_trio.service.store import SessionStore, in_process_stub
 from dspex_trio.sessions import MemoryStore, Sessions
-from dspex_trio.sessions.journal import open_persistent
+from dspex_trio.store.journal import open_persistent
+from dspex_trio.store.servicer import SessionStore, in_process_stub
 
 WRITERS: Final = (1, 8, 64)
 

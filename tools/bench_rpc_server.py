@@ -30,7 +30,7 @@ def run_ours() -> None:
     import trio
 
     from dspex_trio import rpc
-    from dspex_trio.rpc.service import UNARY_STREAM, UNARY_UNARY, Service
+    from dspex_trio.rpc.server.service import UNARY_STREAM, UNARY_UNARY, Service
 
     async def unary(request: BytesValue, _call: rpc.Call) -> BytesValue:  # noqa: ASYNC124 - a servicer
         return BytesValue(value=request.value)

@@ -15,9 +15,9 @@ from typing import Final
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.servicer import SessionStore
+from dspex_trio.wire.generated import bridge_pb2
 
 SESSION: Final = "bench"
 

@@ -13,8 +13,6 @@ from typing import Any, Final
 from google.protobuf import struct_pb2, wrappers_pb2
 from google.protobuf.message import DecodeError
 
-from dspex_trio.errors import InvalidInput, InvalidSpec, ValueNotDecodable, VariableInvalid
-from dspex_trio.generated import any_pb2, bridge_pb2, program_pb2
 from dspex_trio.model import (
     Binding,
     Field,
@@ -27,12 +25,13 @@ from dspex_trio.model import (
     TrialSuccess,
     Variable,
 )
+from dspex_trio.model.errors import InvalidInput, InvalidSpec, ValueNotDecodable, VariableInvalid
+from dspex_trio.model.values import plain
+from dspex_trio.model.variable_types import TYPES, check_constraints, check_value, check_variable, show
 from dspex_trio.rpc import Call, RpcError
-from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
 from dspex_trio.snakepit.trial_tool import _read
-from dspex_trio.values import plain
-from dspex_trio.variables import TYPES, check_constraints, check_value, check_variable, show
+from dspex_trio.store.servicer import SessionStore
 from dspex_trio.wire import (
     decode_any,
     decode_constraints,
@@ -60,6 +59,7 @@ from dspex_trio.wire import (
     seconds_of,
 )
 from dspex_trio.wire.arrays import decode_array
+from dspex_trio.wire.generated import any_pb2, bridge_pb2, program_pb2
 
 Errors = tuple[type[Exception], ...]
 _GOOGLE: Final = "type.googleapis.com/google.protobuf."

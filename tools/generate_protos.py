@@ -44,7 +44,7 @@ class Package:
 
 PACKAGES = (
     Package(
-        SOURCE / "generated",
+        SOURCE / "wire" / "generated",
         ("snakepit/bridge/program.proto", "snakepit/bridge/bridge.proto", "dspex/executors/v1/envelope.proto"),
     ),
     Package(

@@ -10,8 +10,8 @@ from google.protobuf import descriptor_pb2
 IMPORTS = """
 from collections.abc import AsyncIterator
 
-from dspex_trio.rpc.call import Call
-from dspex_trio.rpc.service import (
+from dspex_trio.rpc.server.call import Call
+from dspex_trio.rpc.server.service import (
     STREAM_STREAM,
     STREAM_UNARY,
     UNARY_STREAM,
@@ -21,7 +21,7 @@ from dspex_trio.rpc.service import (
     Servicer,
     unimplemented,
 )
-from dspex_trio.rpc.stubs import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from dspex_trio.rpc.client.stubs import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 """
 
 

@@ -17,7 +17,7 @@ import trio
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from dspex_trio import rpc
-from dspex_trio.rpc.stubs import StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from dspex_trio.rpc.client.stubs import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 HOST: Final = "127.0.0.1"
 SERVICE: Final = "hostile.Hostile"

@@ -20,7 +20,7 @@ import trio
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from dspex_trio import rpc
-from dspex_trio.rpc.service import STREAM_STREAM, STREAM_UNARY, UNARY_STREAM, UNARY_UNARY, Service
+from dspex_trio.rpc.server.service import STREAM_STREAM, STREAM_UNARY, UNARY_STREAM, UNARY_UNARY, Service
 
 SERVICE: Final = "hostile.Hostile"
 MOST_REPLIES: Final = 100_000

@@ -26,7 +26,7 @@ import trio
 from bench_processes import until_ready
 
 import dspex_trio as dspex
-from dspex_trio.errors import StoreUnavailable, VariableInvalid
+from dspex_trio.model.errors import StoreUnavailable, VariableInvalid
 
 _SESSION: Final = "stress"
 _NAMES: Final = ("count", "twin")

@@ -228,7 +228,7 @@ async def main(arguments: argparse.Namespace) -> dict[str, Any]:
         late = Counter[str]()
         result["ended after their answer had left"] = late
         async with open_threads(
-            patience=lambda: 0.02, on_late_end=lambda job: late.update([job.details()["rung"]])
+            patience=lambda _job: 0.02, on_late_end=lambda job: late.update([job.details()["rung"]])
         ) as threads:
             result["mixed"] = await mixed(threads, pool, arguments.jobs, arguments.concurrency)
             result["timed out"] = await timeouts(threads, server, arguments.timeouts, arguments.concurrency)

@@ -8,9 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspex_trio.client import Client, open_client
-    from dspex_trio.config import InvalidSettings, Settings
-    from dspex_trio.errors import FailureKind, Stage, TrialError, WorkerStuck
     from dspex_trio.model import (
         MISSING,
         Binding,
@@ -31,12 +28,15 @@ if TYPE_CHECKING:
         Usage,
         Variable,
     )
+    from dspex_trio.model.errors import FailureKind, Stage, TrialError, WorkerStuck
+    from dspex_trio.observing.telemetry.providers import Telemetry as Telemetry
     from dspex_trio.programs.registry import get_module_class, register, tool
-    from dspex_trio.runtime import Runtime, RuntimeStatus, open_runtime
-    from dspex_trio.service.elixir_tools import elixir_tool
-    from dspex_trio.serving import serve
+    from dspex_trio.runtime.client import Client, open_client
+    from dspex_trio.runtime.embedded import Runtime, RuntimeStatus, open_runtime
+    from dspex_trio.runtime.serving import serve
+    from dspex_trio.runtime.settings import InvalidSettings, Settings
     from dspex_trio.sessions import SessionContext
-    from dspex_trio.telemetry.providers import Telemetry as Telemetry
+    from dspex_trio.store.elixir_tools import elixir_tool
 
 __all__ = [
     "MISSING",
@@ -77,24 +77,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Client": "client",
-    "open_client": "client",
-    "InvalidSettings": "config",
-    "Settings": "config",
-    "FailureKind": "errors",
-    "Stage": "errors",
-    "TrialError": "errors",
-    "WorkerStuck": "errors",
+    "Client": "runtime.client",
+    "open_client": "runtime.client",
+    "InvalidSettings": "runtime.settings",
+    "Settings": "runtime.settings",
+    "FailureKind": "model.errors",
+    "Stage": "model.errors",
+    "TrialError": "model.errors",
+    "WorkerStuck": "model.errors",
     "get_module_class": "programs.registry",
     "register": "programs.registry",
     "tool": "programs.registry",
-    "Runtime": "runtime",
-    "RuntimeStatus": "runtime",
-    "open_runtime": "runtime",
-    "elixir_tool": "service.elixir_tools",
-    "serve": "serving",
+    "Runtime": "runtime.embedded",
+    "RuntimeStatus": "runtime.embedded",
+    "open_runtime": "runtime.embedded",
+    "elixir_tool": "store.elixir_tools",
+    "serve": "runtime.serving",
     "SessionContext": "sessions",
-    "Telemetry": "telemetry.providers",
+    "Telemetry": "observing.telemetry.providers",
 }
 
 

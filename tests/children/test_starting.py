@@ -9,11 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_trio.background import open_background
 from dspex_trio.children import ChildLost, Exchange
 from dspex_trio.children.exchange import MAX_CALLS
 from dspex_trio.children.forking import CAN_FORK, open_starter
 from dspex_trio.children.opening import open_child
+from dspex_trio.tasks.background import open_background
 
 pytestmark = pytest.mark.skipif(not CAN_FORK, reason="children are not forked on this system")
 

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from dspex_trio.cli import main
-from dspex_trio.cli.logs import formatter
+from dspex_trio.cli.log.setup import formatter
 from dspex_trio.cli.process import announce, json_or_text
-from dspex_trio.config import Settings
-from dspex_trio.correlation import correlated
-from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import Program, TrialFailure, TrialRequest
+from dspex_trio.model.errors import FailureKind, Stage
+from dspex_trio.observing.correlation import correlated
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials.observer import TrialLog
 
 
@@ -61,6 +61,7 @@ def test_a_wrong_command_line_says_what_is_wrong(arguments, told):
         (None, "--load broken: there is no module 'broken'"),
         ("import nowhere_at_all", "--load broken: No module named 'nowhere_at_all'"),
         ("1 / 0", "--load broken: importing it raised ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "--load broken: importing it raised SystemExit: 3"),
     ],
 )
 def test_a_module_that_cannot_be_loaded_is_named_in_one_line(run, tmp_path, source, told):
@@ -81,6 +82,17 @@ def test_a_port_that_is_taken_is_named_in_one_line(run):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["max_connections", "max_connections_per_peer", "first_call_timeout"])
+def test_a_store_has_the_limits_of_connections_that_a_worker_has(name):
+    option = "--" + name.replace("_", "-")
+    told = " ".join(CliRunner().invoke(main, ["store", "--help"]).output.split())
+    assert option in told
+    assert f"[default: {Settings.model_fields[name].default}" in told
+    wrong = CliRunner().invoke(main, ["store", option, "0"])
+    assert wrong.exit_code == 2
+    assert option in wrong.output
+
+
 def test_a_ready_file_that_cannot_be_written_is_named_in_one_line(run, tmp_path):
     """Not as a port that cannot be listened on, which is what an OSError at that point looks like."""
     ready = tmp_path / "nowhere" / "ready"
@@ -88,6 +100,41 @@ def test_a_ready_file_that_cannot_be_written_is_named_in_one_line(run, tmp_path)
     assert done.returncode == 1
     assert f"Error: cannot write the ready file {ready}: No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["settings.toml", "cert.pem", "store.db"])
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_ready_file_is_not_written_over_what_the_command_reads(tmp_path, command, name, aside, link):
+    """Nor is the file beside it, in which it is written first."""
+    files = [tmp_path / each for each in ("settings.toml", "cert.pem", "store.db", "key.pem")]
+    for file in files:
+        file.touch()
+    ready = tmp_path / name
+    if link is not None:
+        ready = tmp_path / ("ready.tmp" if aside else "ready")
+        link(tmp_path / name, ready)
+    elif aside:
+        ready = (tmp_path / name).rename(tmp_path / f"{name}.tmp")
+        files = [ready if file.name == name else file for file in files]
+    config, certificate, persist, key = files
+    given = ready.with_suffix("") if aside else ready
+    done = CliRunner().invoke(
+        main,
+        [command, "--config", str(config), "--tls-certificate", str(certificate), "--tls-key", str(key),
+         "--persist", str(persist), "--ready-file", str(given)],
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert f"--ready-file {ready} would be written over" in done.output
+
+
+def test_a_ready_file_is_not_written_over_the_store(tmp_path):
+    (tmp_path / "store.db").touch()
+    ready = str(tmp_path / "." / "store.db")
+    done = CliRunner().invoke(main, ["store", "--persist", str(tmp_path / "store.db"), "--ready-file", ready])
+    assert done.exit_code == 1
+    assert "--persist" in done.output
 
 
 def test_the_ready_file_appears_whole(tmp_path):

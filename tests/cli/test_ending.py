@@ -94,7 +94,7 @@ async def test_a_second_signal_ends_it_at_once(start, nursery):
 
 async def test_threads_that_a_program_left_behind_do_not_keep_the_process(start, nursery):
     """A bare `threading.Thread` belongs to nobody; the interpreter would wait for it for ever."""
-    command = await start("serve", "--load", "some_programs", "--grace-seconds", "0.1")
+    command = await start("serve", "--load", "some_programs", "--isolation", "thread", "--grace-seconds", "0.1")
     answer = await running(nursery, command, "LeavesAThread")
     assert isinstance(await answer.receive(), dspex.TrialSuccess)
     command.process.send_signal(signal.SIGTERM)
@@ -104,7 +104,9 @@ async def test_threads_that_a_program_left_behind_do_not_keep_the_process(start,
 
 async def test_a_worker_whose_threads_are_stuck_ends_by_itself_with_a_code_of_its_own(start, nursery):
     """So that whoever started it starts another one; nothing is wrong with how it was started."""
-    command = await start("serve", "--load", "some_programs", "--max-stuck-threads", "1", "--grace-seconds", "1")
+    command = await start(
+        "serve", "--load", "some_programs", "--isolation", "thread", "--max-stuck-threads", "1", "--grace-seconds", "1"
+    )
     answer = await running(nursery, command, "IsStuck", seconds=0.3)
     assert (await answer.receive()).details["stuck"] == "true"
     assert await command.ends() == 75, command.told
@@ -114,7 +116,7 @@ async def test_a_worker_whose_threads_are_stuck_ends_by_itself_with_a_code_of_it
 
 async def test_c_code_that_keeps_the_interpreter_does_not_keep_the_process(start, nursery):
     """Nothing written in Python can end it then; where it hangs stands in the log."""
-    command = await start("serve", "--load", "some_programs", "--grace-seconds", "0.1")
+    command = await start("serve", "--load", "some_programs", "--isolation", "thread", "--grace-seconds", "0.1")
     await running(nursery, command, "HoldsTheGil")
     command.process.send_signal(signal.SIGTERM)
     assert await command.ends() == 1, command.told

@@ -6,7 +6,7 @@ import pytest
 
 PROGRAM = """
 import logging
-from dspex_trio.cli.logs import set_up_logging
+from dspex_trio.cli.log.setup import set_up_logging
 set_up_logging("info", ["a-secret-of-the-settings"])
 import {library}
 logging.getLogger({logger!r}).warning("the key is %s", "a-secret-of-the-settings")

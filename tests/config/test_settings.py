@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 

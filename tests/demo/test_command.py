@@ -16,7 +16,7 @@ import trio
 
 import dspex_trio as dspex
 from dspex_trio.demo.children import run_child
-from dspex_trio.observe import read_records
+from dspex_trio.observing.records import read_records
 from dspex_trio.testing import replay_sync
 
 LIMIT_SECONDS = 120

@@ -6,8 +6,8 @@ import pytest
 from dspex_trio.demo.report import progress_line, report
 from dspex_trio.demo.results import CallFailed, ClientCancelled, Result, add_up, percentile
 from dspex_trio.demo.trials import Trial
-from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import BoundVariable, Cost, TrialFailure, TrialSuccess, Usage
+from dspex_trio.model.errors import FailureKind, Stage
 
 
 def trial(name="t", **more):

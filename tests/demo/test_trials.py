@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from dspex_trio.demo.trials import DEFAULT_FILE, InvalidTrials, Trial, read_trials
-from dspex_trio.errors import FailureKind, Stage
+from dspex_trio.model.errors import FailureKind, Stage
 
 SESSION = '{"session": "s", "variables": {"temperature": {"type": "float", "value": 0.5, "constraints": {"max": 1}}}}'
 PROGRAM = '{"program": "p", "spec": {"python_class": "dspy.Predict", "signature": "question -> answer"}}'

@@ -11,7 +11,7 @@ import trio
 
 import dspex_trio as dspex
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY
-from dspex_trio.service.elixir_tools import ELIXIR_TOOLS
+from dspex_trio.store.elixir_tools import ELIXIR_TOOLS
 
 from ..isolation.conftest import Running  # noqa: TID252 - tests are no package
 

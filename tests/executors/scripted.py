@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import trio
 
-from dspex_trio.background import open_background
 from dspex_trio.children import ChildLost
 from dspex_trio.executors.fleet import Fleet
+from dspex_trio.tasks.background import open_background
 
 PATIENCE = 0.1
 # How long it takes an executor to start, to say something, to end its threads, and to die, in seconds.

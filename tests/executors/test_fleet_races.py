@@ -7,18 +7,18 @@ import pytest
 import trio
 
 import dspex_trio as dspex
-from dspex_trio.errors import Stage
 from dspex_trio.executors import fleet as fleets
 from dspex_trio.executors import places
 from dspex_trio.executors.fleet import FleetSettings
 from dspex_trio.executors.messages import decode_asked, encode_ending, encode_progress
 from dspex_trio.executors.routing import Homes
 from dspex_trio.executors.shared import NoJob, Shared
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
 from dspex_trio.model import TrialOptions, TrialRequest
+from dspex_trio.model.errors import Stage
 from dspex_trio.testing import run_schedule, schedules
 from dspex_trio.trials import Admission, Trials
 from dspex_trio.trials.observer import Nobody
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest
 
 from .scripted import DYING, PATIENCE, STARTING, open_site
 
@@ -73,7 +73,7 @@ async def race(timeline):
     async with open_site(SETTINGS, **options) as site:
         idle = site.tasks
         shared = Shared(
-            dspex.Settings(), site.fleet, _no_reply, lambda: PATIENCE, Homes(), on_late_end=seen.on_late_end
+            dspex.Settings(), site.fleet, _no_reply, lambda _margin: PATIENCE, Homes(), on_late_end=seen.on_late_end
         )
         trials = Trials(runner=shared, job=lambda *_: NoJob(), admission=Admission(site.fleet, SLOTS), observer=seen)
         returned = {}

@@ -15,7 +15,7 @@ SERVE = """
 import json, sys
 import trio
 import dspex_trio as dspex
-from dspex_trio import serving
+from dspex_trio.runtime import serving
 
 async def main():
     settings = dspex.Settings(port=0, isolation="executor", executors=2, load=("front_programs",))

@@ -10,7 +10,7 @@ import dspy
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
-from dspex_trio.testing import misbehaving
+from dspex_trio.testing.faults import misbehaving
 
 
 class Opaque:

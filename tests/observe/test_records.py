@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import (
     LanguageModel,
     LmCall,
@@ -27,8 +26,9 @@ from dspex_trio.model import (
     TrialRequest,
     TrialSuccess,
 )
-from dspex_trio.observe import CannotRecord, open_records, read_records, records
-from dspex_trio.redaction import Redactor
+from dspex_trio.model.errors import FailureKind, Stage
+from dspex_trio.observing.records import CannotRecord, open_records, read_records, records
+from dspex_trio.observing.redaction import Redactor
 
 PROGRAM = Program("dspy.Predict", signature=Signature("question -> answer"), name="qa")
 KEY = "sk-abcdefghijklmnopqrst"

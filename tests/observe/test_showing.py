@@ -1,17 +1,20 @@
 """Records read back: what is listed, how a trial is drawn, and that what a record holds is never obeyed."""
 
 import datetime as dt
+import io
 import json
 import random
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from dspex_trio.cli.main import main
-from dspex_trio.observe import CannotRead, page, read_records, shown
-from dspex_trio.observe.waterfall import waterfall
+from dspex_trio.observing.records import CannotRead, page, read_records, shown
+from dspex_trio.observing.records.waterfall import waterfall
+from dspex_trio.wire import encode_json
 
 TIMINGS = {"total_ms": 500.0}
 
@@ -264,3 +267,78 @@ def test_a_damaged_record_never_gives_a_traceback(directory, seed):
             assert done.exit_code in {0, 1}
             assert done.exception is None or isinstance(done.exception, SystemExit), (damaged, done.exception)
             assert done.exit_code == 0 or done.output.splitlines()[-1].startswith("Error: ")
+
+
+LONG_ID = "run-of-the-31st/question-" + "0123456789" * 6
+SAYS = "the provider answered " + "and answered " * 40 + "at last"
+
+
+def test_a_pipe_or_a_file_gets_all_of_it(directory):
+    """Whatever reads it looks for ids and messages in it."""
+    failure = {**LATE, "error_message": "\n".join([SAYS] * 20), "details": {"why": SAYS}}
+    program = {"python_class": "a" * 40}
+    path = directory(record(LONG_ID, failure=failure, program=program), record("other"))
+    _, output = run(path)
+    assert f"{LONG_ID}  {'a' * 40}" in output
+    assert output.count(SAYS) == 20
+    _, output = run(path, "--trial", LONG_ID)
+    assert f"trial {LONG_ID}" in output
+    assert output.count(SAYS) == 21
+    assert "…" not in output
+
+
+def on_a_terminal(monkeypatch, columns, *arguments):
+    """What is printed on a terminal of that width, without its colours."""
+    told = []
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setattr("click.echo", lambda line="", **_: told.append(click.unstyle(line)))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main.main(["show", *map(str, arguments)], standalone_mode=False)
+    return told
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_a_terminal_gets_ids_whole_and_messages_cut(directory, monkeypatch, columns):
+    """An id of which the end is missing cannot be given to --trial."""
+    path = directory(record(LONG_ID, failure={**LATE, "error_message": SAYS}), record("other"))
+    first, *_ = on_a_terminal(monkeypatch, columns, path)
+    assert f" {LONG_ID} " in first
+    assert "DEADLINE_EXCEEDED" in first
+    assert first.endswith("…")
+    assert len(first) <= max(columns, len(LONG_ID) + 100)
+
+
+def test_a_terminal_is_told_how_many_lines_of_a_message_are_left_out(directory, monkeypatch):
+    path = directory(record(failure={**LATE, "error_message": "line\n" * 20}))
+    assert "  … 8 more lines" in on_a_terminal(monkeypatch, 100, path, "--trial", "t1")
+
+
+def test_long_integers_are_read_and_shown(tmp_path):
+    """What is recorded can be read again: Python's own limit is 4,300 digits."""
+    value = 10**5000
+    good = {"timings": TIMINGS, "prediction": {"answer": value}, "variables": {"n": {"value": value}}}
+    made = record("big", inputs={"n": [value]}, outcome={"success": good})
+    (tmp_path / "trials-2026-01-31.jsonl").write_bytes(encode_json(made) + b"\n")
+    trials, unreadable = read_records(tmp_path)
+    assert (trials[0].result["prediction"], unreadable) == ({"answer": value}, 0)
+    code, output = run(tmp_path, "--trial", "big")
+    assert (code, output.count("1" + "0" * 5000)) == (0, 3)
+    assert "1" + "0" * 5000 in page(trials[0])
+
+
+def test_a_page_is_not_written_over_records(directory, tmp_path):
+    path = directory(record())
+    [file] = path.glob("*.jsonl")
+    before = file.read_text()
+    (tmp_path / "linked.html").symlink_to(file)
+    for given in (path, file):
+        for output in (file, tmp_path / "linked.html"):
+            code, told = run(given, "--html", output)
+            assert code == 1
+            assert "would be written over the records in" in told
+    assert file.read_text() == before

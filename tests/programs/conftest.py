@@ -1,3 +1,6 @@
+import asyncio
+from pathlib import Path
+
 import pytest
 import trio
 
@@ -5,6 +8,22 @@ from dspex_trio.programs import ProgramSettings, open_programs
 from dspex_trio.programs import registry as registered
 
 from .fakes import Trial, answers
+
+
+def pytest_collection_modifyitems(items):
+    """Let pydantic warn of one of the classes that litellm builds when they are first used."""
+    for item in [item for item in items if Path(__file__).parent in item.path.parents]:
+        item.add_marker(pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning"))
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_is_left():
+    """Close the event loop that litellm gives the main thread; whoever sets another one leaves it open."""
+    yield
+    local = asyncio.get_event_loop_policy()._local
+    if (loop := getattr(local, "_loop", None)) is not None and not loop.is_running():
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,14 @@
 """What surrounds the programs room: variables, an interrupt, threads; and a language model with a script."""
 
+import math
 import threading
 
 import dspy
 import trio
 from dspy.utils import DummyLM
 
-from dspex_trio.errors import VariableNotFound
 from dspex_trio.model import Program, Recording, Signature, TrialOptions, TrialRequest, Variable
+from dspex_trio.model.errors import VariableNotFound
 
 
 class Source:
@@ -78,10 +79,11 @@ class Ended(BaseException):
 
 
 class Interrupt:
-    """Raises at its n-th check; None for never."""
+    """Raises at its n-th check; None for never. `left` are the seconds until the deadline."""
 
-    def __init__(self, at=None):
+    def __init__(self, at=None, left=math.inf):
         self.at = at
+        self.left = left
         self.checks = 0
         self.callbacks = []
         self._lock = threading.Lock()
@@ -91,6 +93,9 @@ class Interrupt:
             self.checks += 1
             if self.at is not None and self.checks >= self.at:
                 raise Ended
+
+    def time_left(self):
+        return self.left
 
     def on_cancel(self, callback):
         self.callbacks.append(callback)
@@ -121,15 +126,20 @@ class Trial:
         self.source = program.pop("source", Source())
         self.interrupt = program.pop("interrupt", Interrupt())
         self.watch = program.pop("watch", None)
+        self.session_id = program.pop("session_id", "")
         self.program = Program(signature=signature, **program)
         self.threads = Threads()
         self.hydrated = None
+        self.module = None
         self.variables = {}
 
     async def ready(self):
         """Hydrated and synchronised."""
-        request = TrialRequest(self.program, {}, options=self.options, arrived=1.0, watch=self.watch)
+        request = TrialRequest(
+            self.program, {}, session_id=self.session_id, options=self.options, arrived=1.0, watch=self.watch
+        )
         self.hydrated = await self.loader.hydrate(request, self.source, self.threads)
+        self.module = self.hydrated.module
         self.variables = await self.hydrated.sync_variables()
         return self
 
@@ -148,10 +158,6 @@ class Trial:
         """As `run`, in a thread that can reach the loop."""
         await self.ready()
         return await trio.to_thread.run_sync(lambda: self.call(**inputs))
-
-    @property
-    def module(self):
-        return self.hydrated.module
 
     @property
     def recording(self):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import trio
 
 from dspex_trio.model import Usage
-from dspex_trio.provider import Server
-from dspex_trio.provider.chat import DONE, Head
+from dspex_trio.testing.http_provider import Server
+from dspex_trio.testing.http_provider.chat import DONE, Head
 
 
 class Provider(Server):

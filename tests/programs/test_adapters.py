@@ -11,7 +11,7 @@ from dspy.adapters.types import base_type
 import dspex_trio as dspex
 from dspex_trio.model import Binding
 from dspex_trio.programs import ProgramSettings, open_programs
-from dspex_trio.programs.private import CUSTOM_TYPE_END, CUSTOM_TYPE_START
+from dspex_trio.programs.dspy.private import CUSTOM_TYPE_END, CUSTOM_TYPE_START
 
 from .fakes import Scripted, Source, answers, chat
 

@@ -6,7 +6,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import (
+from dspex_trio.model import MISSING, Binding, BoundVariable, LanguageModel, Variable
+from dspex_trio.model.errors import (
     ClassNotFound,
     ImportNotAllowed,
     InvalidSpec,
@@ -15,7 +16,6 @@ from dspex_trio.errors import (
     VariableInvalid,
     VariableNotFound,
 )
-from dspex_trio.model import MISSING, Binding, BoundVariable, LanguageModel, Variable
 from dspex_trio.programs import ProgramSettings
 
 from .fakes import NoSession, Scripted, Source, answers, chat

@@ -9,8 +9,8 @@ import pytest
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
-from dspex_trio.errors import InvalidSpec, LmError, ToolError
 from dspex_trio.model import LanguageModel
+from dspex_trio.model.errors import InvalidSpec, LmError, ToolError
 from dspex_trio.programs import ProgramSettings
 
 from .fakes import Scripted, answers, chat

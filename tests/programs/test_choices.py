@@ -4,8 +4,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import ClassNotFound, ImportNotAllowed, InvalidSpec, VariableInvalid, VariableNotFound
 from dspex_trio.model import Variable
+from dspex_trio.model.errors import ClassNotFound, ImportNotAllowed, InvalidSpec, VariableInvalid, VariableNotFound
 
 from .fakes import Source, answers
 

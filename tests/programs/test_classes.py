@@ -6,8 +6,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import ClassNotFound, ImportNotAllowed, InvalidSpec, ProgramError
-from dspex_trio.programs.classes import ImportPolicy, resolve_class
+from dspex_trio.model.errors import ClassNotFound, ImportNotAllowed, InvalidSpec, ProgramError
+from dspex_trio.programs.hydrate.classes import ImportPolicy, resolve_class
 from dspex_trio.programs.registry import isolation_of
 
 ONLY_DSPY = ImportPolicy()

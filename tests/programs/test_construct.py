@@ -4,7 +4,7 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import InvalidSpec, ProgramError
+from dspex_trio.model.errors import InvalidSpec, ProgramError
 
 from .fakes import answers
 

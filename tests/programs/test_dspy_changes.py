@@ -15,16 +15,10 @@ import trio
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
-from dspex_trio.programs import (
-    ProgramSettings,
-    UnsupportedDspy,
-    current_interrupt,
-    interrupt_of_frame,
-    open_programs,
-    private,
-)
-from dspex_trio.programs.parsing import one_at_a_time
-from dspex_trio.programs.private import base_lm, parallelizer
+from dspex_trio.programs import ProgramSettings, UnsupportedDspy, current_interrupt, interrupt_of_frame, open_programs
+from dspex_trio.programs.dspy import private
+from dspex_trio.programs.dspy.private import base_lm, parallelizer
+from dspex_trio.programs.hydrate.parsing import one_at_a_time
 
 from .fakes import Interrupt, Trial, answers
 
@@ -72,7 +66,7 @@ def test_everything_is_as_it_was_when_the_last_of_several_closes(tmp_path):
         LOOK
         + """
     before = look()
-    import dspex_trio.runtime
+    import dspex_trio.runtime.embedded
     from dspex_trio.programs import ProgramSettings, open_programs
 
     assert look() == before, "importing changes nothing"
@@ -154,7 +148,7 @@ def test_no_second_thread_parses_while_one_does():
 
 def test_an_error_while_opening_leaves_nothing_behind(monkeypatch):
     before = (dspy.Tool.__call__, base_lm.GLOBAL_HISTORY, os.environ.get("LITELLM_LOCAL_MODEL_COST_MAP"))
-    monkeypatch.setattr("dspex_trio.programs.patches._check_recording", lambda: 1 / 0)
+    monkeypatch.setattr("dspex_trio.programs.dspy.patches._check_recording", lambda: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), open_programs(ProgramSettings()):
             pass

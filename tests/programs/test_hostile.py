@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dspex_trio
-from dspex_trio.errors import InternalError, TrialError
 from dspex_trio.model import Binding, Field, LanguageModel, Signature
+from dspex_trio.model.errors import InternalError, TrialError
 from dspex_trio.programs import ProgramSettings, open_programs
 
 from .fakes import Source, Trial, answers

@@ -9,13 +9,13 @@ import pytest
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
-from dspex_trio.errors import InvalidInput
 from dspex_trio.model import Signature
-from dspex_trio.programs.classes import ImportPolicy
-from dspex_trio.programs.fields import FieldType
+from dspex_trio.model.errors import InvalidInput
+from dspex_trio.model.values import plain
+from dspex_trio.programs.hydrate.classes import ImportPolicy
+from dspex_trio.programs.hydrate.fields import FieldType
+from dspex_trio.programs.hydrate.signatures import make_signature
 from dspex_trio.programs.inputs import inputs_of
-from dspex_trio.programs.signatures import make_signature
-from dspex_trio.values import plain
 from dspex_trio.wire import decode_any, encode_any
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
+from dspex_trio.model.errors import InvalidSpec
+from dspex_trio.model.lm_arguments import SAMPLING, Refused, is_forbidden, refusal
 from dspex_trio.programs import CannotLoad, open_programs
-from dspex_trio.programs.lm_arguments import SAMPLING, Refused, is_forbidden, refusal
-from dspex_trio.programs.lms import LanguageModels
+from dspex_trio.programs.bind.language_models import LanguageModels
 from dspex_trio.programs.settings import ProgramSettings
 
 OPERATORS = LanguageModel("openai/gpt-4o", {"api_key": "sk-operator", "api_base": "http://gateway", "temperature": 0.2})

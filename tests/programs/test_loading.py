@@ -5,7 +5,7 @@ from importlib import metadata
 
 import pytest
 
-from dspex_trio.errors import ImportNotAllowed
+from dspex_trio.model.errors import ImportNotAllowed
 from dspex_trio.programs import CannotLoad, ProgramSettings, get_module_class, open_programs
 
 from .fakes import Trial

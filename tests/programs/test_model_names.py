@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dspex_trio as dspex
-from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.errors import InvalidSpec, VariableInvalid
 from dspex_trio.model import Binding, LanguageModel
+from dspex_trio.model.errors import InvalidSpec, VariableInvalid
+from dspex_trio.model.lm_arguments import Refused
 from dspex_trio.programs import ProgramSettings
-from dspex_trio.programs.lm_arguments import Refused
-from dspex_trio.programs.lms import LanguageModels
-from dspex_trio.programs.model_names import ModelNames
+from dspex_trio.programs.bind.language_models import LanguageModels
+from dspex_trio.programs.bind.model_names import ModelNames
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 
 from .fakes import Source
 

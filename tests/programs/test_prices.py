@@ -3,8 +3,8 @@
 import pytest
 
 from dspex_trio.programs import ProgramSettings, open_programs
-from dspex_trio.programs.prices import ModelInfo
-from dspex_trio.programs.private import capabilities, costs, model_metadata
+from dspex_trio.programs.dspy.private import capabilities, costs, model_metadata
+from dspex_trio.programs.record.prices import ModelInfo
 
 LISTED, UNLISTED = "gpt-4o-mini", "a-model-of-ours"
 

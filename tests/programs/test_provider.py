@@ -8,8 +8,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import LmError
 from dspex_trio.model import LanguageModel, TrialOptions
+from dspex_trio.model.errors import LmError
 from dspex_trio.programs import ProgramSettings, open_programs
 
 from .fakes import Interrupt, Trial, chat
@@ -73,6 +73,41 @@ async def test_an_answer_from_dspys_cache_costs_nothing(served):
     cost = second.recording.cost
     assert (cost.lm_calls, cost.cache_hits, cost.total_usd, cost.known) == (1, 1, 0.0, True)
     assert "four" in call.response_json
+
+
+class AsksTwice(dspy.Module):
+    """In the program's own thread, and in one of dspy.Parallel."""
+
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question):
+        [one] = dspy.Parallel(num_threads=1, disable_progress_bar=True)([(self.ask, {"question": question})])
+        return [one.answer, self.ask(question=f"{question}?").answer]
+
+
+async def test_a_session_is_not_answered_from_what_another_has_asked(served):
+    """Whoever can run trials could find out what others ask: what is answered at once and for nothing was asked."""
+    dspex.register("AsksTwice")(AsksTwice)
+    provider, loader = served(lambda body: chat(answer="four"))
+    hits = []
+    for session_id in ("one", "two", "one", "", "", "two"):
+        t = Trial(loader, python_class="AsksTwice", session_id=session_id)
+        await t.run(question="2+2?")
+        hits.append(t.recording.cost.cache_hits)
+    assert hits == [0, 0, 2, 0, 2, 2]
+    assert len(provider.served) == 6
+
+
+async def test_sessions_share_what_was_asked_where_the_operator_says_so():
+    dspex.register("AsksTwice")(AsksTwice)
+    with open_provider(lambda body: chat(answer="four")) as provider:
+        model = LanguageModel("openai/gpt-4o-mini", {"api_base": provider.address, "api_key": "sk-of-the-operator"})
+        with open_programs(ProgramSettings(lm=model, shared_cache=True)) as loader:
+            for session_id in ("one", "two", ""):
+                await Trial(loader, python_class="AsksTwice", session_id=session_id).run(question="2+2?")
+        assert len(provider.served) == 2
 
 
 async def test_no_cache_asks_the_provider(served):

@@ -8,8 +8,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio import correlation
 from dspex_trio.model import Recording, TrialOptions, Usage
+from dspex_trio.observing import correlation
 
 from .fakes import Ended, Interrupt, Scripted, answers, chat
 
@@ -261,8 +261,8 @@ async def test_without_a_trace_the_calls_of_a_failure_are_left_out_too(trial):
 
 
 async def test_secrets_are_taken_out_of_prompts_replies_inputs_and_outputs():
+    from dspex_trio.observing.redaction import Redactor
     from dspex_trio.programs import ProgramSettings, open_programs
-    from dspex_trio.redaction import Redactor
 
     from .fakes import Trial
 
@@ -279,7 +279,7 @@ async def test_secrets_are_taken_out_of_prompts_replies_inputs_and_outputs():
 
 async def test_a_program_that_goes_on_and_on_is_kept_up_to_a_limit_and_counted_in_full(trial, monkeypatch):
     """Until its deadline it could fill the worker's memory with prompts."""
-    monkeypatch.setattr("dspex_trio.programs.recorder.MAX_ENTRIES", 5)
+    monkeypatch.setattr("dspex_trio.programs.record.recorder.MAX_ENTRIES", 5)
 
     @dspex.register("GoesOn")
     class GoesOn(dspy.Module):
@@ -301,7 +301,7 @@ async def test_a_program_that_goes_on_and_on_is_kept_up_to_a_limit_and_counted_i
 
 
 async def test_prompts_are_kept_up_to_a_limit(trial, monkeypatch):
-    monkeypatch.setattr("dspex_trio.programs.recorder.MAX_PROMPT_CHARS", 3_000)
+    monkeypatch.setattr("dspex_trio.programs.record.recorder.MAX_PROMPT_CHARS", 3_000)
 
     @dspex.register("Talks")
     class Talks(dspy.Module):

@@ -2,7 +2,7 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import ToolError
+from dspex_trio.model.errors import ToolError
 from dspex_trio.programs import MODULE_REGISTRY
 from dspex_trio.programs.registry import TOOL_REGISTRY, is_reusable
 

@@ -4,8 +4,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import StoreUnavailable, VariableInvalid, VariableNotFound
 from dspex_trio.model import BoundVariable, Variable
+from dspex_trio.model.errors import StoreUnavailable, VariableInvalid, VariableNotFound
 from dspex_trio.programs.session import MAX_WRITTEN, MAX_WRITTEN_CHARS
 
 from .fakes import Ended, Interrupt, Source, answers

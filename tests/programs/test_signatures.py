@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import ImportNotAllowed, InvalidSpec
 from dspex_trio.model import Field, Signature
-from dspex_trio.programs.classes import ImportPolicy
-from dspex_trio.programs.signatures import make_signature
+from dspex_trio.model.errors import ImportNotAllowed, InvalidSpec
+from dspex_trio.programs.hydrate.classes import ImportPolicy
+from dspex_trio.programs.hydrate.signatures import make_signature
 
 ONLY_DSPY = ImportPolicy()
 

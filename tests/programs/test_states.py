@@ -2,7 +2,7 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import InvalidSpec
+from dspex_trio.model.errors import InvalidSpec
 from dspex_trio.programs import ProgramSettings
 
 from .fakes import answers

@@ -4,8 +4,8 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import InvalidSpec, StoreUnavailable, ToolError, VariableNotFound
 from dspex_trio.model import ToolParameter, ToolSpec
+from dspex_trio.model.errors import InvalidSpec, StoreUnavailable, ToolError, VariableNotFound
 from dspex_trio.programs.session import current_session
 from dspex_trio.programs.tools import ElixirTool
 

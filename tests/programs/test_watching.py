@@ -7,10 +7,10 @@ import dspy
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.errors import LmError
 from dspex_trio.model import LanguageModel, LmFinished, LmStarted, OutputChunk, ToolFinished, ToolStarted
+from dspex_trio.model.errors import LmError
 from dspex_trio.programs import ProgramSettings, open_programs
-from dspex_trio.programs.streaming import streamed_to, streaming_completion
+from dspex_trio.programs.record.streaming import Unstreamed, streamed_to, streaming_completion
 
 from .fakes import Ended, Interrupt, Trial, answers, chat
 from .provider import error, open_provider
@@ -194,12 +194,12 @@ def test_whoever_awaits_litellm_is_given_what_dspy_gives():
         raise AssertionError("nothing is streamed")
 
     with streamed_to(opened):
-        assert streaming_completion(theirs)({}, {}, sync=False, headers={"a": "b"}) == (False, {"a": "b"})
+        assert streaming_completion(theirs, Unstreamed())({}, {}, sync=False, headers={"a": "b"}) == (False, {"a": "b"})
 
 
 async def test_what_is_retried_comes_again(served, told):
     """DSPy alone would not retry what has begun to stream, and a watched trial would fail where another does not."""
-    replies = iter([error(500, **{"retry-after": "0"}), chat(answer="at last")])
+    replies = iter([error(503, **{"retry-after": "0"}), chat(answer="at last")])
     provider, t = served(lambda body: next(replies), num_retries=2)
     assert await t.run(question="?") == {"answer": "at last"}
     assert len(provider.served) == 2

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.redaction import REDACTED, Redactor, is_secret_name, redacted
+from dspex_trio.observing.redaction import REDACTED, Redactor, is_secret_name, redacted
 from dspex_trio.wire import encode_jsonable
 
 SHAPED = [

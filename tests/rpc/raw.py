@@ -88,7 +88,8 @@ class RawClient:
 
     def headers(self, stream_id, headers, *, end=False, end_headers=True):
         frame = HeadersFrame(stream_id)
-        frame.data = self.encoder.encode(headers)
+        short = sum(len(value) for _, value in headers) < 10_000
+        frame.data = self.encoder.encode(headers, huffman=short)  # hpack takes the square of the time for long ones
         if end_headers:
             frame.flags.add("END_HEADERS")
         if end:

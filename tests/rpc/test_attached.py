@@ -1,8 +1,8 @@
 from contextlib import asynccontextmanager
 
-from dspex_trio import correlation
+from dspex_trio.observing import correlation
 from dspex_trio.rpc import Attached, Metadata
-from dspex_trio.rpc.stubs import CallOptions
+from dspex_trio.rpc.client.stubs import CallOptions
 
 
 class FakeChannel:

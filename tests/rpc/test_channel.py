@@ -8,7 +8,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
-from dspex_trio.rpc.endpoint import backoff
+from dspex_trio.rpc.client.endpoint import backoff
 from dspex_trio.rpc.http2.headers import parse_timeout
 
 from .generated.greeter_grpc import GreeterStub

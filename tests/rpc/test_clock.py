@@ -129,7 +129,7 @@ async def test_the_status_of_a_missed_deadline_is_written_before_it_and_nothing_
         assert trio.current_time() - began == pytest.approx(10.004, abs=1e-3)
 
 
-async def test_after_a_deadline_only_one_reset_is_written_whatever_the_handler_does(virtual_clock):
+async def test_at_a_deadline_a_status_is_written_and_nothing_after_it_whatever_the_handler_does(virtual_clock):
     """Some clients never reset a stream: its state must be freed all the same, and no late reply may confuse them."""
     tidied = trio.Event()
 
@@ -146,9 +146,9 @@ async def test_after_a_deadline_only_one_reset_is_written_whatever_the_handler_d
         await client.send(*client.call(1, grpc_timeout="1S"))
         began = trio.current_time()
         reply = await client.reply(1)
-        # Five milliseconds after it: a caller whose timer is late must not take it for a cancellation.
-        assert trio.current_time() - began == pytest.approx(1.005)
-        assert (reply.reset, reply.headers, reply.data) == (8, [], b"")
+        # A bare RST_STREAM(CANCEL) would be a cancellation to a caller whose timer is late.
+        assert trio.current_time() - began == pytest.approx(1)
+        assert (reply.status, reply.ended, reply.reset, reply.data) == (4, True, None, b"")
         frames = len([f for f in client.frames if f.stream_id == 1])
         with trio.move_on_after(100):
             await client.until_closed()
@@ -186,8 +186,65 @@ async def test_a_reply_that_comes_too_late_is_not_sent_even_if_nobody_else_could
 
     async with serving(PlainlyBusy() if plain else Busy()) as connect, raw_client(connect) as client:
         await client.send(*client.call(1, grpc_timeout="1S"))
-        assert await client.reset_of(1) == 8
-        assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["RstStreamFrame"]
+        reply = await client.reply(1)
+        assert (reply.status, reply.data) == (4, b"")
+        assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["HeadersFrame"]
+
+
+async def test_a_call_that_is_late_ends_with_a_status_even_if_its_client_has_more_to_send(virtual_clock):
+    """It is then told to stop, without an error (RFC 9113, 8.1)."""
+
+    class Late(Greeter):
+        async def Collect(self, requests, call):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+
+    async with serving(Late()) as connect, raw_client(connect) as client:
+        await client.send(client.headers(1, fields("/greeting.Greeter/Collect", grpc_timeout="1S")))
+        assert await client.reset_of(1) == 0
+        assert client.replies[1].status == 4
+        assert [type(f).__name__ for f in client.frames if f.stream_id == 1] == ["HeadersFrame", "RstStreamFrame"]
+
+
+async def test_a_call_whose_client_has_reset_it_gets_no_status_at_its_deadline(virtual_clock):
+    greeter = Greeter()
+    async with serving(greeter) as connect, raw_client(connect) as client:
+        forever = HelloRequest(name="forever").SerializeToString()
+        await client.send(*client.call(1, forever, grpc_timeout="1S"), client.reset(1))
+        await client.send(*client.call(3, forever, grpc_timeout="1S"))
+        await greeter.entered.wait()
+        await client.send(client.reset(3))
+        await trio.sleep(10)
+        assert await client.works(5)
+        assert not {1, 3} & set(client.replies)
+
+
+async def test_a_caller_that_waits_longer_than_it_says_gets_the_reply_until_then(virtual_clock):
+    """Snakepit's pools wait twice the time; what they are told is what the deadline that they named has made of it."""
+    seen = []
+
+    class Slow(Greeter):
+        async def SayHello(self, request, call):
+            seen.append(call.deadline - trio.current_time())
+            await trio.sleep(request.times)
+            return HelloReply(text="late")
+
+    def patience(call):
+        return 2 if call.metadata.get("x-pool") else 1
+
+    async with serving(Slow(), patience=patience) as connect, raw_client(connect) as client:
+        slow, too_slow = (HelloRequest(times=times).SerializeToString() for times in (15, 25))
+        await client.send(*client.call(1, slow, grpc_timeout="10S", x_pool="a"))
+        await client.send(*client.call(3, too_slow, grpc_timeout="10S", x_pool="a"))
+        await client.send(*client.call(5, slow, grpc_timeout="10S"))
+        began = trio.current_time()
+        assert (await client.reply(5)).status == 4
+        assert trio.current_time() - began == pytest.approx(10, abs=0.01)
+        assert (await client.reply(1)).status == 0
+        assert trio.current_time() - began == pytest.approx(15)
+        assert (await client.reply(3)).status == 4
+        assert trio.current_time() - began == pytest.approx(20, abs=0.01)
+    assert seen == pytest.approx([10, 10, 10])
 
 
 async def test_a_timeout_of_nothing_is_already_past(virtual_clock):
@@ -195,7 +252,8 @@ async def test_a_timeout_of_nothing_is_already_past(virtual_clock):
     async with serving(greeter) as connect, raw_client(connect) as client:
         await client.send(*client.call(1, grpc_timeout="0m"))
         reply = await client.reply(1)
-    assert (reply.headers, reply.reset) == ([], 8)
+    # Its request had not been read to its end.
+    assert (reply.status, reply.ended, reply.reset) == (4, True, 0)
 
 
 async def test_our_channel_gives_up_a_silent_server(virtual_clock):

@@ -3,7 +3,7 @@
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.rpc.deadlines import DeadlineWatch
+from dspex_trio.rpc.server.deadlines import DeadlineWatch
 
 
 async def test_everything_happens_at_its_time(virtual_clock, nursery):

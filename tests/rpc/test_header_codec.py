@@ -2,11 +2,11 @@
 
 import hpack
 import pytest
-from hpack.exceptions import HPACKError
+from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dspex_trio.rpc.http2.header_codec import BlockDecoder, BlockEncoder, literal
+from dspex_trio.rpc.http2.header_codec import BlockDecoder, BlockEncoder, header_list_size, literal
 
 NAMES = (b"grpc-status", b"content-type", b"x-a", b"x-b", b":status", b"grpc-message")
 VALUES = (b"0", b"application/grpc", b"", b"a value of some length", b"x" * 200)
@@ -117,6 +117,36 @@ def test_a_size_that_is_announced_twice_is_still_announced():
     peer = hpack.Decoder()
     peer.decode(encoder.encode_again(((b"a", b"b"),)))
     assert peer.header_table.maxsize == 0
+
+
+@unhurried
+@given(st.lists(st.lists(st.one_of(fields, st.sampled_from([(b"x", b"y" * 6000), (b"z" * 5000, b"")])), max_size=8)))
+def test_a_list_that_is_too_large_leaves_the_table_as_one_that_is_kept_does(lists):
+    """Else the next block of the connection could not be decoded."""
+    peer, ours, theirs = hpack.Encoder(), BlockDecoder(), hpack.Decoder()
+    ours.max_header_list_size = 100
+    for fields_of_one in lists:
+        block = peer.encode(fields_of_one, huffman=len(fields_of_one) % 2 == 0)
+        found, expected = ours.decode(block), theirs.decode(block, raw=True)
+        assert found.oversized == (header_list_size(expected) > 100)
+        assert list(found) == expected[: len(found)]
+        assert header_list_size(found) <= 100
+        assert ours.header_table.dynamic_entries == theirs.header_table.dynamic_entries
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(b"\x82" * 100_000, id="references"),
+        pytest.param(b"\x40\x01x\x84\x18\xc6\x31\xff" * 30_000, id="huffman"),
+        pytest.param(literal(b"x", bytes(300_000)), id="one value"),
+    ],
+)
+def test_what_would_take_long_to_read_on_is_not_read_on(block):
+    decoder = BlockDecoder()
+    decoder.max_header_list_size = 100
+    with pytest.raises(OversizedHeaderListError):
+        decoder.decode(block)
 
 
 def test_memory_is_bounded():

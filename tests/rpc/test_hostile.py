@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from dspex_trio.rpc.client_call import ClientCall
+from dspex_trio.rpc.client.call import ClientCall
 from dspex_trio.rpc.status import Status, StatusCode
 
 from .greeter import Greeter, serving

@@ -42,6 +42,19 @@ async def test_calls_go_over_tls(pki):
             assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
 
 
+async def test_a_listener_behind_tls_has_its_socket_as_one_without_has(pki):
+    """Trio's listener for TLS keeps the real one to itself: `listeners[0].socket` was an AttributeError."""
+    async with trio.open_nursery() as nursery:
+        serve = partial(rpc.serve, [Greeter()], tls=server_context(pki))
+        [listener] = await nursery.start(serve)
+        port = listener.socket.getsockname()[1]
+        assert (listener.port, listener.address) == (port, f"127.0.0.1:{port}")
+        tls = rpc.client_tls(ca=pki / "ca.pem")
+        async with rpc.open_channel(f"localhost:{listener.port}", tls=tls) as channel:
+            assert (await GreeterStub(channel).SayHello(HelloRequest(name="a"))).text == "hello a"
+        nursery.cancel_scope.cancel()
+
+
 def test_nobody_renegotiates(pki):
     """HTTP/2 forbids it (RFC 9113, 9.2.1), and it is a cheap way to keep a server busy."""
     for context in (server_context(pki), rpc.client_tls(ca=pki / "ca.pem")):

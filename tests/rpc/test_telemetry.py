@@ -7,7 +7,7 @@ import trio
 from opentelemetry import trace
 
 from dspex_trio import rpc
-from dspex_trio.rpc.telemetry import Traced, server_telemetry
+from dspex_trio.rpc.ext.otel import Traced, server_telemetry
 
 from ..telemetry.seen import Seen, seconds  # noqa: TID252 - tests are no package
 from .generated.greeter_grpc import GreeterStub

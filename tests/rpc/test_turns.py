@@ -4,7 +4,8 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from dspex_trio.rpc import server_connection, transport
+from dspex_trio.rpc import transport
+from dspex_trio.rpc.server import connection as server_connection
 from dspex_trio.rpc.transport import Connection
 
 from .greeter import Greeter, serving

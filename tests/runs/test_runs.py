@@ -19,9 +19,7 @@ from click.testing import CliRunner
 
 from dspex_trio import rpc
 from dspex_trio.cli.main import main
-from dspex_trio.config import Settings
-from dspex_trio.errors import FailureKind, Stage, StoreUnavailable, VariableInvalid
-from dspex_trio.model import Cost, LmCall, Timings, TraceEntry, TrialFailure, TrialSuccess, Usage
+from dspex_trio.model.errors import StoreUnavailable, VariableInvalid
 from dspex_trio.runs import (
     CannotKeep,
     InvalidPlan,
@@ -36,42 +34,12 @@ from dspex_trio.runs import (
 )
 from dspex_trio.runs.summary import of_one_type
 from dspex_trio.runs.workers import _Sessions
-from dspex_trio.runtime import open_runtime
+from dspex_trio.runtime.embedded import open_runtime
+from dspex_trio.runtime.settings import Settings
+
+from .kit import BROKEN, BUSY, GOOD, PROGRAM, Worker, in_file, lines, plan, traced
 
 HERE = Path(__file__).parent
-PROGRAM = {"python_class": "dspy.Predict", "signature": "question -> answer"}
-GOOD = TrialSuccess(
-    {"answer": "four"}, timings=Timings(total_ms=20.0), cost=Cost(0.5, known=True, usage=Usage(3, 2, 5), lm_calls=1)
-)
-BUSY = TrialFailure(FailureKind.OVERLOADED, Stage.ADMISSION, "E", "busy", retryable=True, retry_after=7.0)
-BROKEN = TrialFailure(FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "E", "broken")
-
-
-def lines(*objects):
-    return [json.dumps(each) for each in objects]
-
-
-def plan(count=1, **given):
-    return read_plan(
-        lines(*({"id": f"t{n}", "inputs": {"question": str(n)}, **given} for n in range(count))), program=PROGRAM
-    )
-
-
-class Worker:
-    """Answers with what it is given, one after the other; the last one for ever."""
-
-    def __init__(self, *answers, name="w"):
-        self.name = name
-        self.answers = list(answers)
-        self.ran = []
-
-    async def run(self, trial, timeout):  # noqa: ASYNC109 - as in the Protocol
-        await trio.lowlevel.checkpoint()
-        self.ran.append((trial.id, trio.current_time(), timeout))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 @pytest.fixture
@@ -276,11 +244,10 @@ async def test_results_of_other_trials_are_not_taken_for_these(tmp_path):
 
 async def test_memory_keeps_no_traces_and_the_file_does(tmp_path):
     """A hundred thousand results with their prompts are more than memory holds."""
-    call = LmCall("m", messages_json='"long"')
-    traced = replace(GOOD, trace=(TraceEntry("self", "Predict", "q -> a", {}, {}, lm_calls=(call,)),))
+    outcome = replace(GOOD, trace=traced("m"))
     path = tmp_path / "r"
     with open_results(path) as results:
-        await run_trials(plan(), [Worker(traced)], results)
+        await run_trials(plan(), [Worker(outcome)], results)
         assert "trace" not in results.by_id["t0"]["outcome"]["success"]
     assert json.loads(path.read_text())["outcome"]["success"]["trace"]
     with open_results(path) as results:
@@ -405,6 +372,8 @@ async def test_the_summary_is_by_configuration_the_best_first_and_the_table_has_
         ([1, "a"], ["1", "a"]),
         ([True, 2], ["true", "2"]),
         ([2**63], [str(2**63)]),
+        ([2**53 + 1, 0.5], [str(2**53 + 1), "0.5"]),
+        ([10**5000, None], ["1" + "0" * 5000, None]),
     ],
 )
 def test_a_column_has_one_type(values, column):
@@ -500,9 +469,25 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
     assert running.stdout.readline() == "scoring\n"
     running.send_signal(signal.SIGINT)
     assert any("once more ends at once" in line for line in running.stderr)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)  # the same one could be taken for its repeat
     running.communicate(timeout=60)
     assert running.returncode == 130
+
+
+def test_sigusr1_tells_where_a_run_is_and_sighup_ends_it_as_other_signals_do(tmp_path):
+    trials = lines({"program": {"python_class": "runs.Shout"}}, {"inputs": {"question": "?"}, "expected": {}})
+    (tmp_path / "trials.jsonl").write_text("\n".join(trials))
+    running = command(tmp_path, "--metric", "runs_programs:hangs")
+    assert running.stdout.readline() == "scoring\n"
+    running.send_signal(signal.SIGUSR1)
+    assert any("SIGUSR1: 0/1" in line or "SIGUSR1: nothing yet" in line for line in running.stderr)
+    running.send_signal(signal.SIGHUP)
+    assert any("once more ends at once" in line for line in running.stderr)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    [result] = in_file(tmp_path / "trials.jsonl.results.jsonl")
+    assert result["outcome"]["success"]["prediction"], "it is kept without its score"
 
 
 def test_a_worker_that_is_not_there_is_said_and_the_exit_code_says_that_not_all_ended(finished, tmp_path):

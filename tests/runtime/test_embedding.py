@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import dspex_trio as dspex
 from dspex_trio.programs import MODULE_REGISTRY
+from dspex_trio.trials.observer import Nobody
 
 SETTINGS = dspex.Settings(max_trials=2)
 PREDICT = dspex.Program("dspy.Predict", dspex.Signature("question -> answer"))
@@ -249,3 +250,38 @@ async def test_what_a_caller_names_a_trial_cannot_forge_or_flood_the_log(caplog)
     assert "IMPORT_NOT_ALLOWED in HYDRATE" in line
     assert "\n" not in line
     assert len(line) < 500
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), ValueError("mine"), GeneratorExit()])
+async def test_an_observer_that_raises_or_exits_ends_no_trial(caplog, error):
+    class Fails(Nobody):
+        def begins(self, request):
+            raise error
+
+        def on_outcome(self, request, outcome):
+            raise error
+
+    async with dspex.open_runtime(lm=answering(), observers=[Fails()]) as runtime:
+        outcome = await runtime.run_trial(PREDICT, {"question": "2+2?"})
+    assert isinstance(outcome, dspex.TrialSuccess)
+    assert [each.message for each in caplog.records].count("an observer of trials failed") >= 2
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), ValueError("mine")])
+async def test_a_log_handler_that_raises_or_exits_ends_no_trial(capsys, error):
+    """`logging` hands on whatever a handler raises, to the worker's loop, which logs a line for each trial."""
+
+    class Fails(logging.Handler):
+        def emit(self, record):
+            raise error
+
+    log, handler = logging.getLogger("dspex_trio.trials.observer"), Fails()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        async with dspex.open_runtime(lm=answering()) as runtime:
+            assert isinstance(await runtime.run_trial(PREDICT, {"question": "2+2?"}), dspex.TrialSuccess)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+    assert "--- Logging error ---" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Programs that use their session, in real threads against a real store."""
 
 import json
+import sys
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,12 +13,12 @@ from dspy.utils import DummyLM
 
 import dspex_trio as dspex
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
-from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY
-from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.servicer import SessionStore
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceServicer
 
 STRING = "type.googleapis.com/google.protobuf.StringValue"
 
@@ -79,6 +80,23 @@ class Snakepit13(BridgeServiceServicer):
         found = {name: values[name] for name in names if name in values}
         result = AnyMessage(type_url=STRING, value=json.dumps(found).encode())
         return bridge_pb2.ExecuteElixirToolResponse(success=True, result=result)
+
+
+CALLS_BOTH = """
+import dspy
+import dspex_trio as dspex
+
+@dspex.register("CallsBoth")
+class CallsBoth(dspy.Module):
+    def __init__(self, helper):
+        super().__init__()
+        self.helper = helper
+
+    def forward(self):
+        found = self.helper(query=self.session.get("word"))
+        self.session.set("word", "done")
+        return {"result": found}
+"""
 
 
 @asynccontextmanager
@@ -297,9 +315,71 @@ async def test_a_store_without_variables_is_read_through_the_elixir_tool_that_th
             read = await runtime.run_trial(program_of(lambda m: m.session.get("style")), {}, session="s")
             MODULE_REGISTRY.clear()
             write = await runtime.run_trial(program_of(lambda m: m.session.set("style", "x")), {}, session="s")
-    assert (without.kind.name, without.retryable) == ("STORE_UNAVAILABLE", True)
+    assert (without.kind.name, without.retryable) == ("VARIABLE_NOT_FOUND", False)
     assert "has no variable calls" in without.error_message
-    assert "variables_tool" in without.error_message
+    assert "--variables-tool NAME" in without.error_message
+    assert "--store HOST:PORT" in without.error_message
     assert {path: one.value for path, one in outcome.variables.items()} == {"temperature": 0.25, "seed": 7}
     assert read.prediction["result"] == "brief"
-    assert write.kind.name == "STORE_UNAVAILABLE", "a tool that reads does not write"
+    assert (write.kind.name, write.retryable) == ("VARIABLE_NOT_FOUND", False), "a tool that reads does not write"
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+async def test_bindings_that_can_do_without_take_their_defaults_where_a_store_has_no_variables(isolation):
+    """A program that is also run elsewhere, or before anybody has a store for it, runs here too."""
+    bindings = (
+        dspex.Binding("temperature", "temp", optional=True),
+        dspex.Binding("seed", "seed", default=7),
+        dspex.Binding("python_class", "class", default="dspy.ChainOfThought"),
+    )
+    program = dspex.Program("dspy.Predict", dspex.Signature("q -> a"), config_space=bindings)
+    needing = dspex.Program(
+        "dspy.Predict", dspex.Signature("q -> a"), config_space=(*bindings, dspex.Binding("top_p", "top"))
+    )
+    async with served(Snakepit13()) as address:
+        settings = dspex.Settings(max_trials=1, store=address, isolation=isolation)
+        async with dspex.open_runtime(settings) as runtime:
+            outcome = await runtime.run_trial(program, {"q": "?"}, session="s")
+            failure = await runtime.run_trial(needing, {"q": "?"}, session="s")
+    assert {path: (one.value, one.from_default) for path, one in outcome.variables.items()} == {
+        "seed": (7, True),
+        "python_class": ("dspy.ChainOfThought", True),
+    }
+    assert (failure.kind.name, failure.retryable) == ("VARIABLE_NOT_FOUND", False)
+
+
+async def test_a_program_that_has_a_default_reads_it_where_a_store_has_no_variables():
+    async with served(Snakepit13()) as address, runtime_with(address) as runtime:
+        read = await runtime.run_trial(program_of(lambda m: m.session.get("style", "brief")), {}, session="s")
+    assert read.prediction["result"] == "brief"
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+async def test_tools_may_be_elsewhere_than_variables(isolation, tmp_path, monkeypatch):
+    """As beside a pool that has no variables: tools are listed and called there, variables read and written here."""
+    (tmp_path / "calls_both.py").write_text(CALLS_BOTH)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "calls_both", raising=False)
+    memory = MemoryStore()
+    memory.initialize("s")
+    memory.register("s", "word", "string", "trio")
+    program = dspex.Program("CallsBoth", dependencies={"helper": {"elixir_tool": "search"}})
+    pool = Elixir()
+    async with served(SessionStore(memory)) as store, served(pool) as address:
+        settings = dspex.Settings(max_trials=1, store=store, isolation=isolation, load=("calls_both",))
+        async with dspex.open_runtime(settings, tools=address) as runtime:
+            outcome = await runtime.run_trial(program, {}, session="s")
+            assert isinstance(outcome, dspex.TrialSuccess), outcome
+    assert outcome.prediction["result"] == ["found"]
+    assert [request.parameters["query"].value for request in pool.requests] == [b'"trio"']
+    assert memory.get("s", "word").variable.value == "done"
+
+
+async def test_a_variables_tool_is_where_the_tools_are():
+    bindings = (dspex.Binding("temperature", "temp"),)
+    program = dspex.Program("dspy.Predict", dspex.Signature("q -> a"), config_space=bindings)
+    async with served(SessionStore(MemoryStore())) as store, served(Snakepit13()) as pool:
+        settings = dspex.Settings(max_trials=1, store=store, variables_tool="read_variables")
+        async with dspex.open_runtime(settings, lm=DummyLM([{"a": "b"}]), tools=pool) as runtime:
+            outcome = await runtime.run_trial(program, {"q": "?"}, session="s")
+    assert {path: one.value for path, one in outcome.variables.items()} == {"temperature": 0.25}

@@ -9,7 +9,7 @@ import trio
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
-from dspex_trio.observe import CannotRecord
+from dspex_trio.observing.records import CannotRecord
 
 PROGRAM = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 

@@ -5,9 +5,9 @@ import pytest
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.service.store import SessionStore, in_process_stub
 from dspex_trio.sessions import STORE_CHANNEL, MemoryStore, Sessions
+from dspex_trio.store.servicer import SessionStore, in_process_stub
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
 
 from .peer import Server, generate, make_store
 

@@ -7,8 +7,8 @@ from functools import partial
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.service.store import SessionStore, in_process_stub
 from dspex_trio.sessions import MemoryStore, Sessions
+from dspex_trio.store.servicer import SessionStore, in_process_stub
 
 NEVER = object()
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import trio
 
-from dspex_trio.errors import StoreUnavailable, VariableInvalid, VariableNotFound
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
 
 from .conftest import at, in_process, over_http2
 
@@ -84,6 +84,28 @@ async def test_a_value_that_does_not_fit_is_invalid_and_changes_nothing(session)
         await session.register("u", "decimal", 1)
     assert await session.get("t") == 1.0
     assert [variable.name for variable in await session.list()] == ["t"]
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 10**400])
+async def test_a_whole_number_that_is_no_float_is_refused_wherever_it_is_written(our_session, value):
+    """Nothing is rounded: not when a variable is registered, nor when it is set, alone, with others or in a list."""
+    await our_session.register("f", "float", 2**53)
+    with pytest.raises(VariableInvalid, match="exactly"):
+        await our_session.register("g", "float", value)
+    with pytest.raises(VariableInvalid, match="exactly"):
+        await our_session.set("f", value)
+    with pytest.raises(VariableInvalid, match="exactly"):
+        await our_session.set_many({"f": value})
+    with pytest.raises(VariableInvalid, match="is no embedding"):
+        await our_session.register("e", "embedding", [0.5, value])
+    assert [(variable.name, variable.value) for variable in await our_session.list()] == [("f", 2.0**53)]
+
+
+async def test_bounds_that_are_no_floats_are_kept_and_compared_as_they_are(our_session):
+    await our_session.register("f", "float", 2**53, constraints={"min": -(10**400), "max": 2**53 + 1})
+    assert (await our_session.get_variable("f")).constraints == {"min": -(10**400), "max": 2**53 + 1}
+    with pytest.raises(VariableInvalid, match="the most is 9007199254740993"):
+        await our_session.set("f", 2.0**53 + 2)
 
 
 async def test_several_are_set_together_or_not_at_all(session):
@@ -222,9 +244,9 @@ async def test_a_store_without_variable_calls_says_so(peer):
     async with at(server.address) as sessions:
         session = sessions.context("s1")
         await session.initialize()
-        with pytest.raises(StoreUnavailable, match=f"store at {server.address} has no variable calls"):
+        with pytest.raises(NoVariables, match=f"store at {server.address} has no variable calls"):
             await session.get("t")
-        with pytest.raises(StoreUnavailable, match="does not have the call"):
+        with pytest.raises(NoVariables, match="does not have the call"):
             await session.register("t", "float", 1)
 
 

@@ -9,13 +9,13 @@ import trio
 from google.protobuf import any_pb2, wrappers_pb2
 
 from dspex_trio import rpc, threads
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import MISSING, ToolParameter
-from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, MAX_CALLS, StandIns, describe, elixir_tool
-from dspex_trio.service.store import SessionStore, in_process_stub
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, MAX_CALLS, StandIns, describe, elixir_tool
+from dspex_trio.store.servicer import SessionStore, in_process_stub
 from dspex_trio.wire import decode_tool_result, decode_tool_spec, encode_tool_arguments
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
 
 STRING = "type.googleapis.com/google.protobuf.StringValue"
 
@@ -168,6 +168,21 @@ async def test_no_more_threads_than_allowed_run_and_the_others_wait():
             assert await trio.to_thread.run_sync(arrived.acquire, True, 20)
         gate.set()
     assert (running, most) == (0, MAX_CALLS)
+
+
+async def test_a_function_that_exits_has_failed_and_the_store_goes_on():
+    """It is somebody's script, and the store is everybody's."""
+
+    def leaves():
+        raise SystemExit(3)
+
+    async def leaves_the_loop():
+        raise SystemExit(3)
+
+    async with store_of(leaves, leaves_the_loop, search) as store:
+        for name in ("leaves", "leaves_the_loop"):
+            assert str(await call(store, name)) == "SystemExit: 3"
+        assert await call(store, "search", query="a", limit=1) == ["a"]
 
 
 async def test_a_caller_that_goes_away_stops_the_function():

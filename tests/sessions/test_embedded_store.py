@@ -1,5 +1,6 @@
 """The store of a runtime and of `dspex-trio store`, opened with a file and with tools."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,12 +10,12 @@ import trio
 
 import dspex_trio as dspex
 from dspex_trio import rpc
-from dspex_trio.errors import VariableNotFound
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.service.elixir_tools import ELIXIR_TOOLS
+from dspex_trio.model.errors import VariableNotFound
 from dspex_trio.sessions import STORE_CHANNEL, CannotPersist, Sessions
+from dspex_trio.store.elixir_tools import ELIXIR_TOOLS
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
 
 TOOLS = """
 import dspex_trio as dspex
@@ -39,7 +40,7 @@ async def test_an_embedded_store_can_be_kept_in_a_file(tmp_path):
         session = runtime.session("s")
         await session.initialize(ttl_seconds=1000)
         await session.register("t", "float", 1)
-        with pytest.raises(CannotPersist, match="in use by another process"):
+        with pytest.raises(CannotPersist, match=f"in use by process {os.getpid()}"):
             await dspex.open_runtime(settings).__aenter__()
     async with dspex.open_runtime(settings) as runtime:
         assert await runtime.session("s").get("t") == 1.0
@@ -115,7 +116,7 @@ async def test_the_command_keeps_its_store_through_a_kill_and_brings_tools(tmp_p
             reply = await stub.ExecuteElixirTool(request)
             assert decode_tool_result(reply.result, b"") == "HI"
             with Command(tmp_path, "--persist", "s.db") as second:
-                assert "Error: --persist: s.db is in use by another process" in second.failure()
+                assert f"Error: --persist: s.db is in use by process {command.process.pid}" in second.failure()
         command.process.send_signal(signal.SIGKILL)
         command.process.wait(20)
     with Command(tmp_path, "--persist", "s.db") as command:

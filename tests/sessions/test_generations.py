@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf import any_pb2, wrappers_pb2
 
-from dspex_trio.errors import StoreUnavailable, ToolError, VariableInvalid, VariableNotFound
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, ToolError, VariableInvalid, VariableNotFound
 
 from .conftest import at
 from .peer import Inspected, Snakepit013
@@ -60,9 +60,10 @@ async def test_what_0_4_refuses_is_invalid_whatever_its_status(old, kind, value,
 async def test_0_4_cannot_be_watched(old):
     async with at(old.address) as sessions:
         session = await session_at(sessions)
-        with pytest.raises(StoreUnavailable, match="does not have the call"):
+        with pytest.raises(StoreUnavailable, match="does not have the call") as info:
             async with session.watch() as changes:
                 await anext(changes)
+        assert not info.value.retryable
 
 
 # ---- 0.13 -----------------------------------------------------------------------------------------------------------
@@ -72,10 +73,11 @@ async def test_0_13_has_no_variables(new):
     async with at(new.address) as sessions:
         session = await session_at(sessions)
         await session.initialize()
-        with pytest.raises(StoreUnavailable, match=r"has no variable calls \(snakepit 0.13 has none\)"):
+        with pytest.raises(NoVariables, match=r"has no variable calls \(snakepit 0.13 has none\).*--variables-tool"):
             await session.get("t")
-        with pytest.raises(StoreUnavailable, match="does not have the call"):
-            await session.set("t", 1)
+        for call in (session.set("t", 1), session.register("t", "float", 1), session.delete("t"), session.list()):
+            with pytest.raises(NoVariables, match=r"does not have the call.*--store HOST:PORT"):
+                await call
 
 
 async def test_a_tool_of_0_13_reads_the_variables(new):
@@ -90,17 +92,20 @@ async def test_a_tool_of_0_13_reads_the_variables(new):
             await sessions.context("nowhere").get("t")
 
 
-async def test_a_reading_tool_that_is_missing_or_fails_is_a_store_that_does_not_answer(new):
+async def test_a_reading_tool_that_is_missing_is_a_wrong_configuration_and_one_that_fails_a_store_that_is_away(new):
     """Whatever its words are: they name the session, and may speak of what is not."""
 
     def fail(parameters):
         raise RuntimeError("session_1 is not ready")
 
     new.store.tools["fails"] = fail
-    for tool, text in (("missing", "tool_not_found"), ("fails", "is not ready")):
+    for tool, error, text in (
+        ("missing", NoVariables, "variables-tool.*tool_not_found"),
+        ("fails", StoreUnavailable, "is not ready"),
+    ):
         async with at(new.address, variables_tool=tool) as sessions:
             session = await session_at(sessions)
-            with pytest.raises(StoreUnavailable, match=text):
+            with pytest.raises(error, match=text):
                 await session.get("t")
 
 

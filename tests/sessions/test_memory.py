@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from dspex_trio.sessions.memory import MemoryStore
-from dspex_trio.sessions.records import (
+from dspex_trio.store.memory import MemoryStore
+from dspex_trio.store.records import (
     Conflict,
     Exists,
     Full,

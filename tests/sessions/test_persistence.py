@@ -13,13 +13,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import VariableNotFound
-from dspex_trio.service.store import SessionStore, in_process_stub
+from dspex_trio.model.errors import VariableNotFound
+from dspex_trio.model.variable_types import TYPES
 from dspex_trio.sessions import CannotPersist, MemoryStore, Sessions
-from dspex_trio.sessions.journal import Journal, open_persistent
-from dspex_trio.sessions.records import SessionDropped, SessionKept, VariableKept
-from dspex_trio.sessions.storefile import SCHEMA, StoreFile
-from dspex_trio.variables import TYPES
+from dspex_trio.store.file import StoreFile
+from dspex_trio.store.journal import Journal, open_persistent
+from dspex_trio.store.records import SessionDropped, SessionKept, VariableKept
+from dspex_trio.store.rows import SCHEMA
+from dspex_trio.store.servicer import SessionStore, in_process_stub
 
 VALUES = {
     "float": -math.inf,
@@ -181,14 +182,10 @@ async def test_a_writer_that_gives_up_does_not_hold_up_or_undo_anything(path):
 
 
 class StoreFileContent:
-    """What a reader without our code sees; SQLite lets none in while the store runs, so of a copy."""
+    """What a reader without our code sees while the store runs."""
 
     def __init__(self, path):
-        copy = path.with_name("copy.db")
-        for suffix in ("", "-wal"):
-            if (source := path.with_name(path.name + suffix)).exists():
-                copy.with_name(copy.name + suffix).write_bytes(source.read_bytes())
-        with closing(sqlite3.connect(copy)) as db:
+        with closing(sqlite3.connect(path)) as db:
             self.variables = db.execute("SELECT name, value FROM variables").fetchall()
 
 
@@ -226,13 +223,21 @@ def test_a_write_is_whole_or_not_at_all(path):
 
 def test_a_file_belongs_to_one_store(path):
     with closing(StoreFile(path)):
-        with pytest.raises(CannotPersist, match=r"store.db is in use by another process"):
+        with pytest.raises(CannotPersist, match=rf"store.db is in use by process {os.getpid()}$"):
             StoreFile(path)
-        code = f"from dspex_trio.sessions.storefile import *; StoreFile(Path({str(path)!r}))"
+        code = f"from dspex_trio.store.file import *; StoreFile(Path({str(path)!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
         assert "CannotPersist" in done.stderr
-        assert "in use by another process" in done.stderr
+        assert f"in use by process {os.getpid()}\n" in done.stderr, "whoever is told can look for it"
     StoreFile(path).close()
+
+
+def test_a_link_is_no_second_file(path):
+    """Two stores, each with a lock beside its own name, would write into one file."""
+    with closing(StoreFile(path)):
+        (link := path.with_name("link.db")).symlink_to(path)
+        with pytest.raises(CannotPersist, match="in use by process"):
+            StoreFile(link)
 
 
 def test_a_file_is_for_its_owners_eyes(path):
@@ -264,7 +269,7 @@ def spoiled(path, how):
     [
         (
             f"PRAGMA user_version = {SCHEMA + 1}",
-            r"was written by a later version \(its layout is 2, this version knows 1\)",
+            r"was written by a later version \(its layout is 3, this version knows 2\)",
         ),
         ("PRAGMA application_id = 7", "is an SQLite file, and not a session store's"),
         ("UPDATE variables SET value = '{'", "is damaged: the text is no JSON"),
@@ -300,7 +305,7 @@ def test_a_place_where_no_file_can_be_is_named(tmp_path, name, told):
 WRITER = """
 import sys, trio
 from pathlib import Path
-from dspex_trio.sessions.journal import open_persistent
+from dspex_trio.store.journal import open_persistent
 
 async def write(store, journal, name):
     number = store.get("s", name).variable.version

@@ -2,9 +2,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import StoreUnavailable, VariableInvalid, VariableNotFound
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
 from dspex_trio.wire import encode_any
+from dspex_trio.wire.generated import bridge_pb2
 
 from .fakes import NEVER, UNAVAILABLE, UNIMPLEMENTED, ScriptedStore, status
 
@@ -81,13 +81,13 @@ async def test_of_errors_that_come_together_the_first_variables_is_told():
                 await store.session().get_variables(names)
 
 
-async def test_a_store_without_variables_is_named_as_that():
+async def test_a_store_without_variables_is_a_matter_of_configuration_and_no_reason_to_try_again():
     store = ScriptedStore(GetVariables=UNIMPLEMENTED, GetVariable=UNIMPLEMENTED)
-    with pytest.raises(
-        StoreUnavailable, match=r"the test's store has no variable calls \(snakepit 0.13 has none\)"
-    ) as info:
+    with pytest.raises(NoVariables, match=r"the test's store has no variable calls \(snakepit 0.13 has none\)") as info:
         await store.session().get_variables(["t"])
-    assert info.value.retryable
+    assert not info.value.retryable
+    assert "--store HOST:PORT" in str(info.value)
+    assert "--variables-tool NAME" in str(info.value)
 
 
 @pytest.mark.parametrize("batch", [None, UNIMPLEMENTED])
@@ -207,18 +207,19 @@ async def test_an_elixir_tool_can_stand_in_for_variables():
     [
         (
             {"error_message": "Tool not found"},
-            StoreUnavailable,
-            "'read', which reads the variables, failed: Tool not found",
+            NoVariables,
+            "'read' .--variables-tool., which reads the variables, failed; there is none of that name: Tool not found",
         ),
         ({"error_message": "session_not_found"}, VariableNotFound, "session_not_found"),
         ({"success": True, "result": encode_any([1])}, StoreUnavailable, "no JSON object"),
         ({"success": True, "result": {"type_url": "x", "value": b"y"}}, StoreUnavailable, "cannot be decoded"),
     ],
 )
-async def test_a_tool_that_does_not_read_variables_is_a_store_that_does_not_answer(reply, error, text):
+async def test_a_tool_that_does_not_read_variables_is_no_store_and_will_be_none(reply, error, text):
     store = ScriptedStore(ExecuteElixirTool=lambda request: bridge_pb2.ExecuteElixirToolResponse(**reply))
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=text) as info:
         await store.session(variables_tool="read").get_variables(["t"])
+    assert not info.value.retryable
 
 
 # ---- a store that is away -------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ import trio
 from google.protobuf import any_pb2
 
 from dspex_trio import rpc
-from dspex_trio.service.store import SessionStore
 from dspex_trio.sessions import MemoryStore, StoreLimits
+from dspex_trio.store.servicer import SessionStore
 
 
 class Peer:

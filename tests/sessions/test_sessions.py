@@ -1,12 +1,12 @@
 import pytest
 import trio
 
-from dspex_trio.errors import StoreUnavailable, VariableInvalid, VariableNotFound
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.model import Variable
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, VariableInvalid, VariableNotFound
 from dspex_trio.sessions import Sessions, VersionConflict
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.wire import encode_variable
+from dspex_trio.wire.generated import bridge_pb2
 
 from .fakes import UNAVAILABLE, ScriptedStore, status
 
@@ -56,7 +56,7 @@ async def test_a_dropped_context_still_works_for_who_holds_it():
         (status("NOT_FOUND", "Variable not found: t"), VariableNotFound, "Variable not found: t"),
         (status("ABORTED", "has version 3, not 2"), VersionConflict, "has version 3, not 2"),
         (status("RESOURCE_EXHAUSTED", "the limit is 5"), VariableInvalid, "the limit is 5"),
-        (status("UNIMPLEMENTED", "no such method"), StoreUnavailable, "does not have the call: no such method"),
+        (status("UNIMPLEMENTED", "no such method"), NoVariables, "does not have the call: no such method"),
         (UNAVAILABLE, StoreUnavailable, "cannot be reached"),
         (lambda request: bridge_pb2.SetVariableResponse(success=False, error_message="no"), VariableInvalid, "no"),
         (

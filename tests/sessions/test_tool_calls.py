@@ -3,10 +3,10 @@
 import pytest
 import trio
 
-from dspex_trio.errors import StoreUnavailable, ToolError, VariableNotFound
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.model import MISSING, ToolParameter, ToolSpec
+from dspex_trio.model.errors import StoreUnavailable, ToolError, VariableNotFound
 from dspex_trio.wire import encode_any
+from dspex_trio.wire.generated import bridge_pb2
 
 from .fakes import NEVER, UNAVAILABLE, UNIMPLEMENTED, ScriptedStore, status
 

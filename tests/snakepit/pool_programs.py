@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import trio
 import trio.lowlevel
 
 import dspex_trio as dspex
-from dspex_trio.testing import misbehaving
+from dspex_trio.testing.faults import misbehaving
 
 
 @dspex.register("Echo")
@@ -144,3 +145,29 @@ async def later(text: str) -> str:
 async def later_still() -> None:
     """Does not end by itself, and keeps no thread from ending."""
     await trio.sleep_forever()
+
+
+@dspex.tool
+def counts(count: int, fail_after: int = -1):
+    """Yields as many numbers, and may fail on the way."""
+    for number in range(count):
+        if number == fail_after:
+            raise LookupError("nothing more")
+        yield {"number": number}
+
+
+@dspex.tool
+async def counts_later(count: int):
+    """Yields as many numbers, from the loop."""
+    for number in range(count):
+        await trio.lowlevel.checkpoint()
+        yield number
+
+
+@dspex.tool
+def counts_for_ever(mark: str):
+    """Yields until it is closed, and leaves a file then."""
+    try:
+        yield from iter(int, 1)
+    finally:
+        pathlib.Path(mark).write_text("closed")

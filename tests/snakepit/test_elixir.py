@@ -4,9 +4,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.snakepit.elixir import CONTACT_SECONDS, Elixir
 from dspex_trio.snakepit.pool import HeartbeatPolicy
+from dspex_trio.wire.generated import bridge_pb2
 
 
 class FakeBridge:

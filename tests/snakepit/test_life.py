@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,7 @@ import pytest
 
 from .generations import V013, V04
 from .pool_worker import SCRIPT, outcome
-from .waiting import wait_until, wait_until_gone
+from .waiting import alive, wait_until, wait_until_gone
 
 ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
@@ -90,10 +91,7 @@ def test_sigterm_gives_a_running_trial_the_grace_and_then_a_failure(make_pool, g
     kind, failure = outcome(future)
     assert (kind, failure["kind"], failure["retryable"]) == ("failure", "FAILURE_KIND_SHUTTING_DOWN", True)
     assert worker.wait(generation.kill_after) == 0, worker.log
-    if generation is V013:  # which has the worker lead a group
-        wait_until_gone([left["prediction"]["answer"]])
-    else:
-        os.kill(left["prediction"]["answer"], signal.SIGKILL)
+    wait_until_gone([left["prediction"]["answer"]])
 
 
 def test_a_worker_that_is_ending_takes_no_new_trials_and_ends_with_the_last(make_pool):
@@ -115,13 +113,21 @@ def test_a_second_signal_ends_it_at_once(make_pool):
     wait_until(lambda: worker.execute("worker_status")["running"])
     os.kill(worker.pid, signal.SIGTERM)
     wait_until(lambda: "SIGTERM: shutting down" in worker.log)
-    os.kill(worker.pid, signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGINT)  # another one, as the same one could be taken for its repeat
     assert running.code() is grpc.StatusCode.UNAVAILABLE  # first: whoever waits for the worker closes its channel
-    assert worker.wait(2) == 128 + signal.SIGTERM
+    assert worker.wait(2) == 128 + signal.SIGINT
 
 
-def test_a_worker_that_crashes_is_replaced(make_pool):
-    pool = make_pool()
+def test_a_program_that_crashes_costs_its_executor_and_not_the_worker(make_pool):
+    worker = make_pool().start()
+    kind, failure = outcome(worker.trial("Crashes", {"question": ""}))
+    assert (kind, failure["kind"], failure["retryable"]) == ("failure", "FAILURE_KIND_WORKER_LOST", True)
+    assert "exit code 9" in failure["error_message"]
+    assert outcome(worker.trial("Echo", {"question": "again"}))[1]["prediction"] == {"answer": "hello, again"}
+
+
+def test_a_worker_without_executors_that_crashes_is_replaced(make_pool):
+    pool = make_pool(arguments=["--load", "pool_programs", "--isolation", "thread"])
     worker = pool.start()
     with pytest.raises(grpc.RpcError) as caught:
         outcome(worker.trial("Crashes", {"question": ""}))
@@ -184,3 +190,93 @@ def test_a_worker_that_stands_still_ends_and_says_where(finish, tmp_path):
     code, _, told = finish(script=(tmp_path / "standstill.py",))
     assert code == 1
     assert "in main" in told
+
+
+# ---- without a pool
+
+PARENT = """
+import subprocess, sys, threading
+started = []
+def start():
+    child = subprocess.Popen(sys.argv[2:], stdin=getattr(subprocess, sys.argv[1]), stdout=2)
+    print(child.pid, flush=True)
+    started.append(child)
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+sys.stdin.read()
+"""
+GUARDED = """
+import os, signal, sys
+from dspex_trio.snakepit import guards
+if not guards.may_outlive_parent():
+    guards.end_with_parent(lambda: os._exit(0))
+print("guarded", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """`parent(stdin, *command)`: a process that has started that, in a thread that has ended; and the latter's pid.
+
+    What the command writes comes from the parent's standard error.
+    """
+    parents = []
+
+    def start(stdin, *command, **options):
+        run = [sys.executable, "-c", PARENT, stdin, *map(str, command)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        made = subprocess.Popen(
+            run, cwd=tmp_path, text=True, env={**os.environ, "PYTHONPATH": PATH}, **pipes, **options
+        )
+        parents.append((made, pid := int(made.stdout.readline())))
+        return made, pid
+
+    yield start
+    for made, pid in parents:
+        made.kill()
+        with made:
+            pass
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stdin", ["DEVNULL", "PIPE"])
+def test_a_worker_that_was_started_by_hand_does_not_outlive_its_parent(parent, tmp_path, stdin):
+    """Without a run id there is no pool to look for it."""
+    ready = tmp_path / "ready"
+    starter, pid = parent(stdin, sys.executable, SCRIPT, "--load", "pool_programs", "--ready-file", ready)
+    wait_until(ready.exists, 60)
+    starter.kill()
+    wait_until_gone([pid])
+
+
+def test_the_end_of_the_thread_that_started_it_is_not_its_parents(parent):
+    starter, pid = parent("DEVNULL", sys.executable, "-c", GUARDED)
+    assert starter.stderr.readline() == "guarded\n"
+    os.kill(pid, signal.SIGRTMIN)  # as the kernel does for that thread, which may have ended before
+    assert alive(pid)
+    starter.kill()
+    wait_until_gone([pid])
+
+
+def test_what_was_started_with_nohup_goes_on_without_its_parent(parent):
+    starter, pid = parent("DEVNULL", "nohup", sys.executable, "-c", GUARDED)
+    assert starter.stderr.readline() == "guarded\n"
+    starter.kill()
+    starter.wait()
+    wait_until(lambda: f"PPid:\t{starter.pid}\n" not in Path(f"/proc/{pid}/status").read_text())
+    assert alive(pid)
+
+
+def test_an_input_that_was_at_its_end_before_is_nobodys(parent, tmp_path):
+    """As where a service manager, or a script, gives a pipe that nobody holds."""
+    ready = tmp_path / "ready"
+    command = f"true | {sys.executable} {SCRIPT} --load pool_programs --ready-file {ready}"
+    _, _ = parent("DEVNULL", "sh", "-c", command, start_new_session=True)
+    wait_until(ready.exists, 60)
+    with grpc.insecure_channel(f"127.0.0.1:{ready.read_text()}") as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=30) == b"\x08\x01"

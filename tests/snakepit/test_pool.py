@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dspex_trio.config import InvalidSettings
+from dspex_trio.runtime.settings import InvalidSettings
 from dspex_trio.snakepit.pool import HeartbeatPolicy, Pool
 from dspex_trio.snakepit.settings import WorkerSettings
 

@@ -1,9 +1,9 @@
 import pytest
 import trio
 
-from dspex_trio.correlation import correlated
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.observing.correlation import correlated
 from dspex_trio.snakepit.telemetry import MAX_WAITING, START, STOP, Telemetry
+from dspex_trio.wire.generated import bridge_pb2
 
 
 def told(listener):

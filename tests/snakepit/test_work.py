@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -112,6 +114,37 @@ def test_a_stream_that_fails_ends_in_order(worker):
     assert worker.stream("add", {"a": 2}) == [3]
     [problem] = worker.stream("not_there", {})
     assert problem["error"]["type"] == "ToolNotFound"
+
+
+def test_a_tool_that_yields_is_streamed_value_by_value_or_called_for_the_list(worker):
+    assert worker.stream("counts", {"count": 3}) == [{"number": 0}, {"number": 1}, {"number": 2}]
+    assert worker.stream("counts_later", {"count": 1000}) == [*range(1000)]
+    assert worker.stream("counts", {"count": 0}) == []
+    assert worker.execute("counts", {"count": 2}) == [{"number": 0}, {"number": 1}]
+    assert worker.execute("counts_later", {"count": 2}) == [0, 1]
+    *values, problem = worker.stream("counts", {"count": 3, "fail_after": 2})
+    assert values == [{"number": 0}, {"number": 1}]
+    assert problem["error"]["message"] == "nothing more"
+    reply = worker.stub.InitializeSession(
+        worker.pool.generated.pb2.InitializeSessionRequest(session_id=worker.session_id), timeout=30
+    )
+    streaming = {name for name, tool in reply.available_tools.items() if tool.supports_streaming}
+    assert streaming == {"execute_program", "counts", "counts_later", "counts_for_ever"}
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["the reader leaves", "the deadline passes"])
+def test_a_streamed_tool_is_closed_with_its_stream(worker, tmp_path, leaves):
+    mark = tmp_path / "mark"
+    request = worker.request("counts_for_ever", {"mark": str(mark)}, stream=True)
+    chunks = worker.stub.ExecuteStreamingTool(request, timeout=30 if leaves else 1)
+    assert json.loads(next(chunks).data) == 0
+    if leaves:
+        chunks.cancel()
+    else:
+        with suppress(grpc.RpcError):
+            assert any(b"DEADLINE_EXCEEDED" in chunk.data for chunk in chunks)
+    wait_until(mark.exists)
+    assert worker.execute("add", {"a": 1}) == 2
 
 
 def test_a_stream_whose_reader_leaves_cancels_its_trial(worker):
@@ -247,7 +280,9 @@ def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_
             {"question": ""},
             session_id=worker.session_id,
         )
-        assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_STORE_UNAVAILABLE")
+        assert (kind, failure["kind"]) == ("failure", "FAILURE_KIND_VARIABLE_NOT_FOUND")
+        assert not failure.get("retryable")
+        assert "--variables-tool NAME" in failure["error_message"]
         return
     assert worker.pool.generation is V04
     pb2, store = worker.pool.generated.pb2, worker.pool.store
@@ -270,6 +305,45 @@ def test_variables_of_the_session_come_from_elixir_under_the_trials_correlation_
     assert outcome["success"]["prediction"] == {"answer": "good day, world"}
     assert "c-42" in store.correlations
     wait_until(lambda: "c-42" in worker.log)
+
+
+@pytest.fixture
+def store(tmp_path, generated):
+    """A store of ours beside the pool: its address, and a stub of it."""
+    ready = tmp_path / "store_ready"
+    command = [sys.executable, "-m", "dspex_trio", "store", "--port", "0", "--ready-file", ready]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(ready.exists, 60)
+            address = f"127.0.0.1:{ready.read_text()}"
+            with grpc.insecure_channel(address) as channel:
+                yield address, generated.grpc.BridgeServiceStub(channel)
+        finally:
+            process.kill()
+
+
+def test_tools_come_from_the_pool_and_variables_from_the_store_beside_it(make_pool, store, generated):
+    """Snakepit 0.13 has no variables, which is why there is another store; its tools are Elixir's all the same."""
+    address, stub = store
+    pool = make_pool(V013, arguments=["--load", "pool_programs", "--store", address])
+    pool.store.specs["shout"] = {"description": "Shouts."}
+    pool.store.tools["shout"] = lambda parameters: parameters["text"].upper()
+    worker = pool.start()
+    value = any_pb2.Any(type_url="type.googleapis.com/snakepit.float", value=b"0.5")
+    pb2 = generated.pb2
+    stub.InitializeSession(pb2.InitializeSessionRequest(session_id=worker.session_id))
+    stub.RegisterVariable(
+        pb2.RegisterVariableRequest(session_id=worker.session_id, name="temp", type="float", initial_value=value)
+    )
+    spec = {
+        "python_class": "UsesATool",
+        "dependencies": {"tool": {"elixir_tool": "shout"}},
+        "config_space": {"temperature": "temp"},
+    }
+    kind, success = trial(worker, spec, {"text": "hi"}, session_id=worker.session_id)
+    assert kind == "success", success
+    assert success["prediction"] == {"answer": "HI"}
+    assert success["variables"]["temperature"]["value"] == 0.5
 
 
 def test_health_and_the_program_service_are_on_the_same_port(worker):

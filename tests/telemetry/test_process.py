@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import dspex_trio as dspex
-from dspex_trio.telemetry import needing
+from dspex_trio.observing.telemetry import needing
 
 WITHOUT = """
 import sys, trio
@@ -39,14 +39,14 @@ def test_a_star_import_does_not_ask_for_the_extra():
 
 def test_a_missing_extra_is_told_with_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.prometheus", None)
-    monkeypatch.delitem(sys.modules, "dspex_trio.telemetry.sdk", raising=False)
+    monkeypatch.delitem(sys.modules, "dspex_trio.observing.telemetry.sdk", raising=False)
     with pytest.raises(dspex.InvalidSettings, match=r"pip install 'dspex-trio\[otel\]'"):
         needing("sdk")
 
 
 async def test_a_runtime_whose_extra_is_missing_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    monkeypatch.delitem(sys.modules, "dspex_trio.telemetry.providers", raising=False)
+    monkeypatch.delitem(sys.modules, "dspex_trio.observing.telemetry.providers", raising=False)
     with pytest.raises(dspex.InvalidSettings, match=r"\[otel\]"):
         async with dspex.open_runtime(dspex.Settings(otel=True)):
             pass

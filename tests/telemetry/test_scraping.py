@@ -9,7 +9,7 @@ from dspy.utils import DummyLM
 from prometheus_client.parser import text_string_to_metric_families
 
 import dspex_trio as dspex
-from dspex_trio.telemetry.scrape import MAX_CONNECTIONS, open_scraping
+from dspex_trio.observing.telemetry.scrape import MAX_CONNECTIONS, open_scraping
 
 PREDICT = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 

@@ -14,15 +14,16 @@ from dspy.utils import DummyLM
 from opentelemetry import trace
 
 import dspex_trio as dspex
-from dspex_trio import correlation, rpc
-from dspex_trio.generated.program_grpc import SnakepitBridgeStub
+from dspex_trio import rpc
 from dspex_trio.model import TrialRequest
+from dspex_trio.observing import correlation
 from dspex_trio.programs import MODULE_REGISTRY
-from dspex_trio.rpc.telemetry import server_telemetry
-from dspex_trio.service.store import SessionStore
+from dspex_trio.rpc.ext.otel import server_telemetry
 from dspex_trio.sessions import MemoryStore
+from dspex_trio.store.servicer import SessionStore
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.wire import encode_request, program_from_json
+from dspex_trio.wire.generated.program_grpc import SnakepitBridgeStub
 
 from .seen import Seen, seconds
 

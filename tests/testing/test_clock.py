@@ -20,7 +20,7 @@ MONOTONIC = time.monotonic
 
 @pytest.fixture
 async def threads(virtual_clock):
-    async with open_threads(patience=lambda: 10) as threads:
+    async with open_threads(patience=lambda _job: 10) as threads:
         yield threads
 
 

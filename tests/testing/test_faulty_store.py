@@ -6,7 +6,7 @@ import trio
 
 import dspex_trio as dspex
 from dspex_trio import rpc
-from dspex_trio.errors import VariableInvalid
+from dspex_trio.model.errors import VariableInvalid
 from dspex_trio.programs import MODULE_REGISTRY
 from dspex_trio.testing import Fault, FaultyStore, Timeline, TrialEnvironment, system
 

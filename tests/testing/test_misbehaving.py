@@ -6,7 +6,8 @@ import pytest
 import trio
 
 import dspex_trio as dspex
-from dspex_trio.testing import Answer, Leaked, Script, ScriptedLM, TrialEnvironment, misbehaving, no_leaks
+from dspex_trio.testing import Answer, Leaked, Script, ScriptedLM, TrialEnvironment, no_leaks
+from dspex_trio.testing.faults import misbehaving
 from dspex_trio.trials.observer import Nobody
 
 ENDED = {
@@ -76,9 +77,9 @@ async def test_what_is_busy_without_end_is_answered_and_then_ended(name):
             assert details["rung"] in IN_REAL_TIME[name]
             ended.set()
 
-    settings = dspex.Settings(load=("dspex_trio.testing.misbehaving",))
+    settings = dspex.Settings(load=("dspex_trio.testing.faults.misbehaving",))
     async with dspex.open_runtime(settings, observers=[Observer()]) as runtime:
-        program = {"python_class": f"dspex_trio.testing.misbehaving.{name}"}
+        program = {"python_class": f"dspex_trio.testing.faults.misbehaving.{name}"}
         outcome = await runtime.run_trial(program, {"question": "q"}, deadline=trio.current_time() + 0.1)
         assert outcome.kind.name == "DEADLINE_EXCEEDED"
         # On a busy machine its deadline may come when it is just made.
@@ -88,8 +89,8 @@ async def test_what_is_busy_without_end_is_answered_and_then_ended(name):
 
 
 async def test_what_nothing_wakes_is_answered_and_its_slot_stays_taken():
-    async with dspex.open_runtime(dspex.Settings(load=("dspex_trio.testing.misbehaving",))) as runtime:
-        program = {"python_class": "dspex_trio.testing.misbehaving.WaitsForLock"}
+    async with dspex.open_runtime(dspex.Settings(load=("dspex_trio.testing.faults.misbehaving",))) as runtime:
+        program = {"python_class": "dspex_trio.testing.faults.misbehaving.WaitsForLock"}
         with misbehaving.WaitsForLock.lock:
             outcome = await runtime.run_trial(program, {"question": "q"}, deadline=trio.current_time() + 0.1)
             assert (outcome.kind.name, outcome.details["rung"]) == ("DEADLINE_EXCEEDED", "abandon")

@@ -11,16 +11,16 @@ import trio
 import dspex_trio as dspex
 from dspex_trio import rpc, threads
 from dspex_trio.programs import MODULE_REGISTRY, ProgramSettings, open_programs
-from dspex_trio.service.executor import ProgramExecutor
+from dspex_trio.runtime.servicer import ProgramExecutor
 from dspex_trio.testing import no_leaks, run_schedule, schedules, system
-from dspex_trio.threads.run import Run
+from dspex_trio.threads.ladder.run import Run
 from dspex_trio.trials import Trials
 
 SETTINGS = dspex.Settings(max_trials=2, grace_seconds=0)
 OUTCOMES = {"success", "deadline", "cancelled", "shutting_down"}
 TIMEOUT = 5.0
 # When the worker ends a trial of that timeout, so that its answer is there in time.
-DEADLINE = TIMEOUT - 0.02
+DEADLINE = TIMEOUT - 0.01
 HELD = {"trials": 0, "slots": 0, "sessions": 1}
 MOMENTS = (DEADLINE, DEADLINE, TIMEOUT, TIMEOUT - 1, TIMEOUT + 1)
 

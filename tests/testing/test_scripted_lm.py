@@ -27,7 +27,7 @@ from dspex_trio.testing import (
     VirtualClock,
     open_provider,
 )
-from dspex_trio.testing.replies import tokens_of
+from dspex_trio.testing.scripted.replies import tokens_of
 
 PREDICT = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 ASKED = {"question": "?"}

@@ -177,7 +177,7 @@ def test_who_waits_for_nothing_is_named_with_the_line():
 
 
 def test_what_never_ends_is_ended(monkeypatch):
-    monkeypatch.setattr("dspex_trio.testing.clock.MAX_STEPS", 1_000)
+    monkeypatch.setattr("dspex_trio.testing.time.clock.MAX_STEPS", 1_000)
 
     async def forever():
         for _ in itertools.count():

@@ -241,13 +241,13 @@ async def test_a_worker_that_stops_gives_what_runs_its_grace(virtual_clock):
                 refused = await late.execute({"python_class": "Greets"}, QUESTION)
         assert kind(refused) == ("SHUTTING_DOWN", "ADMISSION")
         await trio.sleep(10)
-        assert [kind(outcome) for outcome in outcomes] == [("SHUTTING_DOWN", "ADMISSION")]
+        assert [kind(outcome) for outcome in outcomes] == [("SHUTTING_DOWN", "EXECUTE")]
         one.timeline.expect("shutting_down@1.0", "shutting_down@6.0")
 
 
 async def test_another_store_can_stand_in_its_place(virtual_clock):
-    from dspex_trio.service.store import SessionStore
     from dspex_trio.sessions import MemoryStore
+    from dspex_trio.store.servicer import SessionStore
 
     class Counting(SessionStore):
         asked = 0

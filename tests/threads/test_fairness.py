@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from dspex_trio.threads import Job, Slots, open_threads
-from dspex_trio.threads.fairness import LongCollections, Turns
+from dspex_trio.threads.ladder.fairness import LongCollections, Turns
 
 
 def test_the_shortest_wish_holds_and_the_last_one_to_go_takes_it_back():

@@ -30,6 +30,17 @@ async def test_a_thread_gets_what_the_loop_returns_or_raises(threads):
         await run(threads, lambda: run_in_loop(fail))
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()])
+async def test_a_function_that_exits_in_the_loop_ends_its_job_and_not_the_loop(threads, error):
+    """An asynchronous tool that calls `sys.exit` would end the worker with all other trials."""
+
+    async def leaves():
+        raise error
+
+    with pytest.raises(type(error)):
+        await run(threads, lambda: run_in_loop(leaves))
+
+
 async def test_the_threads_context_goes_along_but_the_loop_is_not_the_jobs(threads):
     async def look():
         await trio.lowlevel.checkpoint()

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from dspex_trio.threads import Job, JobCancelled
-from dspex_trio.threads.job import shut_down
+from dspex_trio.threads.ladder.job import shut_down
 
 
 def in_another_thread(function):
@@ -129,15 +129,15 @@ def test_an_interrupt_on_its_way_stays_the_one_that_it_is():
 
 def test_details_tell_nothing_of_a_job_that_was_not_cancelled():
     job = Job()
-    job.ended(None)
+    job.ended()
     assert job.details() == {}
 
 
-@pytest.mark.parametrize(("error", "rung"), [(None, "returned"), (KeyError(), "returned"), (JobCancelled(), "raise")])
-def test_details_tell_what_ended_the_job(error, rung):
+@pytest.mark.parametrize(("told", "rung"), [((), "returned"), (("raise",), "raise")])
+def test_details_tell_what_ended_the_job(told, rung):
     job = Job()
     job.cancel()
     assert (job.details()["rung"], job.details()["stuck"]) == ("abandon", "true")
-    job.ended(error)
+    job.ended(*told)
     assert (job.details()["rung"], job.details()["stuck"]) == (rung, "false")
     assert float(job.details()["rung_ms"]) >= 0

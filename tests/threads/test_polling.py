@@ -214,7 +214,7 @@ async def test_what_a_pool_looks_at_while_it_lends_a_connection_is_not_ended(thr
 
 async def _in_job(job, work):
     """Run `work` with what it calls taken for a part of `job`."""
-    from dspex_trio.threads.job import enter_job
+    from dspex_trio.threads.ladder.job import enter_job
 
     def in_its_context():
         enter_job(job)

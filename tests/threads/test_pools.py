@@ -13,7 +13,7 @@ from dspy._vendor.lm15.transports._types import TransportRequest
 from requests.adapters import HTTPAdapter
 
 from dspex_trio.threads import Job, Slots
-from dspex_trio.threads.raising import bears_an_exception
+from dspex_trio.threads.ladder.interrupt import bears_an_exception
 
 SIZE = 4
 LANES = 6

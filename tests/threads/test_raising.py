@@ -16,8 +16,8 @@ import pytest
 import trio
 
 from dspex_trio.threads import Job, Slots, add_frame_lookup, keep_whole, open_threads
-from dspex_trio.threads.raising import bears_an_exception, raise_in, threads_of
-from dspex_trio.threads.run import Run
+from dspex_trio.threads.ladder.interrupt import bears_an_exception, raise_in, threads_of
+from dspex_trio.threads.ladder.run import Run
 
 
 async def end_when(started, scope):
@@ -89,7 +89,7 @@ async def test_it_can_be_switched_off():
             pass
 
     job = Job()
-    async with open_threads(patience=lambda: 0.2, may_raise=False) as threads:
+    async with open_threads(patience=lambda _job: 0.2, may_raise=False) as threads:
         await run_and_cancel(threads, stubborn, job)
         assert job.details()["rung"] == "abandon"
         release.set()
@@ -240,7 +240,7 @@ def test_what_the_standard_library_keeps_is_kept_whole(module):
 
 async def test_code_that_was_told_is_unwinding_and_gets_longer(threads, monkeypatch):
     raised = []
-    monkeypatch.setattr("dspex_trio.threads.run.raise_in", lambda ident: raised.append(ident) or True)
+    monkeypatch.setattr("dspex_trio.threads.ladder.run.raise_in", lambda ident: raised.append(ident) or True)
     job = Job()
     run = Run(job)
     run.ident = 1
@@ -306,7 +306,7 @@ async def test_the_carriers_own_code_is_not_interrupted(threads):
 _PROFILED = """
 import sys, trio
 from dspex_trio.threads import Job, Slots, open_threads
-from dspex_trio.threads.raising import take_back
+from dspex_trio.threads.ladder.interrupt import take_back
 from _thread import get_ident
 
 async def main():

@@ -141,7 +141,7 @@ async def test_a_thread_that_cannot_be_started_takes_no_slot(threads, monkeypatc
 
     slots = Slots(1)
     slot = slots.acquire_nowait()
-    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", no_thread)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
     with pytest.raises(RuntimeError, match="can't start"):
         await threads.run(print, job=Job(), slot=slot)
     slot.release()

@@ -29,7 +29,7 @@ import trio
 import trustme
 
 from dspex_trio.threads import Job, JobCancelled, Slots, left_alone, open_threads
-from dspex_trio.threads.job import enter_job
+from dspex_trio.threads.ladder.job import enter_job
 
 # A library whose call is ended leaves its socket, shut down already, to the garbage collector.
 pytestmark = [
@@ -69,7 +69,7 @@ def silent_server(tls=None):
 async def cancelled_in(function, *args, ready=None):
     """Run `function` as a job, cancel it once it is blocked (and `ready` is set), and return how it was stopped."""
     slots, job = Slots(1), Job()
-    async with open_threads(patience=lambda: 10, may_raise=False) as threads:
+    async with open_threads(patience=lambda _job: 10, may_raise=False) as threads:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -182,7 +182,7 @@ async def test_a_socket_without_a_peer_is_woken_too(operation):
 
 def test_a_connection_that_comes_in_the_moment_of_the_end_is_closed():
     """Its descriptor is a number, which nobody would ever close."""
-    from dspex_trio.threads.sockets import accepting
+    from dspex_trio.threads.patches.sockets import accepting
 
     job, accepted = Job(), []
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as caller:
@@ -252,7 +252,7 @@ async def test_a_connection_of_http_2_is_left_to_those_who_share_it():
     with near, far:
         near.settimeout(0.001)
 
-        async with open_threads(patience=lambda: 10) as threads:
+        async with open_threads(patience=lambda _job: 10) as threads:
             with pytest.raises(TimeoutError):
                 await threads.run(near.recv, 1, job=Job(), slot=Slots(1).acquire_nowait())
             near.settimeout(60)
@@ -369,7 +369,7 @@ def map_in_a_pool():
 
 
 def ask_a_resolver_that_hangs():
-    from dspex_trio.threads.sockets import resolving
+    from dspex_trio.threads.patches.sockets import resolving
 
     release = threading.Event()
     try:
@@ -597,7 +597,7 @@ async def test_a_log_handlers_socket_is_not_broken():
         time.sleep(60)  # here it is told
 
     job = Job()
-    async with open_threads(patience=lambda: 10) as threads:
+    async with open_threads(patience=lambda _job: 10) as threads:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -662,7 +662,7 @@ async def _run(threads, function, slots):
 
 
 async def test_a_lookup_for_which_there_is_no_thread_takes_no_place_of_others(threads, monkeypatch):
-    from dspex_trio.threads import sockets
+    from dspex_trio.threads.patches import sockets
 
     def no_thread(*args):
         raise RuntimeError("can't start new thread")
@@ -784,18 +784,6 @@ async def test_the_host_thread_is_never_taken_for_the_jobs():
     assert seen == [job, None]
 
 
-@pytest.mark.parametrize(("owner", "name"), [(threading, "excepthook"), (sys, "unraisablehook")])
-def test_threads_and_finalisers_that_a_cancel_ended_are_no_news_but_others_are(owner, name, monkeypatch):
-    from dspex_trio.threads.seam import hooks
-
-    told = []
-    monkeypatch.setattr(owner, name, lambda news: told.append(news.exc_type))
-    with hooks():
-        for error in (JobCancelled, ValueError):
-            getattr(owner, name)(threading.ExceptHookArgs((error, error(), None, None)))
-    assert told == [ValueError]
-
-
 async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, capfd):
     """As the one that dspy.streamify fills its queue from."""
     job, helpers = Job(), []
@@ -821,7 +809,7 @@ async def test_a_thread_of_a_librarys_own_that_is_ended_says_nothing(threads, ca
 
 
 def test_the_seam_is_counted_and_taken_back_where_it_is_still_ours():
-    from dspex_trio.threads.seam import hooks
+    from dspex_trio.threads.patches.install import hooks
 
     def state():
         calls = (time.sleep, socket.getaddrinfo, select.select, threading.Condition.wait, socket.socket.recv)

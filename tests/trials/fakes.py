@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,9 @@ class FakeJob:
     def check(self):
         pass
 
+    def time_left(self):
+        return math.inf
+
     def on_cancel(self, callback):
         return lambda: None
 
@@ -56,6 +60,9 @@ class FakeExecutor:
 
     def job(self, name, request=None):
         return FakeJob()
+
+    def watching(self, tell):
+        return nullcontext()
 
     async def run(self, function, /, *args, job, slot):
         try:

@@ -2,7 +2,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import Overloaded, ShuttingDown
+from dspex_trio.model.errors import Overloaded, ShuttingDown
 from dspex_trio.trials import Admission
 
 from .fakes import FakeSlots

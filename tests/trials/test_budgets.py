@@ -4,8 +4,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import FailureKind, Stage
 from dspex_trio.model import TrialSuccess
+from dspex_trio.model.errors import FailureKind, Stage
 
 from .fakes import FakeProgram, Told, request, sleeps, trials
 

@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
-from dspex_trio.errors import FailureKind, InvalidInput, LmError, Overloaded, ProgramError, Stage
-from dspex_trio.redaction import Redactor
+from dspex_trio.model.errors import FailureKind, InvalidInput, LmError, Overloaded, ProgramError, Stage
+from dspex_trio.observing.redaction import Redactor
 from dspex_trio.trials import failures
 from dspex_trio.trials.failures import failure_of
 
@@ -21,7 +21,7 @@ def test_an_error_of_ours_tells_its_kind_its_own_stage_and_its_text():
     assert (failure.kind, failure.stage, failure.error_type, failure.error_message, failure.trial_id) == (
         FailureKind.INVALID_INPUT,
         Stage.EXECUTE,
-        "dspex_trio.errors.InvalidInput",
+        "dspex_trio.model.errors.InvalidInput",
         "no input named 'x'",
         "t",
     )

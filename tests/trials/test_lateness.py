@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import FailureKind
+from dspex_trio.model.errors import FailureKind
 from dspex_trio.trials import LatenessWatch, LoopLateness, TrialLog, lateness
 
 from .fakes import answers, request, sleeps, trials

@@ -1,10 +1,14 @@
 import math
+import random
+import re
+from dataclasses import replace
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from dspex_trio.errors import (
+from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
+from dspex_trio.model.errors import (
     DeadlineExceeded,
     FailureKind,
     InvalidSpec,
@@ -13,7 +17,9 @@ from dspex_trio.errors import (
     Stage,
     StoreUnavailable,
 )
-from dspex_trio.model import Binding, Prediction, TraceEntry, TrialFailure, TrialSuccess
+from dspex_trio.trials import MarginRules, ReplyMargin
+from dspex_trio.trials.ids import trial_ids
+from dspex_trio.trials.observer import Nobody
 
 from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
 
@@ -141,6 +147,22 @@ async def test_a_caller_that_goes_away_is_not_answered_but_the_trial_is_told_as_
     assert runner.running == 0
 
 
+async def test_trials_under_way_end_earlier_when_the_margin_has_grown(virtual_clock):
+    """They arrived before the loop was known to be late, and their answers would come as late as the loop."""
+    margin, told = ReplyMargin(MarginRules()), Told()
+    runner = trials(sleeps(100), observer=told)
+    began = trio.current_time()
+    ends = margin.deadline(began, began + 4)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run, replace(request(), deadline=ends.at, margin=ends.margin))
+        await trio.sleep(1)
+        runner.hasten(margin)  # nothing was learnt
+        margin.loop_was_late(0.3)
+        runner.hasten(margin)
+    assert trio.current_time() - began == pytest.approx(4 - 0.9)
+    assert [outcome.kind for outcome in told.outcomes] == [FailureKind.DEADLINE_EXCEEDED]
+
+
 async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(virtual_clock):
     """The caller's own timer beat the answer: the reply margin learns from it, and CANCELLED would be a lie."""
     told = Told()
@@ -160,7 +182,7 @@ async def test_a_cancel_after_the_deadline_is_told_as_the_deadline(virtual_clock
         (SystemExit(3), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "SystemExit"),
         (KeyboardInterrupt(), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "KeyboardInterrupt"),
         (BaseExceptionGroup("g", [SystemExit(1)]), FailureKind.PROGRAM_ERROR, Stage.EXECUTE, "BaseExceptionGroup"),
-        (LmError("down"), FailureKind.LM_ERROR, Stage.EXECUTE, "dspex_trio.errors.LmError"),
+        (LmError("down"), FailureKind.LM_ERROR, Stage.EXECUTE, "dspex_trio.model.errors.LmError"),
     ],
 )
 async def test_whatever_a_program_raises_is_a_failure(error, kind, stage, told):
@@ -202,12 +224,61 @@ async def test_drain_lets_running_trials_end_within_the_grace_and_fails_the_rest
             await wait_all_tasks_blocked()
         await runner.drain(5)
     assert isinstance(outcomes["quick"], TrialSuccess)
-    assert (outcomes["slow"].kind, outcomes["slow"].stage) == (FailureKind.SHUTTING_DOWN, Stage.ADMISSION)
+    assert (outcomes["slow"].kind, outcomes["slow"].stage) == (FailureKind.SHUTTING_DOWN, Stage.EXECUTE)
     assert outcomes["slow"].timings.execute_ms == pytest.approx(5000)
-    assert outcomes["queued"].kind is FailureKind.SHUTTING_DOWN
+    assert (outcomes["queued"].kind, outcomes["queued"].stage) == (FailureKind.SHUTTING_DOWN, Stage.ADMISSION)
     assert outcomes["queued"].timings.total_ms == 0
     late = await runner.run(request())
-    assert late.kind is FailureKind.SHUTTING_DOWN
+    assert (late.kind, late.stage) == (FailureKind.SHUTTING_DOWN, Stage.ADMISSION)
+
+
+async def test_a_trial_without_an_id_has_the_same_made_one_in_its_outcome_and_for_observers_and_threads(virtual_clock):
+    """An empty id in a log or in a list of stuck threads tells nobody which trial it was."""
+    seen = []
+
+    class Sees(Nobody):
+        def begins(self, request):
+            seen.append(request.trial_id)
+            return request
+
+        def on_outcome(self, request, outcome):
+            seen.append(request.trial_id)
+
+    async def run(_inputs):
+        return Prediction({})
+
+    runner = trials(FakeProgram(run), observer=Sees())
+    ids = [(await runner.run(request(trial_id=""))).trial_id for _ in range(2)]
+    assert seen == [ids[0], ids[0], ids[1], ids[1]]
+    assert re.fullmatch("trial-[0-9a-f]{6}-1", ids[0])
+    assert ids[1] == ids[0].removesuffix("1") + "2"
+
+
+async def test_what_is_under_way_tells_the_stage_and_the_time_that_is_left(virtual_clock):
+    runner = trials(sleeps(50))
+    async with trio.open_nursery() as nursery:
+        for name in ("first", "second"):
+            nursery.start_soon(runner.run, request(seconds=60, trial_id=name))
+            await trio.sleep(2)
+        nursery.start_soon(runner.call, "a tool", math.inf, print)
+        await wait_all_tasks_blocked()
+        seen = runner.under_way()
+        nursery.cancel_scope.cancel()
+    assert [(each.name, each.program, each.stage, each.seconds, each.seconds_left) for each in seen] == [
+        ("first", "Fake", "EXECUTE", 4, 56),
+        ("second", "Fake", "ADMISSION", 2, 58),
+        ("a tool", "", "EXECUTE", 0, math.inf),
+    ]
+    assert runner.under_way() == []
+
+
+def test_made_ids_take_nothing_from_the_programs_own_random_numbers():
+    random.seed(7)
+    first = random.random()
+    random.seed(7)
+    make = trial_ids()
+    assert random.random() == first
+    assert make() != make()
 
 
 async def test_two_trials_in_two_slots_do_not_mix(virtual_clock):

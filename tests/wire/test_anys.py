@@ -8,11 +8,11 @@ from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2, wrappers_pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.generated.any_pb2 import Any
-from dspex_trio.variables import TYPES
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.variable_types import TYPES
 from dspex_trio.wire import decode_any, encode_any, encode_typed
 from dspex_trio.wire.anys import _DECODERS
+from dspex_trio.wire.generated.any_pb2 import Any
 
 from .strategies import any_floats, plain_values, same
 
@@ -65,6 +65,7 @@ RECORDED = [
     (Any(), None),
     (any_of("type.googleapis.com/snakepit.float", b"0.7"), 0.7),
     (any_of("type.googleapis.com/snakepit.float", b"1"), 1.0),
+    (any_of("type.googleapis.com/snakepit.float", b"9007199254740992"), 2.0**53),
     (any_of("type.googleapis.com/snakepit.float", b'"NaN"'), math.nan),
     (any_of("type.googleapis.com/snakepit.float", b'"-Infinity"'), -math.inf),
     (any_of("type.googleapis.com/snakepit.integer", b"12345678901234567890123"), 12345678901234567890123),
@@ -119,7 +120,9 @@ def test_every_form_that_peers_send_is_read(message, value):
         (any_of("type.googleapis.com/snakepit.integer", b"1.5"), "an integer was announced"),
         (any_of("type.googleapis.com/snakepit.integer", b"true"), "JSON boolean"),
         (any_of("type.googleapis.com/snakepit.float", b'"0.7"'), "JSON string"),
-        (any_of("type.googleapis.com/snakepit.float", b"1" + b"0" * 400), "too large"),
+        (any_of("type.googleapis.com/snakepit.float", b"1" + b"0" * 400), "does not hold an integer of 1329 bits"),
+        (any_of("type.googleapis.com/snakepit.float", b"9007199254740993"), "does not hold 9007199254740993 exactly"),
+        (any_of("type.googleapis.com/snakepit.float", b"1e400"), "too large for a double"),
         (any_of("type.googleapis.com/snakepit.boolean", b"1"), "JSON integer"),
         (any_of("type.googleapis.com/snakepit.string", b"5"), "JSON integer"),
         (any_of("type.googleapis.com/snakepit.map", b"[]"), "JSON array"),

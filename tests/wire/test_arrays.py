@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import ValueNotDecodable
+from dspex_trio.model.errors import ValueNotDecodable
 from dspex_trio.wire.arrays import decode_array
 from dspex_trio.wire.jsontext import encode_json
 

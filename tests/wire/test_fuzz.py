@@ -58,8 +58,8 @@ def test_a_timeout_that_is_no_number_is_refused(fuzzer):
     """A packed NaN would be a deadline that never comes and never is far."""
     from google.protobuf import wrappers_pb2
 
-    from dspex_trio.errors import InvalidSpec
-    from dspex_trio.generated import bridge_pb2
+    from dspex_trio.model.errors import InvalidSpec
+    from dspex_trio.wire.generated import bridge_pb2
 
     target = next(each for each in fuzzer.TARGETS if each.name == "execute_program")
     request = bridge_pb2.ExecuteToolRequest.FromString(target.seeds[2])

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.values import MAX_DEPTH
-from dspex_trio.wire.jsontext import MAX_DIGITS, decode_json, encode_json, encode_jsonable, jsonable
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.values import MAX_DEPTH
+from dspex_trio.wire.jsontext import (
+    MAX_DIGITS,
+    decode_json,
+    encode_json,
+    encode_jsonable,
+    json_text,
+    jsonable,
+    read_json,
+)
 
 from .strategies import plain_values, same
 
@@ -130,3 +138,36 @@ def test_nothing_is_escaped_that_need_not_be():
     """Who looks for something in JSON text relies on it."""
     text = "".join(map(chr, range(0x300))) + "\u2028\U0001f600"
     assert encode_jsonable(text) == encode_json(text) == f'"{encode_basestring(text)[1:-1]}"'.encode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [-(10**4299)] * 100,  # 4,300 digits and a sign, each of which Python itself writes
+        [10**100_000 - 1],
+        [-(10**99_999)],
+        [10**4300] * 30,
+        10**100_000,
+    ],
+    ids=["a sign is no digit", "the most", "the most, negative", "more than all", "one digit more"],
+)
+def test_what_is_written_of_long_integers_is_read_again_up_to_the_last_digit(value):
+    """A file of results with one line that cannot be read is of no use at all."""
+    raw = encode_json(value)
+    for read in (decode_json, read_json):
+        found = read(raw)
+        assert encode_json(found) == raw
+        if b"__type__" not in raw:
+            assert found == value
+
+
+def test_long_integers_beside_what_only_our_own_files_hold_are_read():
+    assert read_json('{"a": NaN, "b": {"__bytes__": "YQ=="}, "c": 1' + "0" * 5000 + "}")["c"] == 10**5000
+    assert read_json(b'{"a": 1}') == {"a": 1}
+    with pytest.raises(ValueError, match="Expecting"):
+        read_json("{")
+
+
+def test_text_for_people_holds_integers_of_any_size():
+    assert json_text({"a": "ü"}, indent=1) == '{\n "a": "ü"\n}'
+    assert json.loads(json_text({"n": 10**5000}), parse_int=len) == {"n": 5001}

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import InvalidInput, InvalidSpec, TrialError
-from dspex_trio.generated import any_pb2, program_pb2
 from dspex_trio.model import MISSING, Binding, Field, LanguageModel, Program, Signature, TrialOptions, TrialRequest
+from dspex_trio.model.errors import InvalidInput, InvalidSpec, TrialError
 from dspex_trio.wire import decode_request, encode_request, program_from_json, program_to_json, seconds_of
+from dspex_trio.wire.generated import any_pb2, program_pb2
 
 from .strategies import plain_values, same, text
 

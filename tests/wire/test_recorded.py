@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dspex_trio.errors import ValueNotDecodable, VariableInvalid
-from dspex_trio.generated import any_pb2, bridge_pb2
+from dspex_trio.model.errors import ValueNotDecodable, VariableInvalid
 from dspex_trio.wire import decode_any, decode_tool_result, decode_variable
+from dspex_trio.wire.generated import any_pb2, bridge_pb2
 
 from .strategies import same
 

@@ -5,8 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex_trio.errors import FailureKind, Stage, ValueNotDecodable
-from dspex_trio.generated import program_pb2
 from dspex_trio.model import (
     BoundVariable,
     Cause,
@@ -18,7 +16,9 @@ from dspex_trio.model import (
     TrialSuccess,
     Usage,
 )
+from dspex_trio.model.errors import FailureKind, Stage, ValueNotDecodable
 from dspex_trio.wire import decode_outcome, encode_json, encode_outcome, outcome_to_json
+from dspex_trio.wire.generated import program_pb2
 
 from .strategies import plain_values, text
 

@@ -2,10 +2,10 @@ import struct
 
 import pytest
 
-from dspex_trio.errors import ValueNotDecodable, VariableInvalid
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.model import Variable
+from dspex_trio.model.errors import ValueNotDecodable, VariableInvalid
 from dspex_trio.wire import decode_constraints, decode_variable, encode_variable
+from dspex_trio.wire.generated import bridge_pb2
 
 
 @pytest.mark.parametrize(

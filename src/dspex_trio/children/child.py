@@ -26,6 +26,7 @@ import trio
 from dspex_trio.children.frames import (
     ANSWER,
     CALL,
+    END,
     FAILURE,
     FREED,
     HELD,
@@ -47,6 +48,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _PIECE: Final = 1 << 20
 # What the kernel is told to end first when memory runs out: the child, not its parent (-1000 to 1000).
 _OOM_SCORE: Final = "500"
+# How much the parent goes before the child when both want to run: it keeps the deadlines (0 to 19).
+_NICENESS: Final = 5
 # The exit code when the connection to the parent is gone while the parent may not be.
 _CUT_OFF: Final = 70
 
@@ -147,6 +150,7 @@ class Parent:
         self._opening, self._opened = trio.open_memory_channel[Request](1)
         self._requests: dict[int, Request] = {}
         self._start: Callable[[Request], None] | None = None
+        self._ended = trio.CancelScope()
         os.register_at_fork(after_in_child=self._forget)
 
     def log(self, data: bytes) -> None:
@@ -168,8 +172,11 @@ class Parent:
         finally:
             del self._replies[number]
 
-    async def serve(self, opening: Opening) -> NoReturn:
-        """Open with the first request, which is answered once that is done, then answer the others as they come."""
+    async def serve(self, opening: Opening) -> None:
+        """Open with the first request, which is answered once that is done, then answer the others as they come.
+
+        Returns when the parent says that it is to end, after what was opened has been closed.
+        """
         first = await self._opened.receive()
         async with opening(first.data, self) as (answer, opened), trio.open_nursery() as nursery:
 
@@ -185,8 +192,9 @@ class Parent:
 
             self._start = lambda request: nursery.start_soon(respond, request)
             first.answer(opened)
-            await trio.sleep_forever()
-        raise AssertionError("it serves until its process ends")
+            with self._ended:
+                await trio.sleep_forever()
+            nursery.cancel_scope.cancel()
 
     async def listen(self) -> NoReturn:
         """Take what the parent sends until it is gone; so is the child then."""
@@ -202,6 +210,8 @@ class Parent:
     def _take(self, kind: bytes, number: int, data: bytes) -> None:
         if kind == PING:
             self.send(PONG, 0, b"")
+        elif kind == END:
+            self._ended.cancel()
         elif kind == REQUEST:
             request = Request(self, number, data)
             if self._start is None:
@@ -245,8 +255,8 @@ def main(descriptor: int, parent: int, target: str) -> None:
     run_child(descriptor, target)
 
 
-def run_child(descriptor: int, target: str) -> None:
-    """Answer requests that come over a socket until the other end closes; does not return.
+def run_child(descriptor: int, target: str) -> NoReturn:
+    """Answer requests that come over a socket until the other end says that it is to end, or closes; does not return.
 
     Args:
         descriptor: The socket's.
@@ -254,10 +264,12 @@ def run_child(descriptor: int, target: str) -> None:
     """
     faulthandler.enable()
     with suppress(OSError):
+        os.nice(_NICENESS)
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
     trio.run(_run, Parent(connection), target)
+    os._exit(0)  # threads that programs have left do not keep it
 
 
 async def _run(parent: Parent, target: str) -> None:
@@ -268,6 +280,7 @@ async def _run(parent: Parent, target: str) -> None:
         except Exception as error:  # noqa: BLE001 - the parent tells it to whoever waits
             parent.send(FAILURE, 1, failure(error))  # the exchange of the opening
             os._exit(1)
+        nursery.cancel_scope.cancel()
 
 
 def function_named(target: str) -> Callable[..., Any]:

@@ -15,10 +15,10 @@ from typing import Final
 
 import trio
 
-from dspex_trio.background import open_background
 from dspex_trio.children.exchange import ChildFailed, ChildLost
 from dspex_trio.children.frames import ANSWER, FAILURE, FREED, REPORT, REQUEST, Frames, framed
 from dspex_trio.children.starting import Spawned, Started, exit_reason
+from dspex_trio.tasks.background import open_background
 
 logger: Final = logging.getLogger(__name__)
 

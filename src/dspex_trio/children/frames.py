@@ -7,11 +7,12 @@ import traceback
 from collections.abc import Iterator
 from typing import Final
 
-# From the parent: a request, its cancellation, the reply to a call of the child, a heartbeat.
+# From the parent: a request, its cancellation, the reply to a call of the child, a heartbeat, the end of it all.
 REQUEST: Final = b"q"
 STOP: Final = b"s"
 REPLY: Final = b"y"
 PING: Final = b"i"
+END: Final = b"x"
 # From the child: an answer, or what was raised instead; on the way reports and calls. Before an answer, that something
 # goes on after it; and that this has ended. A line for the log, a heartbeat's answer, what belongs to no exchange.
 ANSWER: Final = b"a"

@@ -9,11 +9,11 @@ from typing import Final
 
 import trio
 
-from dspex_trio.background import open_background
 from dspex_trio.children.exchange import ChildFailed, ChildLost, Exchange
 from dspex_trio.children.forking import Starter
 from dspex_trio.children.opening import open_child
 from dspex_trio.children.process import Child, not_understood
+from dspex_trio.tasks.background import open_background
 
 # Between attempts to start a child that does not come up, in seconds.
 _FIRST_RETRY: Final = 0.1

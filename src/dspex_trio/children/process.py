@@ -15,6 +15,7 @@ from dspex_trio.children.exchange import ChildFailed, ChildLost, Exchange
 from dspex_trio.children.frames import (
     ANSWER,
     CALL,
+    END,
     FAILURE,
     FREED,
     HELD,
@@ -128,6 +129,10 @@ class Child:
         return 0.0 if self._asked is None else trio.current_time() - self._asked
 
     # ---- its end
+
+    def end(self) -> None:
+        """Ask it to put away what it has, and to end; for a child that has no requests."""
+        self._send(END, 0, b"")
 
     def kill(self, because: str = "") -> None:
         """End it and the processes that it started; `because` is the reason for whoever waits for an answer."""

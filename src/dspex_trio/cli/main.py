@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.logs import LogFormat, set_up_logging
+from dspex_trio.cli.kinds import KINDS_OPTION, KindsCommand, failure_kinds
+from dspex_trio.cli.log.setup import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     config_option,
     end_with_stdin_option,
@@ -23,20 +24,20 @@ from dspex_trio.cli.options import (
     run,
     setting_options,
 )
-from dspex_trio.cli.process import announce
+from dspex_trio.cli.process import open_standard_streams
 from dspex_trio.cli.show import ago
+from dspex_trio.cli.store_commands import store
 from dspex_trio.cli.worker import worker
-from dspex_trio.config import Settings
-from dspex_trio.redaction import secrets_in
+from dspex_trio.observing.redaction import secrets_in
+from dspex_trio.runtime.settings import Settings
 
-STORE_GRACE = 1.0
 EXIT_CODES = """\b
 Exit codes:
   0          it was told to end, and did
   1          it could not start, or its end took longer than the grace
   2          the command line or a setting is wrong
   75         too many threads ignore that their trials are over: start it anew
-  130, 143   a second SIGINT or SIGTERM ended it at once
+  129, 130, 143   a second SIGHUP, SIGINT or SIGTERM ended it at once
 """
 
 
@@ -44,6 +45,7 @@ Exit codes:
 @click.version_option(package_name="dspex-trio", prog_name="dspex-trio")
 def main() -> None:
     """Run DSPy trials over gRPC, with deadlines that stop the work."""
+    open_standard_streams()
 
 
 @main.command(epilog=EXIT_CODES)
@@ -58,52 +60,18 @@ def serve(
     """Run a worker: execute trials that arrive over gRPC.
 
     Every option can also be set in the environment (DSPEX_TRIO_MAX_TRIALS=4) or in the TOML file (max_trials = 4).
-    SIGTERM and SIGINT let running trials end for the grace period, and half a second later the process is gone; a
-    second one ends it at once.
+    SIGTERM, SIGINT and SIGHUP let running trials end for the grace period, and half a second later the process is gone;
+    a second one ends it at once. SIGUSR1 logs what is under way.
     """
     settings = in_executors(load_settings(Settings, options, config_file))
-    set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
-    ending = Ending(settings.grace_seconds, with_stdin=end_with_stdin)
+    lines = set_up_logging(log_level, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
+    ending = Ending(settings.grace_seconds, lines, with_stdin=end_with_stdin)
     from dspex_trio.cli.serve import serve_worker
 
     run(ending, partial(serve_worker, settings))
 
 
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=50052,
-    show_default=True,
-    help="Port to listen on; 0 takes any free one.",
-)
-@click.option(
-    "--ready-file", type=click.Path(path_type=Path), help="File that gets the decimal port once the server answers."
-)
-@click.option(
-    "--persist", type=click.Path(path_type=Path), help="File that keeps the store; without one it is in memory only."
-)
-@click.option("--load", multiple=True, help="Python module that registers Elixir tools.  May be repeated.")
-@end_with_stdin_option
-@log_level_option
-@log_format_option
-def store(
-    host: str,
-    port: int,
-    *,
-    ready_file: Path | None,
-    log_level: str,
-    log_format: LogFormat,
-    end_with_stdin: bool,
-    **options: Any,
-) -> None:
-    """Run a stand-alone session store."""
-    set_up_logging(log_level, log_format=log_format)
-    ending = Ending(STORE_GRACE, with_stdin=end_with_stdin)
-    from dspex_trio.cli.store import serve_store
-
-    run(ending, partial(serve_store, host, port, partial(announce, ready_file), **options))
+main.add_command(store)
 
 
 @main.command()
@@ -156,7 +124,7 @@ def show(path: Path, **options: Any) -> None:
     show_records(path, **options)
 
 
-@main.command("run")
+@main.command("run", cls=KindsCommand)
 @click.argument("trials", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--results", type=click.Path(path_type=Path), help="Where results go.  [default: TRIALS.results.jsonl]")
 @click.option(
@@ -185,7 +153,20 @@ def show(path: Path, **options: Any) -> None:
 @click.option(
     "--retries", type=click.IntRange(0), default=3, show_default=True, help="More tries where another may help."
 )
+@click.option(
+    KINDS_OPTION,
+    metavar="[KIND…]",
+    callback=failure_kinds,
+    help="Run trials again whose result is a failure: of these kinds, or of any.",
+)
 @click.option("--metric", metavar="NAME", help="exact_match, contains, or module:function of yours.")
+@click.option(
+    "--metric-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds for the metric of each trial.",
+)
 @click.option("--export", type=click.Path(path_type=Path), help="Write the results as a table: .csv or .parquet.")
 @click.option("--lm", metavar="MODEL", help="Without --worker: the language model of programs that name none.")
 @lm_arguments_option
@@ -218,8 +199,8 @@ def run_file(
     from dspex_trio.cli.run import Wanted
     from dspex_trio.cli.run import run as run_trials
 
-    settings = load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file)
+    settings = in_executors(load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file))
     secrets = [*secrets_in(settings.lm_args), settings.token or "", options["token"] or ""]
-    set_up_logging(log_level, secrets, log_format)
+    lines = set_up_logging(log_level, secrets, log_format)
     kept = results or trials.with_name(f"{trials.name}.results.jsonl")
-    sys.exit(run_trials(Wanted(trials, kept, **options), settings))
+    sys.exit(run_trials(Wanted(trials, kept, config=config_file, **options), settings, lines))

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 import click
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.logs import LOG_FORMATS
+from dspex_trio.cli.log.setup import LOG_FORMATS
+from dspex_trio.cli.outputs import refuse_ready_file
 from dspex_trio.cli.process import StartupError, first_error, json_or_text
-from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
+_FILES = ("tls_certificate", "tls_key", "tls_client_ca", "persist")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -82,6 +84,20 @@ def setting_options(command: Callable[..., Any], of: type[Settings] = Settings) 
     return command
 
 
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The settings about connections, for a command that has no others of `Settings`."""
+    for name, least in (
+        ("first_call_timeout", click.FloatRange(0, min_open=True)),
+        ("max_connections_per_peer", click.IntRange(1)),
+        ("max_connections", click.IntRange(1)),
+    ):
+        field = Settings.model_fields[name]
+        flag = f"--{name.replace('_', '-')}"
+        told = click.option(flag, type=least, default=field.default, show_default=True, help=field.description)
+        command = told(command)
+    return command
+
+
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file with settings."
 )
@@ -90,9 +106,12 @@ config_option = click.option(
 def load_settings(of: type[SettingsT], options: Mapping[str, Any], config_file: Path | None) -> SettingsT:
     """The settings of that kind: options that were given, over the other sources."""
     try:
-        return of.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
+        settings = of.load_from({k: v for k, v in options.items() if v not in (None, ())}, config_file)
     except InvalidSettings as error:
         raise click.UsageError(str(error)) from None
+    read = [(f"--{name.replace('_', '-')}", getattr(settings, name)) for name in _FILES]
+    refuse_ready_file(settings.ready_file, [("--config", config_file), *read])
+    return settings
 
 
 def in_executors(settings: SettingsT) -> SettingsT:

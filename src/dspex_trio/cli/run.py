@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from _thread import start_new_thread
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import trio
 
-from dspex_trio.client import open_client
-from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.errors import WorkerStuck
-from dspex_trio.loading import CannotLoad
-from dspex_trio.observe import CannotRecord
+from dspex_trio.cli.ending import log_stacks_on_signal, tell_stacks
+from dspex_trio.cli.log.writer import Lines
+from dspex_trio.cli.outputs import refuse_overwriting, refuse_unwritable
+from dspex_trio.cli.run_report import progress_line, summary, told_before
+from dspex_trio.cli.serve import told_of
+from dspex_trio.model.errors import FailureKind, WorkerStuck
+from dspex_trio.model.lm_arguments import SAMPLING
+from dspex_trio.observing.records import CannotRecord
+from dspex_trio.observing.telemetry import open_exporters, open_metrics
 from dspex_trio.runs import (
     CannotKeep,
     Embedded,
     InvalidPlan,
-    Line,
     Metric,
     Planned,
     Progress,
@@ -35,16 +40,24 @@ from dspex_trio.runs import (
     Results,
     UnknownMetric,
     Worker,
+    compare,
     export,
     metric_named,
+    of_plan,
     open_results,
     read_plan,
     run_trials,
     summarized,
 )
-from dspex_trio.runs.summary import percentile
-from dspex_trio.runtime import open_runtime
-from dspex_trio.telemetry import open_exporters, open_metrics
+from dspex_trio.runs.metrics import about, source_of
+from dspex_trio.runtime.client import open_client
+from dspex_trio.runtime.embedded import Runtime, open_runtime
+from dspex_trio.runtime.loading import CannotLoad
+from dspex_trio.runtime.settings import InvalidSettings, Settings
+from dspex_trio.tasks.signals import STATE_SIGNALS, EndSignals, Meaning, wanted_end_signals
+from dspex_trio.wire import read_json
+
+logger: Final = logging.getLogger("dspex_trio")
 
 EXIT_ALL_ENDED: Final = 0
 EXIT_NOT_ALL: Final = 1
@@ -55,6 +68,8 @@ _CANNOT: Final = (
 # A line for a log, in seconds.
 _LOG_EVERY: Final = 10.0
 _SHOWN_EVERY: Final = 0.2
+_MOST_TOLD: Final = 10
+_NO_PARQUET: Final = "Parquet needs pyarrow: pip install 'dspex-trio[parquet]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,44 +85,94 @@ class Wanted:
     concurrency: int
     timeout: float
     retries: int
+    retry_failed: frozenset[FailureKind]
     metric: str | None
+    metric_timeout: float
     export: Path | None
+    config: Path | None
 
 
-def run(wanted: Wanted, settings: Settings) -> int:
-    """Run what is wanted; the exit code."""
+def run(wanted: Wanted, settings: Settings, lines: Lines) -> int:
+    """Run what is wanted, with its progress in `lines`; the exit code."""
+    log_stacks_on_signal()
     sys.path.insert(0, "")  # as `python -m` has it: a metric or a program may lie beside the trials
     try:
         metric = None if wanted.metric is None else metric_named(wanted.metric)
+        _check_outputs(wanted, settings, metric)
         plan = _plan(wanted)
         with open_results(wanted.results) as results:
-            kept = len(plan) - len(results.missing(plan))
-            if kept:
-                click.echo(f"{kept} of {len(plan)} trials have a result in {wanted.results} already", err=True)
-            progress = trio.run(partial(_run, wanted, settings, plan, results, metric))
-            ended = [results.by_id[trial.id] for trial in plan if trial.id in results.by_id]
+            compared = partial(
+                compare, plan, results, lm=_lm(wanted, settings), metric=None if metric is None else about(metric)
+            )
+            kept = compared(retry_failed=wanted.retry_failed)
+            for line in told_before(kept, plan, wanted.results, wanted.metric):
+                click.echo(line, err=True)
+            progress = trio.run(partial(_run, wanted, settings, plan, results, metric, lines=lines))
+            after = compared()
+            ended = list(of_plan(plan, results))
     except* (*_CANNOT, OSError) as group:
         raise click.ClickException(str(_first(group))) from None
-    for line in _summary(summarized(ended)):
+    for line in summary(summarized(ended), ended):
         click.echo(line)
     if wanted.export is not None:
         _export(ended, wanted.export)
-    return _verdict(plan, len(ended), progress, wanted.results)
+    if unscored := sum("score" not in result for _, result in after.stale):
+        click.echo(f"{unscored} results are not scored yet; the same command scores them", err=True)
+    left = len(plan) - len(after.results) if progress is None else len(kept.missing) - progress.ended.total()
+    return _verdict(left, progress, wanted.results)
+
+
+def _lm(wanted: Wanted, settings: Settings) -> dict[str, Any] | None:
+    """The language model of programs that name none; what says where it is reached makes it no other one."""
+    if wanted.worker or settings.lm is None:
+        return None
+    return {"model": settings.lm, **{name: value for name, value in settings.lm_args.items() if name in SAMPLING}}
+
+
+def _check_outputs(wanted: Wanted, settings: Settings, metric: Metric | None) -> None:
+    """Before the first trial is paid for."""
+    loaded = () if wanted.worker else settings.load
+    inputs = [
+        ("TRIALS", wanted.trials),
+        ("--program", wanted.program),
+        ("--config", wanted.config),
+        ("--metric", None if metric is None else source_of(metric)),
+        *((f"--load {name}:", _source(name)) for name in loaded),
+    ]
+    refuse_overwriting("--results", wanted.results, inputs)
+    refuse_overwriting("--export", wanted.export, [*inputs, ("--results", wanted.results)])
+    refuse_unwritable("--export", wanted.export)
+    if wanted.export is not None and wanted.export.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise click.ClickException(_NO_PARQUET)
+
+
+def _source(module: str) -> Path | None:
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):  # loading it will say what is wrong
+        return None
+    return None if found is None or found.origin is None else Path(found.origin)
 
 
 async def _run(
-    wanted: Wanted, settings: Settings, plan: Sequence[Planned], results: Results, metric: Metric | None
+    wanted: Wanted,
+    settings: Settings,
+    plan: Sequence[Planned],
+    results: Results,
+    metric: Metric | None,
+    *,
+    lines: Lines,
 ) -> Progress | None:
     """What it came to; None if it was interrupted."""
-    view = _View()
+    view = _View(lines)
     progress: Progress | None = None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*wanted_end_signals(), *STATE_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             running = trio.CancelScope()
-            nursery.start_soon(_end_on, signals, running)
+            nursery.start_soon(_end_on, signals, running, view, lines)
             nursery.start_soon(view.show)
             with running:
-                async with _open_workers(wanted, settings) as workers:
+                async with _open_workers(wanted, settings, view) as workers:
                     progress = await run_trials(
                         plan,
                         workers,
@@ -116,10 +181,14 @@ async def _run(
                         timeout=wanted.timeout,
                         retries=wanted.retries,
                         metric=metric,
+                        metric_seconds=wanted.metric_timeout,
+                        lm=_lm(wanted, settings),
+                        retry_failed=wanted.retry_failed,
                         on_progress=view.update,
                     )
             nursery.cancel_scope.cancel()
     view.end()
+    lines.flush()
     return progress
 
 
@@ -127,12 +196,15 @@ def _plan(wanted: Wanted) -> list[Planned]:
     program = None if wanted.program is None else _program(wanted.program)
     sweep = dict(_swept(text) for text in wanted.sweep)
     with wanted.trials.open("rb") as lines:
-        return read_plan(lines, program=program, sweep=sweep or None)
+        try:
+            return read_plan(lines, program=program, sweep=sweep or None)
+        except InvalidPlan as error:
+            raise InvalidPlan(f"{wanted.trials}, {error}") from None
 
 
 def _program(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InvalidPlan(f"{path} is no JSON: {error}") from None
     if not isinstance(found, dict):
@@ -143,7 +215,7 @@ def _program(path: Path) -> dict[str, Any]:
 def _swept(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     try:
-        found = json.loads(f"[{values}]")
+        found = read_json(f"[{values}]")
     except ValueError:
         found = values.split(",")
     if not equals or not found:
@@ -152,7 +224,7 @@ def _swept(text: str) -> tuple[str, list[Any]]:
 
 
 @asynccontextmanager
-async def _open_workers(wanted: Wanted, settings: Settings) -> AsyncIterator[list[Worker]]:
+async def _open_workers(wanted: Wanted, settings: Settings, view: _View) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         exporters = await stack.enter_async_context(open_exporters(settings, lambda: settings.grace_seconds))
         telemetry = await stack.enter_async_context(open_metrics(settings, exporters))
@@ -165,27 +237,50 @@ async def _open_workers(wanted: Wanted, settings: Settings) -> AsyncIterator[lis
         ]
         if not workers:
             given = settings.model_copy(update={"max_trials": wanted.concurrency})
-            workers.append(Embedded(await stack.enter_async_context(open_runtime(given, telemetry=telemetry))))
+            runtime = await stack.enter_async_context(open_runtime(given, telemetry=telemetry))
+            view.watch(runtime)
+            workers.append(Embedded(runtime))
         yield workers
 
 
-async def _end_on(signals: AsyncIterator[int], running: trio.CancelScope) -> None:
-    async for _ in signals:
-        if running.cancel_called:  # a metric may take for ever; what has been kept is the system's already
-            os._exit(EXIT_INTERRUPTED)
-        running.cancel()
-        click.echo("interrupted: what has been answered is kept; once more ends at once", err=True)
+async def _end_on(signals: AsyncIterator[int], running: trio.CancelScope, view: _View, lines: Lines) -> None:
+    came = EndSignals()
+    async for number in signals:
+        if number in STATE_SIGNALS:
+            start_new_thread(tell_stacks, (signal.Signals(number).name,))
+            view.tell_state(signal.Signals(number).name)
+            continue
+        match came.came(number, trio.current_time()):
+            case Meaning.FIRST:
+                running.cancel()
+                lines.put(b"interrupted: what has been answered is kept; once more ends at once\n")
+            case Meaning.SECOND:  # a metric may take for ever; what has been kept is the system's already
+                lines.flush()
+                os._exit(EXIT_INTERRUPTED)
+            case Meaning.SAME:
+                pass
 
 
 class _View:
     """The progress: a line that changes on a terminal, now and then a line in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._under_way: Callable[[], Iterable[str]] = tuple
         self._progress: Progress | None = None
         self._live = sys.stderr.isatty()
 
     def update(self, progress: Progress) -> None:
         self._progress = progress
+
+    def watch(self, runtime: Runtime) -> None:
+        """Tell of this runtime's trials too."""
+        self._under_way = partial(told_of, runtime)
+
+    def tell_state(self, why: str) -> None:
+        """Log how far it has come, and what is under way in this process."""
+        progress = "nothing yet" if self._progress is None else progress_line(self._progress, None)
+        logger.warning("%s: %s; under way here: %s", why, progress, "; ".join(self._under_way()) or "nothing")
 
     async def show(self) -> None:
         while True:
@@ -195,7 +290,7 @@ class _View:
     def end(self) -> None:
         self._write(seconds=None)
         if self._live and self._progress is not None:
-            click.echo(err=True)
+            self._lines.put(b"\n")
 
     def _write(self, seconds: float | None = 0.0) -> None:
         if (progress := self._progress) is None:
@@ -205,76 +300,30 @@ class _View:
         line = progress_line(progress, seconds)
         if self._live:
             width = shutil.get_terminal_size().columns
-            click.echo(f"\r{line[: width - 1].ljust(width - 1)}", err=True, nl=False)
+            self._lines.put(f"\r{line[: width - 1].ljust(width - 1)}".encode())
         else:
-            click.echo(line, err=True)
-
-
-def progress_line(progress: Progress, seconds: float | None) -> str:
-    """How far it has come; `seconds` since it began give the rate and the time that is left."""
-    told = [f"{progress.done}/{progress.total}"]
-    told += [f"{count} {kind}" for kind, count in progress.ended.most_common()]
-    if progress.given_up:
-        told.append(f"{len(progress.given_up)} not ended")
-    if progress.latencies_ms:
-        p50, p99 = (percentile(progress.latencies_ms, each) for each in (50, 99))
-        told.append(f"p50 {p50:.0f} ms, p99 {p99:.0f} ms")
-    if progress.tokens:
-        told.append(f"{progress.tokens} tokens, ${progress.cost_usd:.4f}")
-    if seconds and progress.done:
-        rate = progress.done / seconds
-        told.append(f"{rate:.1f}/s, {(progress.total - progress.done) / rate:.0f} s left")
-    return " · ".join(told)
-
-
-def _summary(lines: Sequence[Line]) -> Iterator[str]:
-    headings = ("configuration", "trials", "OK", "score", "p50", "p99", "tokens", "cost")
-    rows = [headings, *(_row(line) for line in lines)]
-    sizes = [max(len(row[column]) for row in rows) for column in range(len(headings))]
-    for row in rows:
-        first, *rest = row
-        cells = [cell.rjust(size) for cell, size in zip(rest, sizes[1:], strict=True)]
-        yield "  ".join([first.ljust(sizes[0]), *cells])
-    kinds: dict[str, int] = {}
-    for line in lines:
-        for kind, count in line.kinds.items():
-            kinds[kind] = kinds.get(kind, 0) + count
-    if failed := {kind: count for kind, count in kinds.items() if kind != "OK"}:
-        yield "failures: " + ", ".join(f"{count} {kind}" for kind, count in sorted(failed.items()))
-
-
-def _row(line: Line) -> tuple[str, ...]:
-    values = {name: json.dumps(value, ensure_ascii=False) for name, value in line.configuration.items()}
-    configuration = ", ".join(f"{name}={value}" for name, value in values.items())
-    return (
-        configuration or "(as given)",
-        str(line.trials),
-        str(line.kinds.get("OK", 0)),
-        "-" if line.score is None else f"{line.score:.3f}",
-        f"{line.p50_ms:.0f} ms",
-        f"{line.p99_ms:.0f} ms",
-        str(line.tokens),
-        ("" if line.cost_known else "≥ ") + f"${line.cost_usd:.4f}",
-    )
+            self._lines.put(f"{line}\n".encode())
 
 
 def _export(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     try:
         export(results, path)
     except ModuleNotFoundError:
-        raise click.ClickException("Parquet needs pyarrow: pip install 'dspex-trio[parquet]'") from None
+        raise click.ClickException(_NO_PARQUET) from None
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror or error}") from None
 
 
-def _verdict(plan: Sequence[Planned], ended: int, progress: Progress | None, results: Path) -> int:
+def _verdict(left: int, progress: Progress | None, results: Path) -> int:
     if progress is None:
-        click.echo(f"interrupted: {len(plan) - ended} trials are left; the same command goes on with them", err=True)
+        click.echo(f"interrupted: {left} trials are left; the same command goes on with them", err=True)
         return EXIT_INTERRUPTED
-    for trial_id, why in list(progress.given_up.items())[:10]:
+    for trial_id, why in list(progress.given_up.items())[:_MOST_TOLD]:
         click.echo(f"{trial_id} did not end: {why}", err=True)
-    if ended < len(plan):
-        click.echo(f"{len(plan) - ended} trials did not end; the same command tries them again", err=True)
+    if (more := len(progress.given_up) - _MOST_TOLD) > 0:
+        click.echo(f"and {more} more", err=True)
+    if left:
+        click.echo(f"{left} trials did not end; the same command tries them again", err=True)
         return EXIT_NOT_ALL
     click.echo(f"results in {results}", err=True)
     return EXIT_ALL_ENDED

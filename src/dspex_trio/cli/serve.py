@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
 from functools import partial
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, announce, first_error, until_served
-from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.errors import UnsupportedDspy
-from dspex_trio.loading import CannotLoad
-from dspex_trio.observe import CannotRecord
-from dspex_trio.serving import serve
+from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
+from dspex_trio.model.errors import UnsupportedDspy
+from dspex_trio.observing.records import CannotRecord
+from dspex_trio.observing.telemetry import open_exporters
+from dspex_trio.rpc import Listener, place
+from dspex_trio.runtime.embedded import Runtime
+from dspex_trio.runtime.loading import CannotLoad
+from dspex_trio.runtime.serving import serve
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 from dspex_trio.sessions import CannotPersist
-from dspex_trio.telemetry import open_exporters
 
 logger = logging.getLogger("dspex_trio")
+
+
+def watch_state(ending: Ending, runtime: Runtime) -> None:
+    """Have SIGUSR1 tell of the runtime's trials too."""
+    ending.state = partial(told_of, runtime)
+
+
+def told_of(runtime: Runtime) -> Iterator[str]:
+    """What is under way in a runtime, a line each."""
+    for each in runtime.under_way():
+        left = "no deadline" if each.seconds_left == math.inf else f"{each.seconds_left:.1f} s left"
+        yield f"{each.name:.200} of {each.program:.200} in {each.stage}, {each.seconds:.1f} s, {left}"
 
 
 async def serve_worker(settings: Settings, ending: Ending) -> None:
     """Serve trials until the process is told to end and the running ones have ended."""
 
-    def ready(port: int) -> None:
+    def ready(listeners: list[Listener]) -> None:
         ending.serving()
-        announce(settings.ready_file, port)
+        announce(settings.ready_file, told_as(listeners[0]))
         logger.info(
-            "serving trials on %s:%d (store %s, %d at a time, language model %s)",
-            settings.host,
-            port,
+            "serving trials on %s (store %s, %d at a time, language model %s)",
+            addresses(listeners),
             settings.store,
             settings.max_trials,
             settings.lm or "none",
@@ -35,8 +50,9 @@ async def serve_worker(settings: Settings, ending: Ending) -> None:
 
     try:
         async with open_exporters(settings, ending.seconds_left) as telemetry:
-            await until_served(partial(serve, settings, telemetry=telemetry, stopping=ending.stopping), ready)
+            server = partial(
+                serve, settings, telemetry=telemetry, stopping=ending.stopping, on_open=partial(watch_state, ending)
+            )
+            await until_served(server, ready, where=place(settings.host, settings.port))
     except* (CannotLoad, CannotPersist, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
-    except* OSError as group:
-        raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None

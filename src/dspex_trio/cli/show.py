@@ -5,20 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 import click
 
-from dspex_trio.observe import CannotRead, Recorded, listed, page, read_records, shown
+from dspex_trio.cli.outputs import refuse_overwriting
+from dspex_trio.observing.records import CannotRead, Recorded, listed, page, read_records, shown
 
 T = TypeVar("T")
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NARROWEST: Final = 80
-# A log file has no width; a line longer than this is of no use in one either.
-_WIDTH_OF_A_FILE: Final = 200
 
 
 def ago(_context: click.Context, _option: click.Parameter, text: str | None) -> dt.timedelta | None:
@@ -34,6 +34,8 @@ def show(
     path: Path, *, trial: str | None, failed: bool, kind: str | None, since: dt.timedelta | None, html: Path | None
 ) -> None:
     """Print what was asked for."""
+    read = path.glob("*") if path.is_dir() else [path]
+    refuse_overwriting("--html", html, (("the records in", file) for file in read))
     try:
         found, unreadable = read_records(path, since=None if since is None else dt.datetime.now(dt.UTC) - since)
     except CannotRead as error:
@@ -45,11 +47,12 @@ def show(
         _write(html, _rendered(_only(chosen, trial), page))
         click.echo(f"written to {html}", err=True)
         return
-    width = shutil.get_terminal_size((_WIDTH_OF_A_FILE, 0)).columns
+    # Whatever reads a pipe or a file wants all of it.
+    width = max(shutil.get_terminal_size().columns, _NARROWEST) if sys.stdout.isatty() else None
     if trial is not None or len(found) == len(chosen) == 1:
-        lines = _rendered(_only(chosen, trial), lambda only: list(shown(only, width=max(width, _NARROWEST))))
+        lines = _rendered(_only(chosen, trial), lambda only: list(shown(only, width=width)))
     else:
-        lines = list(listed(chosen, width=max(width, _NARROWEST)))
+        lines = list(listed(chosen, width=width))
     for line in lines:
         click.echo(line)
 

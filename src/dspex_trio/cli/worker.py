@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.logs import LogFormat, set_up_logging
+from dspex_trio.cli.log.setup import LogFormat, set_up_logging
 from dspex_trio.cli.options import (
     LOG_LEVELS,
     config_option,
@@ -23,9 +23,9 @@ from dspex_trio.cli.options import (
     setting_options,
 )
 from dspex_trio.cli.process import StartupError
-from dspex_trio.config import InvalidSettings
-from dspex_trio.redaction import secrets_in
-from dspex_trio.snakepit.guards import stdin_is_held
+from dspex_trio.observing.redaction import secrets_in
+from dspex_trio.runtime.settings import InvalidSettings
+from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.settings import WorkerSettings
 
@@ -45,7 +45,7 @@ Exit codes:
   2          the command line or a setting is wrong
   70         Elixir did not answer any more
   75         too many threads ignore that their trials are over: start it anew
-  130, 143   a second SIGINT or SIGTERM ended it at once
+  129, 130, 143   a second SIGHUP, SIGINT or SIGTERM ended it at once
 """
 
 _POOL_OPTIONS: Final = (
@@ -116,10 +116,12 @@ def worker(
         raise click.UsageError(str(error)) from None
     level = log_level or pool.log_level
     known = level if level in LOG_LEVELS else "critical" if level == "none" else "info"
-    set_up_logging(known, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
+    lines = set_up_logging(known, [*secrets_in(settings.lm_args), settings.token or ""], log_format)
     if flags := [each.partition("=")[0] for each in others if each.startswith("-")]:
         logger.info("arguments that mean nothing here are ignored: %s", ", ".join(flags))
-    ending = Ending(settings.seconds_to_end(pool), with_stdin=bool(pool.run_id) and stdin_is_held())
+    ending = Ending(settings.seconds_to_end(pool), lines, with_stdin=_ends_with_stdin(pool))
+    if not health_check and (pool.run_id or not guards.may_outlive_parent()):
+        guards.end_with_parent(partial(ending.end, "the parent ended"))  # the imports below take seconds
     from dspex_trio.cli.worker_process import check_health, prepare, work
 
     try:
@@ -131,3 +133,10 @@ def worker(
         raise click.ClickException(str(error)) from None
     prepare(pool, ending)
     run(ending, partial(work, settings, pool))
+
+
+def _ends_with_stdin(pool: Pool) -> bool:
+    """Whether the end of standard input is that of whoever started this; without a pool, nobody may have held it."""
+    if not guards.stdin_is_held():
+        return False
+    return bool(pool.run_id) or not (guards.may_outlive_parent() or guards.stdin_has_ended())

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from functools import partial
 
 import trio
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, announce, first_error, until_served
+from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
+from dspex_trio.cli.serve import watch_state
 from dspex_trio.cli.worker import ElixirLost
-from dspex_trio.config import InvalidSettings, Settings
-from dspex_trio.errors import UnsupportedDspy
-from dspex_trio.loading import CannotLoad
-from dspex_trio.observe import CannotRecord
-from dspex_trio.runtime import open_runtime
+from dspex_trio.model.errors import UnsupportedDspy
+from dspex_trio.observing.records import CannotRecord
+from dspex_trio.observing.telemetry import open_exporters
+from dspex_trio.rpc import Listener, place
+from dspex_trio.runtime.embedded import open_runtime
+from dspex_trio.runtime.loading import CannotLoad
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 from dspex_trio.snakepit import guards
 from dspex_trio.snakepit.pool import Pool
 from dspex_trio.snakepit.worker import serve_worker
-from dspex_trio.telemetry import open_exporters
 
 logger = logging.getLogger("dspex_trio")
 
@@ -39,23 +40,30 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
         gone = True
         ending.end("Elixir is gone")
 
-    def ready(port: int) -> None:
+    def ready(listeners: list[Listener]) -> None:
         ending.serving()
         for file in {pool.ready_file, settings.ready_file}:
-            announce(file, port)
-        _tell_old_pools(port)
-        logger.info(
-            "serving a snakepit pool on %s:%d (Elixir at %s)", settings.host, port, pool.address or "no address"
-        )
+            announce(file, told_as(listeners[0]))
+        if (port := listeners[0].port) is not None:
+            _tell_old_pools(port)
+        where = addresses(listeners)
+        logger.info("serving a snakepit pool on %s (Elixir at %s)", where, pool.address or "no address")
 
     try:
         async with open_exporters(settings, ending.seconds_left) as telemetry:
-            serving = partial(serve_worker, settings, pool, stopping=ending.stopping, lost=lost, telemetry=telemetry)
-            await until_served(serving, ready)
+            serving = partial(
+                serve_worker,
+                settings,
+                pool,
+                stopping=ending.stopping,
+                lost=lost,
+                telemetry=telemetry,
+                on_open=partial(watch_state, ending),
+                stacks_to=ending.descriptor,
+            )
+            await until_served(serving, ready, where=place(settings.host, settings.port))
     except* (CannotLoad, CannotRecord, InvalidSettings, UnsupportedDspy) as group:
         raise StartupError(str(first_error(group))) from None
-    except* OSError as group:
-        raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {first_error(group)}") from None
     finally:
         guards.kill_group()
     if gone:
@@ -64,7 +72,10 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
 
 def _tell_old_pools(port: int) -> None:
     """Snakepit 0.4 reads the port from standard output; later ones take the line for a line of the log."""
-    os.write(sys.stdout.fileno(), b"GRPC_READY:%d\n" % port)
+    try:
+        os.write(1, b"GRPC_READY:%d\n" % port)
+    except OSError as error:
+        logger.warning("the port cannot be told on standard output, where snakepit 0.4 reads it: %s", error)
 
 
 def check_health(settings: Settings) -> None:
@@ -85,9 +96,7 @@ def check_health(settings: Settings) -> None:
 
 
 def prepare(pool: Pool, ending: Ending) -> None:
-    """Make this process one that a pool can kill, and that ends when the pool does."""
+    """Make this process one that a pool can kill."""
     if pool.own_group:
         guards.lead_group()
     ending.last = guards.kill_group
-    if pool.run_id:
-        guards.end_with_parent(partial(ending.end, "the parent ended"))

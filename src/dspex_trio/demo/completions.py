@@ -13,7 +13,7 @@ from dspex_trio.demo.prompt import NotUnderstood, Task, read_prompt
 from dspex_trio.demo.reader import Reply, Sampling, prompt_tokens, thinking_seconds, write_reply
 from dspex_trio.demo.words import pieces
 from dspex_trio.model import Usage
-from dspex_trio.provider.chat import DONE, ApiError, Head
+from dspex_trio.testing.http_provider.chat import DONE, ApiError, Head
 
 MODEL: Final = "demo-extractive"
 _SLOW_MODEL: Final = re.compile(rf"{MODEL}-(\d{{1,6}})ms")

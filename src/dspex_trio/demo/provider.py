@@ -18,8 +18,8 @@ import trio
 
 from dspex_trio.demo import completions
 from dspex_trio.demo.completions import Completion
-from dspex_trio.provider import CallerGone, Exchange, Server
-from dspex_trio.provider.chat import PATH, ApiError, Head
+from dspex_trio.testing.http_provider import CallerGone, Exchange, Server
+from dspex_trio.testing.http_provider.chat import PATH, ApiError, Head
 
 logger = logging.getLogger(__name__)
 

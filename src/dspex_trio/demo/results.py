@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dspex_trio.demo.trials import Trial
-from dspex_trio.errors import FailureKind
 from dspex_trio.model import BoundVariable, Cost, TrialFailure, TrialOutcome, TrialSuccess
+from dspex_trio.model.errors import FailureKind
 
 ANSWER: Final = "answer"
 """The output field that holds the answer."""

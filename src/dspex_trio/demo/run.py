@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +17,13 @@ import click
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.client import Client, open_client
 from dspex_trio.demo.children import Child, ChildFailed, run_child
 from dspex_trio.demo.provider import API_KEY, Provider
 from dspex_trio.demo.report import progress_line, provider_lines, report
 from dspex_trio.demo.results import CallFailed, ClientCancelled, Result
 from dspex_trio.demo.trials import DEFAULT_FILE, InvalidTrials, Trial, TrialFile, read_trials
+from dspex_trio.runtime.client import Client, open_client
+from dspex_trio.tasks.signals import STATE_SIGNALS, EndSignals, Meaning, stacks, wanted_end_signals
 
 LOCAL_MODEL: Final = "openai/demo-extractive"
 AT_ONCE: Final = 8
@@ -49,7 +51,7 @@ async def run_demo(
 
     Returns:
         The exit code: 0 when every trial ended as expected, 1 when one did not, 2 when the demo cannot run, and 128
-        plus the signal's number after SIGINT or SIGTERM. However it ends, its child processes are ended first.
+        plus the signal's number after SIGINT, SIGTERM or SIGHUP. However it ends, its child processes are ended first.
     """
     try:
         file = read_trials(trials or DEFAULT_FILE)
@@ -57,25 +59,42 @@ async def run_demo(
         write(f"{trials or DEFAULT_FILE}: {error}")
         return EXIT_UNUSABLE
     code = EXIT_UNEXPECTED
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    running = trio.CancelScope()
+    with trio.open_signal_receiver(*wanted_end_signals(), *STATE_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                nonlocal code
-                async for number in signals:
-                    code = 128 + number
-                    write(f"{signal.Signals(number).name}: ending")
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
+            ended_by: list[int] = []
+            nursery.start_soon(_end_on, signals, running, ended_by, write)
             try:
-                code = await _with_everything_running(file, lm, lm_args or {}, write)
+                with running:
+                    code = await _with_everything_running(file, lm, lm_args or {}, write)
             except* ChildFailed as failed:
                 for each in _leaves(failed):
                     write(str(each))
                 code = EXIT_UNUSABLE
             nursery.cancel_scope.cancel()
-    return code
+    return 128 + ended_by[0] if ended_by else code
+
+
+async def _end_on(
+    signals: AsyncIterator[int], running: trio.CancelScope, ended_by: list[int], write: Callable[[str], None]
+) -> None:
+    """End what runs on a first signal, and the process on a second one: children end with its end of their input."""
+    came = EndSignals()
+    async for number in signals:
+        name = signal.Signals(number).name
+        if number in STATE_SIGNALS:
+            for thread, stack in stacks():
+                write(f"{name}: the thread {thread!r} is at\n{stack}")
+            continue
+        match came.came(number, trio.current_time()):
+            case Meaning.FIRST:
+                ended_by.append(number)
+                write(f"{name}: ending")
+                running.cancel()
+            case Meaning.SECOND:
+                os._exit(128 + number)
+            case Meaning.SAME:
+                pass
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dspex_trio.errors import FailureKind, Stage
+from dspex_trio.model.errors import FailureKind, Stage
 
 DEFAULT_FILE: Final = Path(__file__).with_name("trials.jsonl")
 _ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")

@@ -8,11 +8,11 @@ from typing import Final
 
 from dspex_trio.children import ChildLost, Children, open_children
 from dspex_trio.children.forking import Starter
-from dspex_trio.config import Settings
-from dspex_trio.errors import WorkerLost
 from dspex_trio.executors.remote import RemoteTrial, request_of
 from dspex_trio.executors.routing import Homes, Routing
 from dspex_trio.model import TrialFailure, TrialOutcome
+from dspex_trio.model.errors import WorkerLost
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.work import Trial
 
@@ -30,7 +30,7 @@ async def open_alone(
     routing: Routing,
     *,
     reply: Callable[[bytes], Awaitable[bytes]],
-    patience: Callable[[], float],
+    patience: Callable[[float | None], float],
     on_log: Callable[[bytes], None],
     on_note: Callable[[bytes], None],
 ) -> AsyncIterator[Alone]:
@@ -42,7 +42,7 @@ async def open_alone(
         opening: What a process is opened with.
         routing: Knows which trials run so, and where programs come from.
         reply: Replies to processes' calls of the session store.
-        patience: How many seconds a cancelled trial waits for its process.
+        patience: How many seconds a cancelled trial waits for its process, of its reply margin.
         on_log: Called with what processes log.
         on_note: Called with their records.
     """
@@ -68,7 +68,7 @@ class Alone:
         settings: Settings,
         children: Children,
         reply: Callable[[bytes], Awaitable[bytes]],
-        patience: Callable[[], float],
+        patience: Callable[[float | None], float],
         homes: Homes,
     ) -> None:
         self._settings = settings
@@ -96,7 +96,7 @@ class Alone:
             ChildFailed: The executor's side of this has a fault.
         """
         remote = RemoteTrial(trial, self._settings.max_message_bytes)
-        patience = self._patience()
+        patience = self._patience(trial.request.margin)
 
         def stays(answer: bytes) -> bool:
             remote.take_answer(answer)

@@ -25,18 +25,19 @@ import trio
 from google.protobuf.message import DecodeError
 
 from dspex_trio import rpc, threads
-from dspex_trio.background import open_background
+from dspex_trio.children import CAN_FORK
 from dspex_trio.children.child import Answer, Parent, Request, has_children
-from dspex_trio.config import Settings
-from dspex_trio.errors import Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.executors.messages import (
+    TAKE,
     Catalogue,
     Kind,
     LogLine,
     Opening,
     Terms,
     decode_asked,
+    decode_reply,
     decode_tool_call,
+    encode_call,
     encode_ending,
     encode_progress,
     encode_records,
@@ -45,8 +46,6 @@ from dspex_trio.executors.messages import (
     encode_unreadable,
 )
 from dspex_trio.executors.store import ThroughFront
-from dspex_trio.generated.bridge_grpc import BridgeServiceStub
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest
 from dspex_trio.model import (
     BoundVariable,
     Cost,
@@ -65,19 +64,27 @@ from dspex_trio.model import (
     TrialRequest,
     TrialSession,
 )
-from dspex_trio.observe.records import RecordLine, Records, open_records
+from dspex_trio.model.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
+from dspex_trio.model.values import plain, type_name
+from dspex_trio.observing.records.records import RecordLine, Records, open_records
+from dspex_trio.observing.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
 from dspex_trio.programs import catalogue, open_programs
-from dspex_trio.rooms import Executor, open_rooms, program_settings
-from dspex_trio.service.elixir_tools import ELIXIR_TOOLS, StandIns
+from dspex_trio.programs.yielding_tools import STREAMED, encoding
+from dspex_trio.runtime.assembly import Executor, open_rooms, program_settings
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
-from dspex_trio.telemetry import continuing, export_as_child, no_context
+from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, StandIns
+from dspex_trio.tasks.background import open_background
+from dspex_trio.threads.patches.subprocesses import stay_in_group
 from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.contained import blaming, contained
 from dspex_trio.trials.observer import Nobody
 from dspex_trio.trials.work import Work
-from dspex_trio.values import type_name
-from dspex_trio.wire import decode_request, encode_tool_spec
+from dspex_trio.wire import decode_request, encode_any, encode_tool_spec
+from dspex_trio.wire.generated import any_pb2
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceStub
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest
 
 logger: Final = logging.getLogger(__name__)
 
@@ -127,13 +134,14 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     settings = _settings_of(opening)
     _import_others(opening.homes, settings.load)
     if settings.otel:
-        export_as_child()
+        threads.keep_whole(*KEPT_WHOLE)
     redact = settings.redactor()
     store = BridgeServiceStub(ThroughFront(partial(_ask_front, settings.max_message_bytes)))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(export_as_child(settings))
         loader, workers = await stack.enter_async_context(
-            open_rooms(settings, redact, lambda: _current.get().terms.patience, on_late_end=_job_ended_late)
+            open_rooms(settings, redact, _patience, on_late_end=_job_ended_late)
         )
         background = await stack.enter_async_context(open_background())
         lateness = LatenessWatch(workers.loop_was_late)
@@ -166,6 +174,10 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
             observer=_Observer(records),
             lateness=lateness,
         )
+        threads.keep_collections_short()
+        threads.put_back_what_programs_change()
+        if not CAN_FORK:  # else the warm parent kills what is left of an executor, in whatever group
+            stay_in_group()
         answering = _Answering(trials, executor, StandIns(workers), settings, redact)
         yield answering.answer, _catalogue().to_bytes()
 
@@ -240,7 +252,8 @@ class _Answering:
         deadline = trio.current_time() + trial.terms.seconds
 
         async def call(work: Work, slot: Slot) -> Any:
-            function = catalogue.tool_function(name, threads.run_in_loop)
+            take = encoding(partial(_give, trial)) if trial.terms.watched else None
+            function = catalogue.tool_function(name, threads.run_in_loop, take)
             if function is None:
                 raise ToolError(f"there is no tool {name!r}")
             todo = (work.job, self._redact, blaming, ToolError, partial(function, **arguments))
@@ -248,29 +261,38 @@ class _Answering:
 
         try:
             with trial.asked.scope:
-                return self._result(name, await self._trials.in_slot(name, deadline, call))
+                returned = await self._trials.in_slot(name, deadline, call)
+                if returned is STREAMED:
+                    return encode_tool_result(any_pb2.Any(type_url=TAKE))
+                return self._result(returned)
         except Described as error:
             failure = failure_of(error, Stage.EXECUTE, redact=self._redact)
             return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
         raise TrialCancelled("the caller went away")
 
-    def _result(self, name: str, value: Any) -> bytes:
-        result = encode_tool_result(value)
-        if len(result) > self._max_bytes:
-            raise ToolError(f"the result of {name} has {len(result)} bytes, more than {self._max_bytes}")
-        return result
+    def _result(self, value: Any) -> bytes:
+        result = encode_any(plain(value))
+        if (size := len(result.value)) > self._max_bytes:
+            limit = f"{self._max_bytes} (--max-message-bytes)"
+            raise SerializationFailed(f"the result has {size} bytes, and the limit is {limit}")
+        return encode_tool_result(result)
 
     async def _stand_in(self, trial: _Trial, data: bytes) -> bytes:
         name, arguments = decode_tool_call(data)
         with trial.asked.scope:
             try:
-                return self._result(name, await self._stand_ins.call(name, arguments))
+                return self._result(await self._stand_ins.call(name, arguments))
             except Exception as error:  # noqa: BLE001 - what a tool raises is its answer
                 failure = failure_of(
                     ToolError(f"{type_name(type(error))}: {error}"), Stage.EXECUTE, redact=self._redact
                 )
                 return encode_ending(failure, TrialOptions(), self._max_bytes, trio.current_time)
         raise TrialCancelled("the caller went away")
+
+
+async def _give(trial: _Trial, value: any_pb2.Any) -> None:
+    """Give a value that a tool has yielded to who called it; returns once there is room for the next one."""
+    decode_reply(await trial.asked.call(encode_call(TAKE, value.SerializeToString())))
 
 
 def _note_records(parent: Parent, max_bytes: int, lines: Iterable[RecordLine]) -> None:
@@ -295,9 +317,8 @@ def _import_others(homes: Mapping[str, list[str]], loaded: tuple[str, ...]) -> N
 
 def _catalogue() -> Catalogue:
     """What is registered here."""
-    names = [each["name"] for each in catalogue.programs()]
     return Catalogue(
-        programs=[found for name in names if (found := catalogue.describe(name)) is not None],
+        programs=catalogue.programs(),
         tools=_encoded(catalogue.tool_specs()),
         stand_ins=_encoded(tool.spec for tool in ELIXIR_TOOLS.values()),
         isolated=catalogue.isolated(),
@@ -434,6 +455,11 @@ class _Job(threads.Job):
         super().check()
 
 
+def _patience(job: threads.Job) -> float:
+    """How long an answer may wait for the job's threads, as the front has said, in seconds."""
+    return job.trial.terms.patience if isinstance(job, _Job) else 0.0
+
+
 def _abandoned(job: Any) -> None:
     """The threads of a job are not waited for any longer: its slot is taken until they end."""
     job.trial.asked.hold()
@@ -441,9 +467,9 @@ def _abandoned(job: Any) -> None:
 
 def _job_ended_late(job: threads.Job) -> None:
     """They have ended after all."""
-    assert isinstance(job, _Job)  # noqa: S101 - this process makes no others
-    details = {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"}
-    job.trial.asked.freed(json.dumps(details).encode())
+    if isinstance(job, _Job):
+        details = {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"}
+        job.trial.asked.freed(json.dumps(details).encode())
 
 
 class _Loader:

@@ -13,12 +13,12 @@ from typing import Final
 import outcome as outcomes
 import trio
 
-from dspex_trio.background import open_background
 from dspex_trio.children import Child, ChildFailed, ChildLost, Exchange
 from dspex_trio.children.forking import Starter
 from dspex_trio.children.opening import open_child
 from dspex_trio.executors.memory import memory_of
 from dspex_trio.executors.places import SILENT, Executor, ExecutorSlot
+from dspex_trio.tasks.background import open_background
 
 logger: Final = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ _IDLE_BEAT: Final = 1.0
 _UNENDED: Final = 10.0
 # How often memory is measured, in seconds.
 _MEASURE: Final = 1.0
+# How long executors have to end when all is closed, in seconds; then they are killed.
+_FAREWELL: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Fleet:
         self._executors: list[Executor] = []
         self._waiting: deque[trio.lowlevel.Task] = deque()
         self._first = trio.Event()
+        self._was_there = self._ending = False
         self._failure: Exception | None = None
         count = min(settings.executors, settings.slots)
         share, rest = divmod(settings.slots, count)
@@ -257,10 +260,11 @@ class Fleet:
             try:
                 child, opened = await self._start(limit)
             except (ChildLost, ChildFailed, TypeError, ValueError) as error:
-                if not self._first.is_set():
+                if self._was_there:
+                    logger.error("no executor can be started: %s", error)  # noqa: TRY400 - the text says it all
+                else:
                     self._failure = error
                     self._first.set()
-                logger.error("no executor can be started: %s", error)  # noqa: TRY400 - the text says it all
                 await trio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY)
                 continue
@@ -269,6 +273,7 @@ class Fleet:
             self._executors.append(executor)
             self._failure = None
             self.opened = self.opened or opened
+            self._was_there, self._failure = True, None
             self._first.set()
             self._hand_out()
             self._nursery.start_soon(self._watch, executor)
@@ -314,7 +319,7 @@ class Fleet:
                 await self._measure(executor, self._settings.max_memory)
             if executor.retired.is_set() and not executor.busy:
                 child.kill("it was replaced")
-        if not executor.retired.is_set():
+        if not executor.retired.is_set() and not self._ending:
             logger.warning("executor %d is lost: %s", child.started.pid, child.lost_because)
             self._retire(executor, "")
 
@@ -338,6 +343,14 @@ class Fleet:
     async def _measure(self, executor: Executor, limit: int) -> None:
         if (used := await self._memory(executor.child.started.pid, limit)) > limit:
             self._retire(executor, f"it uses {used >> 20} MiB (--max-executor-memory-mb {limit >> 20})")
+
+    async def _end(self) -> None:
+        """Have them put away what they have, such as records, and end."""
+        self._ending = True
+        for each in self._executors:
+            each.child.end()
+        for each in self._executors:
+            await each.child.gone.wait()
 
     def pids(self) -> list[int]:
         """The processes that take trials."""
@@ -373,4 +386,9 @@ async def open_fleet(
                 starter, nursery, opening(slots), max_bytes=settings.max_bytes, on_log=on_log, on_note=on_note
             )
 
-        yield Fleet(settings, start, nursery, memory_of)
+        fleet = Fleet(settings, start, nursery, memory_of)
+        try:
+            yield fleet
+        finally:
+            with trio.move_on_after(_FAREWELL, shield=True):
+                await fleet._end()  # noqa: SLF001 - the other half of that class

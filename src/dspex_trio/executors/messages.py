@@ -10,9 +10,6 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Final
 
 from dspex_trio import rpc
-from dspex_trio.errors import FailureKind, Stage, UnreadableRequest
-from dspex_trio.generated import any_pb2
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
 from dspex_trio.model import (
     BoundVariable,
     Cost,
@@ -23,18 +20,19 @@ from dspex_trio.model import (
     TrialOutcome,
     TrialRequest,
 )
-from dspex_trio.observe.records import RecordLine
-from dspex_trio.values import plain
+from dspex_trio.model.errors import FailureKind, Stage, UnreadableRequest
+from dspex_trio.observing.records.records import RecordLine
 from dspex_trio.wire import (
     decode_event,
     decode_json,
     decode_outcome,
-    encode_any,
     encode_event,
     encode_json,
     encode_outcome,
     encode_request,
 )
+from dspex_trio.wire.generated import any_pb2
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest, ExecuteProgramResponse, ProgramEvent
 from dspex_trio.wire.jsontext import text_of
 from dspex_trio.wire.replies import encode_reply as encode_reply_message
 from dspex_trio.wire.replies import in_brief
@@ -273,9 +271,13 @@ def merged(news: Iterable[bytes], *, cost_known: bool) -> Recording:
 _RESULT: Final = struct.pack("!I", 0xFFFFFFFF)  # in place of a brief outcome's length
 
 
-def encode_tool_result(value: Any) -> bytes:
+TAKE: Final = "/take"
+"""What an executor calls in place of a method of the store, with one value that a tool has yielded."""
+
+
+def encode_tool_result(value: any_pb2.Any) -> bytes:
     """What an operator's tool returned; what it raised is an ending."""
-    return _RESULT + bytes(encode_any(plain(value)).SerializeToString())
+    return _RESULT + bytes(value.SerializeToString())
 
 
 def decode_tool_result(data: bytes) -> any_pb2.Any | TrialOutcome:

@@ -10,7 +10,6 @@ from typing import Final
 
 import trio
 
-from dspex_trio.errors import Stage
 from dspex_trio.executors.messages import (
     Kind,
     Terms,
@@ -21,20 +20,22 @@ from dspex_trio.executors.messages import (
     merged,
 )
 from dspex_trio.model import Recording, TrialEvent, TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.model.errors import Stage
 from dspex_trio.trials.work import Trial
 
 logger: Final = logging.getLogger(__name__)
 
-# Of the time that a cancelled trial has to end in its process: for its threads; the rest is for the answer's way.
+# Of the time that a trial which is over has to end in its process: for its threads; the rest is for the answer's way.
 _FOR_THREADS: Final = 0.5
 
 
-def request_of(request: TrialRequest, patience: float, *, alone: bool = False) -> bytes:
+def request_of(request: TrialRequest, patience: float, *, earlier: float = 0.0, alone: bool = False) -> bytes:
     """A trial as an executor takes it.
 
     Args:
         request: The trial.
         patience: How many seconds it may take to answer once it is over.
+        earlier: So many seconds before its deadline it is over in the executor.
         alone: Whether nothing else runs in the process.
 
     Raises:
@@ -42,7 +43,7 @@ def request_of(request: TrialRequest, patience: float, *, alone: bool = False) -
     """
     now = trio.current_time()
     terms = Terms(
-        seconds=request.deadline - now,
+        seconds=request.deadline - earlier - now,
         patience=patience * _FOR_THREADS,
         waited=max(now - request.arrived, 0.0),
         tag=request.key,

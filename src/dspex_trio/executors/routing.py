@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from dspex_trio.config import Settings
-from dspex_trio.errors import FailureKind
 from dspex_trio.model import MODULE_CHOICE, Program, TrialFailure, TrialOutcome
+from dspex_trio.model.errors import FailureKind
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials import TrialRunner
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.work import Trial

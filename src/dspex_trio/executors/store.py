@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from dspex_trio import rpc
 from dspex_trio.executors.messages import decode_call, decode_reply, encode_call, encode_reply
-from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.sessions import Store
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceServicer
 
 logger: Final = logging.getLogger(__name__)
 

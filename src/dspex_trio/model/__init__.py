@@ -16,15 +16,6 @@ from dspex_trio.model.events import (
     TrialEvent,
     Watch,
 )
-from dspex_trio.model.joints import (
-    HydratedProgram,
-    Interrupt,
-    ProgramLoader,
-    RunInLoop,
-    RunInThread,
-    TrialSession,
-    VariableSource,
-)
 from dspex_trio.model.outcomes import (
     Cause,
     Cost,
@@ -37,6 +28,15 @@ from dspex_trio.model.outcomes import (
     TrialOutcome,
     TrialSuccess,
     Usage,
+)
+from dspex_trio.model.protocols import (
+    HydratedProgram,
+    Interrupt,
+    ProgramLoader,
+    RunInLoop,
+    RunInThread,
+    TrialSession,
+    VariableSource,
 )
 from dspex_trio.model.specification import (
     MISSING,

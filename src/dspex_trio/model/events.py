@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from dspex_trio.errors import Stage
+from dspex_trio.model.errors import Stage
 from dspex_trio.model.outcomes import LmCall
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from dspex_trio.errors import FailureKind, Stage
+from dspex_trio.model.errors import FailureKind, Stage
 from dspex_trio.model.variables import BoundVariable
 
 
@@ -116,6 +116,8 @@ class Recording:
         written: `session:NAME` → the last value that the program gave that session variable.
         pushed: Trace and variables as an executor process encoded them while it ran the program: an
             ExecuteProgramResponse with a failure in it. `trace` and `written` are empty then.
+        warnings: What the outcome is to say of it.
+        details: What a failure's details are to say of it.
     """
 
     trace: tuple[TraceEntry, ...] = ()
@@ -123,6 +125,8 @@ class Recording:
     truncated: bool = False
     written: Mapping[str, BoundVariable] = field(default_factory=dict)
     pushed: bytes = field(default=b"", repr=False)
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +175,8 @@ class TrialSuccess:
         cost: What it cost.
         timings: Where the time went.
         variables: Parameter path → the value it had; `session:NAME` → what the program wrote to a session variable.
-        trial_id: As requested.
-        warnings: What could not be expressed as it was.
+        trial_id: As requested; where the request had none, the one that the runtime made for its log and records.
+        warnings: What could not be expressed as it was, answers that were cut, what the program changed in its process.
         trace_truncated: Whether something was left out of the trace because of a limit.
         reply: The encoded reply, where an executor process made it; prediction, completions, trace, variables and
             warnings stand in it alone then.
@@ -207,8 +211,8 @@ class TrialFailure:
         timings: Where the time went until then.
         partial_trace: The predictors that had ended.
         cost: What was spent until then.
-        trial_id: As requested.
-        details: At least `rung`, `rung_ms`, `stuck`, `error_id` where they apply.
+        trial_id: As requested; where the request had none, the one that the runtime made for its log and records.
+        details: At least `rung`, `rung_ms`, `stuck`, `error_id`, `lm_error`, `cut_answers` where they apply.
         variables: Parameter path → the value it had, as far as they were applied; `session:NAME` as in TrialSuccess.
         reply: As in TrialSuccess; traceback, causes, partial trace and variables stand in it alone then.
         pushed: Partial trace and variables as an executor process encoded them before this process ended the trial

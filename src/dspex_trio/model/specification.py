@@ -148,9 +148,10 @@ class TrialRequest:
         program: What to run.
         inputs: Input field → value.
         session_id: The session whose variables the program is bound to; empty for none.
-        trial_id: The caller's name for the trial, echoed in the outcome.
+        trial_id: The caller's name for the trial, echoed in the outcome; where it is empty, the runtime makes one.
         arrived: When the request arrived, on Trio's clock.
         deadline: When the outcome must be on its way, on Trio's clock; the reply margin is already taken off.
+        margin: The reply margin, in seconds.
         metadata: What the caller wants to see again in logs and records.
         options: What the answer leaves out.
         watch: Told what happens while the trial is on the road; None where nobody watches, which then costs nothing.
@@ -166,6 +167,7 @@ class TrialRequest:
     trial_id: str = ""
     arrived: float = -math.inf
     deadline: float = math.inf
+    margin: float = 0.0
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: TrialOptions = TrialOptions()
     watch: Watch | None = None

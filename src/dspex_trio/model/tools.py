@@ -38,8 +38,10 @@ class ToolSpec:
         name: What it is called by.
         description: What it does.
         parameters: Its arguments; without any, it takes whatever it is given.
+        streams: Whether it may give several values, one after the other.
     """
 
     name: str
     description: str = ""
     parameters: tuple[ToolParameter, ...] = ()
+    streams: bool = False

@@ -8,17 +8,17 @@ from typing import Final
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec, UnsupportedDspy
-from dspex_trio.loading import CannotLoad, operators_modules
 from dspex_trio.model import RunInLoop
-from dspex_trio.programs.choices import replace_submodule
-from dspex_trio.programs.classes import import_module
-from dspex_trio.programs.construct import construct
+from dspex_trio.model.errors import InvalidSpec, UnsupportedDspy
+from dspex_trio.programs import asynchronous as awaited
+from dspex_trio.programs.bind.language_models import LanguageModels
+from dspex_trio.programs.dspy.patches import WATCHERS, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.endings import ENDING, current_interrupt
+from dspex_trio.programs.hydrate.choices import replace_submodule
+from dspex_trio.programs.hydrate.classes import import_module
+from dspex_trio.programs.hydrate.construct import construct
+from dspex_trio.programs.hydrate.loader import Loader
 from dspex_trio.programs.hydrated import Hydrated
-from dspex_trio.programs.lms import LanguageModels
-from dspex_trio.programs.loader import Loader
-from dspex_trio.programs.patches import WATCHERS, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.registry import (
     MODULE_REGISTRY,
     RegisteredTool,
@@ -31,6 +31,8 @@ from dspex_trio.programs.registry import (
 )
 from dspex_trio.programs.session import no_loop
 from dspex_trio.programs.settings import ProgramSettings
+from dspex_trio.programs.yielding_tools import CARRIERS as YIELDING
+from dspex_trio.runtime.loading import CannotLoad, operators_modules
 
 __all__ = [
     "CARRIERS",
@@ -55,12 +57,16 @@ __all__ = [
 
 CARRIERS: Final = (
     Hydrated.call,
+    Hydrated._call,  # noqa: SLF001 - of this package
+    Hydrated._let_go,  # noqa: SLF001 - as above
     Loader.build,
     Loader.finish,
     construct,
     replace_submodule,
     import_module,
     RegisteredTool.__call__,
+    *YIELDING,
+    *awaited.CARRIERS,
     *WATCHERS,
     *ENDING,
 )

@@ -7,25 +7,20 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dspex_trio.model import MISSING, RunInLoop, ToolParameter, ToolSpec
-from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, isolation_of, without_program
-from dspex_trio.values import plain
+from dspex_trio.model.values import plain
+from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, is_reusable, isolation_of
+from dspex_trio.programs.yielding_tools import Take, called_outside, yields
 
 # No inputs: the instance, and what takes everything else.
 _OWN: Final = frozenset({"self", "args", "kwargs"})
 
 
 def programs() -> list[dict[str, Any]]:
-    """The registered programs by name, each with its class and the first line of its docstring."""
-    return [
-        {"name": name, "python_class": _path(cls), "description": _summary(cls)}
-        for name, cls in sorted(MODULE_REGISTRY.items())
-    ]
+    """The registered programs by name: class, docstring, constructor keywords and inputs of each."""
+    return [_described(name, cls) for name, cls in sorted(MODULE_REGISTRY.items())]
 
 
-def describe(name: str) -> dict[str, Any] | None:
-    """A registered program: its class, docstring, constructor keywords and inputs; None if there is none."""
-    if (cls := MODULE_REGISTRY.get(name)) is None:
-        return None
+def _described(name: str, cls: Any) -> dict[str, Any]:
     return {
         "name": name,
         "python_class": _path(cls),
@@ -49,18 +44,21 @@ def tool_specs() -> list[ToolSpec]:
             name=name,
             description=tool.desc or "",
             parameters=tuple(_argument(tool.func, argument, schema) for argument, schema in (tool.args or {}).items()),
+            streams=yields(tool.func),
         )
         for name, tool in sorted(TOOL_REGISTRY.items())
     ]
 
 
-def tool_function(name: str, run_in_loop: RunInLoop) -> Callable[..., Any] | None:
+def tool_function(name: str, run_in_loop: RunInLoop, take: Take | None = None) -> Callable[..., Any] | None:
     """What calls a registered tool with keyword arguments; None if there is none.
 
-    It blocks, and is for a thread from which `run_in_loop` works: asynchronous tools run in the loop.
+    It blocks, and is for a thread from which `run_in_loop` works: asynchronous tools run in the loop. With `take`,
+    values that the tool yields are given to that in the loop, each when the one before is taken, and the call returns
+    STREAMED.
     """
     tool = TOOL_REGISTRY.get(name)
-    return None if tool is None else without_program(tool, run_in_loop)
+    return None if tool is None else called_outside(tool, run_in_loop, take)
 
 
 def _argument(function: Callable[..., Any], name: str, schema: Any) -> ToolParameter:
@@ -96,7 +94,3 @@ def _type(annotation: Any) -> str:
 
 def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").partition("\n")[0]

@@ -13,8 +13,8 @@ from typing import Any, Final, cast
 import dspy
 
 from dspex_trio.model import Interrupt
-from dspex_trio.programs.private import parallelizer
-from dspex_trio.programs.recorder import current_recorder
+from dspex_trio.programs.dspy.private import parallelizer
+from dspex_trio.programs.record.recorder import current_recorder
 from dspex_trio.threads import left_alone
 
 logger: Final = logging.getLogger(__name__)

@@ -8,16 +8,18 @@ from typing import Any, Final
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec, LmError, ToolError, TrialError
 from dspex_trio.model import BoundVariable, Interrupt, Prediction, Recording, TrialRequest
+from dspex_trio.model.errors import InvalidSpec, LmError, ToolError, TrialError
+from dspex_trio.model.values import plain, type_name
+from dspex_trio.programs import asynchronous as awaited
 from dspex_trio.programs import registry
+from dspex_trio.programs.bind.mixin import VariableAwareMixin
+from dspex_trio.programs.bind.trial_model import TrialModel
+from dspex_trio.programs.dspy.private import tool_module
 from dspex_trio.programs.inputs import Inputs
-from dspex_trio.programs.mixin import VariableAwareMixin
-from dspex_trio.programs.private import tool_module
-from dspex_trio.programs.recorder import Recorder
-from dspex_trio.programs.session import SESSION, ProgramSession
-from dspex_trio.programs.trial_model import TrialModel
-from dspex_trio.values import plain
+from dspex_trio.programs.record import lm_errors
+from dspex_trio.programs.record.recorder import Recorder
+from dspex_trio.programs.session import CACHED_FOR, SESSION, ProgramSession
 
 _TOOL_FILES: Final = frozenset({tool_module.__file__, registry.__file__})
 
@@ -36,6 +38,7 @@ class Hydrated:
         warnings: What synchronising has to say; filled until the call.
         redact: Takes secrets out of what is recorded.
         allow_repr: Whether what is no JSON is shown by its `repr`.
+        shared_cache: Whether its replies may come from what other sessions have asked, and theirs from it.
     """
 
     def __init__(
@@ -51,8 +54,9 @@ class Hydrated:
         warnings: Sequence[str],
         redact: Callable[[str], str],
         allow_repr: bool,
+        shared_cache: bool,
     ) -> None:
-        self.module = module
+        self.module: dspy.Module | None = module
         self._model = model
         self._inputs = inputs
         self._names = names
@@ -62,7 +66,9 @@ class Hydrated:
         self._warnings = warnings
         self._redact = redact
         self._allow_repr = allow_repr
+        self._shared_cache = shared_cache
         self._recorder: Recorder | None = None
+        self._seen = Recording()
 
     async def sync_variables(self) -> dict[str, BoundVariable]:
         """Fetch, check and apply every bound variable."""
@@ -70,7 +76,17 @@ class Hydrated:
         return {**self._chosen, **await self.module.sync_variables()}
 
     def call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
-        """Run the program; as `HydratedProgram.call` says. Errors of LMs and tools have the original as their cause."""
+        """Run the program; as `HydratedProgram.call` says. Errors of LMs and tools have the original as their cause.
+
+        The instance is let go of in here: what its finalisers do is done in the program's thread, in its time.
+        """
+        try:
+            return self._call(inputs, interrupt)
+        finally:
+            self._let_go()
+
+    def _call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
+        assert self.module is not None  # noqa: S101 - it is called once
         arguments = self._inputs.check(inputs)
         recorder = self._recorder = Recorder(
             self.module,
@@ -83,12 +99,14 @@ class Hydrated:
         )
         self._session.begin()
         settings = {**recorder.settings(), SESSION: self._session}
+        if not self._shared_cache:
+            settings[CACHED_FOR] = self._request.session_id
         with dspy.context(lm=self._model.lm, warn_on_type_mismatch=False, **settings):
             try:
-                result = self.module(**arguments)
+                result = awaited.run(self.module, arguments)
             except Exception as error:
                 interrupt.check()  # what comes out of an interrupted trial is the interrupt
-                if (blamed := _blamed(error, has_lm=self._model.lm is not None)) is None:
+                if (blamed := _blamed(error, recorder.last_cut, has_lm=self._model.lm is not None)) is None:
                     raise
                 raise blamed from error
         interrupt.check()
@@ -96,8 +114,18 @@ class Hydrated:
 
     def recording(self) -> Recording:
         """What was seen until now."""
-        seen = self._recorder.recording() if self._recorder is not None else Recording()
+        recorder = self._recorder
+        seen = recorder.recording() if recorder is not None else self._seen
         return replace(seen, written=written) if (written := self._session.written()) else seen
+
+    def _let_go(self) -> None:
+        """Keep what was recorded, and nothing that leads to the instance."""
+        if (recorder := self._recorder) is not None:
+            self._seen = recorder.recording()
+            self._recorder = None
+        if isinstance(self.module, VariableAwareMixin):
+            self.module._dspex_bindings.forget()  # noqa: SLF001 - the mixin's
+        self.module, self._inputs = None, Inputs({})
 
     def _prediction(self, result: Any) -> Prediction:
         """What a program returned, made plain.
@@ -133,18 +161,15 @@ class Hydrated:
         }
 
 
-def _blamed(error: Exception, *, has_lm: bool) -> Exception | None:
+def _blamed(error: Exception, cut: str, *, has_lm: bool) -> Exception | None:
     """Say whose fault an exception was; None for the program's own, and for what says so itself."""
     if isinstance(error, TrialError):
         return None  # a session or an Elixir tool
-    if isinstance(error, dspy.LMError):
-        return LmError(
-            str(error),
-            retryable=dspy.is_retryable_lm_error(error),
-            retry_after=getattr(error, "retry_after", None),
-        )
     if isinstance(error, dspy.AdapterParseError):
-        return LmError(str(error))
+        return LmError(str(error), note=cut)
+    if isinstance(error, dspy.LMError) or lm_errors.came_through_an_lm(error):
+        passes, after = lm_errors.passes(error), lm_errors.retry_after(error)
+        return LmError(type_name(type(error)), retryable=passes, retry_after=after, note=cut)
     if not has_lm and isinstance(error, ValueError) and str(error).startswith("No LM is loaded"):
         return InvalidSpec("no language model: the program names none (lm) and the worker was started without --lm")
     if _came_through_a_tool(error):

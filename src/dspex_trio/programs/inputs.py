@@ -9,9 +9,10 @@ from typing import Any, Final, cast, get_type_hints
 
 import dspy
 
-from dspex_trio.errors import InvalidInput
 from dspex_trio.model import MISSING
-from dspex_trio.programs.fields import FieldType, Misfit, field_types
+from dspex_trio.model.errors import InvalidInput
+from dspex_trio.programs.asynchronous import entry_of
+from dspex_trio.programs.hydrate.fields import FieldType, Misfit, field_types
 from dspex_trio.programs.registry import is_dspys
 
 # A predictor takes these keywords of its call for itself (predict/predict.py, `_forward_preprocess`): a program that
@@ -62,25 +63,38 @@ class Inputs:
 def inputs_of(module: dspy.Module, signature: type[dspy.Signature] | None) -> Inputs:
     """How to check the inputs of `module`.
 
-    The parameters of `forward` say what it takes. A parameter without annotation has the type of the signature's field
-    of that name; `**kwargs` stands for the signature's input fields, or for anything where there is no signature. The
-    signature is the specification's, else the module's own.
+    The parameters of `forward` say what it takes, or of `aforward` where there is no `forward`. A parameter without
+    annotation has the type of the signature's field of that name; `**kwargs` stands for the signature's input fields,
+    or for anything where there is no signature. The signature is the specification's, else the module's own.
+
+    Raises:
+        InvalidSpec: The module cannot be called.
     """
     own = signature if signature is not None else getattr(module, "signature", None)
     found = own if isinstance(own, type) and issubclass(own, dspy.Signature) else None
-    return _inputs(cast("Any", type(module)), found)
+    entry = entry_of(module)
+    if entry.name in vars(module):
+        return _inputs_of(type(module), entry.function, entry.skips, found)
+    return _inputs(cast("Any", type(module)), cast("Any", entry.function), entry.skips, found)
 
 
 @lru_cache(maxsize=1024)
-def _inputs(cls: Any, signature: Any) -> Inputs:
+def _inputs(cls: Any, function: Any, skips: int, signature: Any) -> Inputs:
+    return _inputs_of(cls, function, skips, signature)
+
+
+def _inputs_of(cls: type, function: Any, skips: int, signature: Any) -> Inputs:
     known: dict[str, FieldType] = {}
     if signature is not None:
         types = field_types(signature)
         known = {name: types[name] for name in signature.input_fields}
-    parameters = list(inspect.signature(cls.forward).parameters.values())[1:]
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[skips:]
+    except (TypeError, ValueError):  # what is written in C may tell nothing of what it takes
+        return Inputs(known, others=True)
     takes_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters)
     fields = dict(known) if takes_keywords else {}
-    hints = _hints(cls.forward)
+    hints = _hints(function)
     for p in parameters:
         dspys_own = p.name in RESERVED and is_dspys(cls)  # RLM's interpreter_factory
         if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY} and not dspys_own:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import dspy
+import pydantic
 
-from dspex_trio.model import RunInLoop
-from dspex_trio.programs.session import current_session
+from dspex_trio.programs.asynchronous import in_thread
+from dspex_trio.programs.yielding_tools import callable_by_threads
 
 Isolation: TypeAlias = Literal["thread", "process"]
 """Where a program runs."""
@@ -25,8 +24,6 @@ MODULE_REGISTRY: Final[dict[str, type[dspy.Module]]] = {}
 TOOL_REGISTRY: Final[dict[str, dspy.Tool]] = {}
 _REUSABLE: Final[set[type]] = set()
 _ISOLATION: Final[dict[type, Isolation]] = {}
-_LOOP: Final[ContextVar[RunInLoop | None]] = ContextVar("_LOOP", default=None)
-"""What leads to the loop in a thread that calls a tool and runs no program."""
 
 
 def register(
@@ -131,6 +128,9 @@ def tool(
     argument is refused before the function runs. An asynchronous function runs in the worker's Trio loop while the
     program's thread waits; at the trial's end both are cancelled.
 
+    A function that yields, asynchronous or not, gives a program, and whoever else calls it once, the list of its
+    values, of 10,000 at the most; a snakepit pool that calls it as a streaming tool gets them one by one.
+
     Args:
         function: The function, when used as a bare decorator.
         name: The tool's name; the function's by default.
@@ -141,8 +141,8 @@ def tool(
     """
 
     def decorator(function: Function) -> Function:
-        called = _waiting_for(function) if inspect.iscoroutinefunction(function) else function
-        made = RegisteredTool(called, name=name, desc=description)
+        made = RegisteredTool(callable_by_threads(function), name=name, desc=description)
+        made._waits = inspect.iscoroutinefunction(function)  # noqa: SLF001 - a field of ours
         if made.name in TOOL_REGISTRY:
             raise ValueError(f"Tool '{made.name}' is already registered.")
         TOOL_REGISTRY[made.name] = made
@@ -151,44 +151,29 @@ def tool(
     return decorator if function is None else decorator(function)
 
 
-def _waiting_for(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The asynchronous function as threads can call it: a program's, and those of `without_program`."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        awaited = functools.partial(function, *args, **kwargs)
-        run_in_loop = _LOOP.get()
-        return current_session().wait_for(awaited) if run_in_loop is None else run_in_loop(awaited)
-
-    return call
-
-
-def without_program(tool: dspy.Tool, run_in_loop: RunInLoop) -> Callable[..., Any]:
-    """The tool for callers that run no program; blocking, for a thread from which `run_in_loop` works."""
-
-    def call(**arguments: Any) -> Any:
-        token = _LOOP.set(run_in_loop)
-        try:
-            return tool(**arguments)
-        finally:
-            _LOOP.reset(token)
-
-    return call
-
-
 class RegisteredTool(dspy.Tool):  # type: ignore[misc]
     """A tool that refuses a call without its required arguments; DSPy would run the function and see it fail.
 
     One object serves all trials: it may hold a connection, or keep a state of its own.
     """
 
+    _waits: bool = pydantic.PrivateAttr(default=False)
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RegisteredTool:
         return self
 
     def __call__(self, **arguments: Any) -> Any:
         """Run the function."""
+        self._bind(arguments)
+        return super().__call__(**arguments)
+
+    async def acall(self, **arguments: Any) -> Any:
+        """Run the function for a program that awaits it; an asynchronous one without holding up the program's loop."""
+        self._bind(arguments)
+        return await (in_thread(super().__call__, **arguments) if self._waits else super().acall(**arguments))
+
+    def _bind(self, arguments: dict[str, Any]) -> None:
         try:
             inspect.signature(self.func).bind(**arguments)
         except TypeError as error:
             raise ValueError(f"tool {self.name!r} cannot be called like this: {error}") from None
-        return super().__call__(**arguments)

@@ -12,11 +12,20 @@ from typing import Any, Final, TypeVar, cast
 
 import trio
 
-from dspex_trio.errors import ToolError, TrialError, VariableInvalid, VariableNotFound
-from dspex_trio.model import MISSING, BoundVariable, RunInLoop, ToolSpec, TrialSession, Variable
-from dspex_trio.programs.private import thread_local_overrides
-from dspex_trio.values import plain
-from dspex_trio.variables import check_variable
+from dspex_trio.model import (
+    MISSING,
+    Binding,
+    BoundVariable,
+    RunInLoop,
+    ToolSpec,
+    TrialSession,
+    Variable,
+    VariableSource,
+)
+from dspex_trio.model.errors import NoVariables, ToolError, TrialError, VariableInvalid, VariableNotFound
+from dspex_trio.model.values import plain
+from dspex_trio.model.variable_types import check_variable
+from dspex_trio.programs.dspy.private import thread_local_overrides
 
 T = TypeVar("T")
 
@@ -28,6 +37,8 @@ MAX_WRITTEN_CHARS: Final = 1024 * 1024
 
 # A key of DSPy's own settings: it reaches dspy.Parallel's threads, where a ContextVar of ours does not.
 SESSION: Final = "_dspex_session"
+CACHED_FOR: Final = "_dspex_cached_for"
+"""Another one: the session id whose cached replies the trial may be answered from; not there where all share them."""
 
 
 def current_session() -> ProgramSession:
@@ -42,6 +53,11 @@ def current_session() -> ProgramSession:
             "and from threads that the program handed its context to"
         )
     return cast("ProgramSession", found)
+
+
+def cached_for() -> str | None:
+    """The session that replies to the calling thread are cached for; None for no particular one."""
+    return cast("str | None", thread_local_overrides.get().get(CACHED_FOR))
 
 
 def no_loop(_function: Callable[..., Awaitable[T]], /, *_args: Any) -> T:
@@ -78,7 +94,13 @@ class ProgramSession:
             VariableInvalid: The value cannot be decoded, or does not fit the variable's own declaration.
             StoreUnavailable: The store cannot be reached or does not answer as a store.
         """
-        if (variable := self._read([name])[name]) is not None:
+        try:
+            variable = self._read([name])[name]
+        except NoVariables:
+            if default is MISSING:
+                raise
+            return default
+        if variable is not None:
             return variable.value
         if default is not MISSING:
             return default
@@ -241,8 +263,28 @@ def _chars(value: Any) -> int:
 # ---- what hydration reads --------------------------------------------------------------------------------------------
 
 
+async def read_bound(
+    source: VariableSource, bindings: Sequence[Binding], *, not_before: float
+) -> Mapping[str, Variable | None]:
+    """Variable → what the store has of it, for all that the bindings name.
+
+    A store that has no variables at all is one where none is there, for bindings that can do without.
+
+    Raises:
+        NoVariables: There are none at all, and one of the bindings needs one.
+        VariableNotFound, VariableInvalid, StoreUnavailable: As the source says.
+    """
+    names = list(dict.fromkeys(binding.variable for binding in bindings))
+    try:
+        return await source.get_variables(names, not_before=not_before)
+    except NoVariables:
+        if not all(binding.optional or binding.default is not MISSING for binding in bindings):
+            raise
+        return dict.fromkeys(names)
+
+
 async def read_at_once(
-    session: TrialSession, variables: Sequence[str], *, tools: bool, not_before: float
+    session: TrialSession, bindings: Sequence[Binding], *, tools: bool, not_before: float
 ) -> tuple[Mapping[str, Variable | None], Sequence[ToolSpec]]:
     """Variables and the list of tools, side by side: as long as the slower of the two takes.
 
@@ -251,7 +293,7 @@ async def read_at_once(
             and of errors that come together the tools' is told.
     """
     if not tools:
-        return await session.get_variables(variables, not_before=not_before), ()
+        return await read_bound(session, bindings, not_before=not_before), ()
     answers: dict[str, Any] = {"variables": {}}
     errors: dict[str, TrialError] = {}
 
@@ -264,8 +306,8 @@ async def read_at_once(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask, "tools", session.tools, nursery.cancel_scope)
-        if variables:
-            read = partial(session.get_variables, variables, not_before=not_before)
+        if bindings:
+            read = partial(read_bound, session, bindings, not_before=not_before)
             nursery.start_soon(ask, "variables", read, nursery.cancel_scope)
     for what in ("tools", "variables"):
         if what in errors:

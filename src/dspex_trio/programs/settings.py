@@ -21,6 +21,7 @@ class ProgramSettings:
             characters but `/`, `**` for any.
         memory_cache: Whether DSPy caches replies in memory.
         disk_cache: Whether DSPy caches replies on disk.
+        shared_cache: Whether sessions share cached replies.
         max_prototypes: How many constructed programs are kept for cloning, and how many signatures.
         max_lms: How many language models are kept; each holds its provider's connections.
         allow_repr: Whether an object in a prediction that is no JSON is shown by its `repr`, cut and redacted.
@@ -33,6 +34,7 @@ class ProgramSettings:
     allow_model: tuple[str, ...] = ()
     memory_cache: bool = True
     disk_cache: bool = False
+    shared_cache: bool = False
     max_prototypes: int = 256
     max_lms: int = 64
     allow_repr: bool = False

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import dspy
 
-from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import MISSING, ToolParameter, ToolSpec
+from dspex_trio.model.errors import InvalidSpec
+from dspex_trio.programs.asynchronous import in_thread
 from dspex_trio.programs.registry import TOOL_REGISTRY
 from dspex_trio.programs.session import current_session
 
@@ -34,6 +35,10 @@ class ElixirTool(dspy.Tool):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ElixirTool:
         return self
+
+    async def acall(self, **arguments: Any) -> Any:
+        """As a call, for a program that awaits it: its loop is not held up meanwhile."""
+        return await in_thread(self, **arguments)
 
 
 class _Call:

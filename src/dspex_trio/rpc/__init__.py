@@ -3,24 +3,24 @@
 It builds on purerpc's model of services and on h2, is the only importer of both, and knows nothing of trials.
 """
 
-from dspex_trio.rpc.attached import Attached
-from dspex_trio.rpc.call import Call
-from dspex_trio.rpc.channel import Channel, open_channel
-from dspex_trio.rpc.drain import Drain
-from dspex_trio.rpc.health import LIVENESS, READINESS, Health
-from dspex_trio.rpc.interceptors import Interceptor, Proceed, bearer_token
-from dspex_trio.rpc.listeners import Listener, open_tcp, open_unix
+from dspex_trio.rpc.client.attached import Attached
+from dspex_trio.rpc.client.channel import Channel, open_channel
+from dspex_trio.rpc.client.stubs import MessageStream, ReplyStream, RequestStream, SingleReply
+from dspex_trio.rpc.client.target import Target
+from dspex_trio.rpc.client.together import each_in_a_task
+from dspex_trio.rpc.ext.health import LIVENESS, READINESS, Health
+from dspex_trio.rpc.ext.reflection import reflection
 from dspex_trio.rpc.memory import memory_link
 from dspex_trio.rpc.metadata import Metadata, MetadataLike
-from dspex_trio.rpc.reflection import reflection
-from dspex_trio.rpc.server import serve
-from dspex_trio.rpc.service import Reply, Servicer, replied, service_names
+from dspex_trio.rpc.server.call import Call
+from dspex_trio.rpc.server.drain import Drain
+from dspex_trio.rpc.server.interceptors import Interceptor, Proceed, bearer_token
+from dspex_trio.rpc.server.listeners import Listener, open_tcp, open_unix, place
+from dspex_trio.rpc.server.service import Reply, Servicer, replied, service_names
+from dspex_trio.rpc.server.serving import serve
 from dspex_trio.rpc.settings import ChannelSettings, ServerSettings
 from dspex_trio.rpc.status import RpcError, StatusCode
-from dspex_trio.rpc.stubs import MessageStream, ReplyStream, RequestStream, SingleReply
-from dspex_trio.rpc.target import Target
 from dspex_trio.rpc.tls import client_tls, server_tls
-from dspex_trio.rpc.together import each_in_a_task
 
 __all__ = [
     "LIVENESS",
@@ -53,6 +53,7 @@ __all__ = [
     "open_channel",
     "open_tcp",
     "open_unix",
+    "place",
     "reflection",
     "replied",
     "serve",

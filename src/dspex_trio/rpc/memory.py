@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from dspex_trio.rpc.target import Connector
+from dspex_trio.rpc.client.target import Connector
 
 _BACKLOG = 64
 

@@ -12,7 +12,17 @@ MetadataLike: TypeAlias = "Metadata | Mapping[str, MetadataValue] | Iterable[tup
 # gRPC over HTTP/2, "Requests": Header-Name and ASCII-Value.
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
 _TEXT: Final = re.compile(r"[\x20-\x7e]*")
-_NOT_METADATA: Final = frozenset({"te", "content-type", "content-length", "user-agent", "host", "connection"})
+# The fields of a connection that HTTP/2 forbids in any message (RFC 9113, 8.2.2).
+CONNECTION_FIELDS: Final = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
+_NOT_METADATA: Final = CONNECTION_FIELDS | {
+    "content-length",
+    "content-type",
+    "host",
+    "http2-settings",
+    "te",
+    "trailer",
+    "user-agent",
+}
 
 
 class Metadata:
@@ -92,7 +102,7 @@ def _checked(key: str, value: MetadataValue) -> tuple[str, MetadataValue]:
     if not _KEY.fullmatch(key):
         raise ValueError(f"metadata key {key!r} must be lower case letters, digits, '_', '.' and '-'")
     if key.startswith("grpc-") or key in _NOT_METADATA:
-        raise ValueError(f"metadata key {key!r} belongs to the protocol")
+        raise ValueError(f"metadata key {key!r} belongs to the protocol and cannot be sent as metadata")
     if key.endswith("-bin"):
         if not isinstance(value, bytes):
             raise ValueError(f"metadata under {key!r} must be bytes")

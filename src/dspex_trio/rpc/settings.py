@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
 
+from dspex_trio.rpc.client.target import is_authority
 from dspex_trio.rpc.http2.limits import Limits
 
 Compression: TypeAlias = Literal["gzip", "deflate"]
@@ -25,7 +26,8 @@ class ServerSettings:
         max_message_size: The largest request, on the wire and decompressed; above it the call is RESOURCE_EXHAUSTED.
         max_response_size: The largest reply; above it the call is RESOURCE_EXHAUSTED.
         max_header_list_size: The most request headers a call may have (counted as RFC 9113, 6.5.2 does); above it the
-            call is RESOURCE_EXHAUSTED, and beyond four times as much its connection ends.
+            call is RESOURCE_EXHAUSTED. Beyond sixteen times as much (256 KiB at the least) its connection takes no
+            more calls either, and ends when those that have begun have ended.
         max_frame_size: The largest frame a client may send.
         stream_window: What a client may send on one call before a handler reads it.
         connection_window: What may be on its way from one client at once.
@@ -33,7 +35,12 @@ class ServerSettings:
         output_buffer: How much a connection holds for a client that reads slowly before handlers have to wait.
         max_concurrent_calls: Calls of one connection at once. A slot is free again when the call's handler has ended.
             One more is refused in a way that tells the client that it may try again.
-        max_connections: Connections at once; one more is closed as soon as it is accepted.
+        max_connections: Connections at once, or three quarters of the files that the process may have open, if that is
+            less. For one more the stranger leaves that has been silent for the longest time: a stranger is a connection
+            without a client certificate that has made no call yet that was let in (with a token: that carried it).
+            Without strangers the new one is closed as soon as it is accepted.
+        max_connections_per_peer: Of these, connections from one IP address; in the same way. UNIX sockets have none.
+        first_call_timeout: For the first call that is let in; a stranger's connection is closed gracefully then.
         handshake_timeout: For TLS, and then again for the first bytes of HTTP/2.
         deadline_margin: How long before a caller's deadline its handler is cancelled, so that DEADLINE_EXCEEDED still
             arrives in time; never more than a tenth of the call's time (but a millisecond, if the call has two).
@@ -63,6 +70,8 @@ class ServerSettings:
     output_buffer: int = 256 * _KIB
     max_concurrent_calls: int = 1000
     max_connections: int = 1000
+    max_connections_per_peer: int = 500
+    first_call_timeout: float = math.inf
     handshake_timeout: float = 10.0
     deadline_margin: float = 0.005
     close_timeout: float = 1.0
@@ -94,7 +103,7 @@ class ChannelSettings:
         max_message_size: The largest reply, on the wire and decompressed; above it the call is RESOURCE_EXHAUSTED.
         max_request_size: The largest request; above it the call is RESOURCE_EXHAUSTED and nothing is sent.
         max_header_list_size: The most response headers or trailers; above it the call is RESOURCE_EXHAUSTED, and beyond
-            four times as much the connection ends.
+            sixteen times as much (256 KiB at the least) the connection ends.
         max_frame_size: The largest frame a server may send.
         stream_window: What a server may send on one call before it is read.
         connection_window: What may be on its way from one server at once.
@@ -140,10 +149,14 @@ class ChannelSettings:
 
     def __post_init__(self) -> None:
         _check(self)
-        for name in ("user_agent", "authority"):
-            value = getattr(self, name)
-            if value is not None and not (value.isascii() and value.isprintable()):
-                raise ValueError(f"{name} must be printable ASCII, not {value!r}")
+        if not (self.user_agent.isascii() and self.user_agent.isprintable()) or self.user_agent.strip() != (
+            self.user_agent
+        ):
+            raise ValueError(f"user_agent must be printable ASCII without spaces around it, not {self.user_agent!r}")
+        if self.authority is not None and not is_authority(self.authority):
+            raise ValueError(
+                f"authority must be printable ASCII without spaces, such as host:port, not {self.authority!r}"
+            )
 
     def limits(self) -> Limits:
         """What the engine needs of them."""

@@ -1,6 +1,7 @@
 """Many trials from a file: planned, run by workers, their results kept so that an interrupted run goes on."""
 
 from dspex_trio.runs.execution import Progress, Refused, run_trials
+from dspex_trio.runs.kept import Kept, compare, of_plan
 from dspex_trio.runs.metrics import METRICS, Metric, UnknownMetric, metric_named
 from dspex_trio.runs.plan import InvalidPlan, Planned, read_plan
 from dspex_trio.runs.results import CannotKeep, Results, open_results
@@ -12,6 +13,7 @@ __all__ = [
     "CannotKeep",
     "Embedded",
     "InvalidPlan",
+    "Kept",
     "Line",
     "Metric",
     "Planned",
@@ -21,8 +23,10 @@ __all__ = [
     "Results",
     "UnknownMetric",
     "Worker",
+    "compare",
     "export",
     "metric_named",
+    "of_plan",
     "open_results",
     "read_plan",
     "run_trials",

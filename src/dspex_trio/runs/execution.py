@@ -6,18 +6,20 @@ import logging
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.errors import TrialError
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialSuccess
+from dspex_trio.model.errors import FailureKind, TrialError
+from dspex_trio.runs.kept import compare, lm_of, program_name
 from dspex_trio.runs.metrics import Metric
 from dspex_trio.runs.plan import Planned
-from dspex_trio.runs.results import Results
+from dspex_trio.runs.results import Result, Results, scored
+from dspex_trio.runs.scoring import Scorer
 from dspex_trio.runs.workers import Worker
 from dspex_trio.wire import outcome_to_json
 
@@ -29,6 +31,8 @@ _LONGEST_WAIT: Final = 30.0
 _OTHERS_FIRST: Final = 0.25
 # A call outlives its trial's time by so much, in seconds, before it counts as lost.
 _REPLY_SLACK: Final = 10.0
+METRIC_SECONDS: Final = 600.0
+"""How long a metric may take for one prediction, unless a run says otherwise."""
 
 
 # What another try does not change.
@@ -52,6 +56,7 @@ class Progress:
         cost_usd: What is known of what they cost.
         tries: How many tries were made in vain.
         given_up: Trials that did not end: their calls failed again and again. The last reason of each.
+        metric_hangs: Whether the metric did not return in time. Then it is not called any more.
     """
 
     def __init__(self, total: int) -> None:
@@ -63,6 +68,7 @@ class Progress:
         self.cost_usd = 0.0
         self.tries = 0
         self.given_up: dict[str, str] = {}
+        self.metric_hangs = False
 
     @property
     def done(self) -> int:
@@ -95,12 +101,18 @@ async def run_trials(
     timeout: float = 600.0,  # noqa: ASYNC109 - of each trial that has none of its own
     retries: int = 3,
     metric: Metric | None = None,
+    metric_seconds: float = METRIC_SECONDS,
+    lm: Mapping[str, Any] | None = None,
+    retry_failed: Collection[FailureKind] = (),
     on_progress: Callable[[Progress], object] = lambda _progress: None,
 ) -> Progress:
     """Run the trials that have no result yet, and add their results.
 
     A failure that says `retryable` and a call that fails are tried again, with growing waits, by any of the workers.
-    When cancelled, the trials that run are given up; what has ended is scored and kept, and the next call goes on.
+    Results of another language model or program are of another configuration: they stay, and the trial is run. Results
+    of another metric, or with something else expected, are scored again. What a trial came to is written before a
+    metric of yours sees it.
+    When cancelled, the trials that run are given up; what has ended is kept and scored, and the next call goes on.
 
     Args:
         plan: The trials.
@@ -110,16 +122,24 @@ async def run_trials(
         timeout: The time of a trial that has none of its own, in seconds.
         retries: How many more times a trial is tried.
         metric: Scores the successes that have something expected.
+        metric_seconds: How long it may take for one of them. Once it does not return in time, it is not called again.
+        lm: The language model of programs that name none: its `model`, and what else makes it another one. None if
+            that is not known: then results of any count as the same.
+        retry_failed: Results of these kinds are run again, and replaced.
         on_progress: Called whenever a trial has ended.
 
     Raises:
         CannotKeep: The results cannot be written, or are of other trials.
         Refused: A worker does not take trials at all.
     """
-    missing = results.missing(plan)
+    scorer = None if metric is None else Scorer(metric, metric_seconds)
+    kept = compare(plan, results, lm=lm, metric=None if scorer is None else scorer.about, retry_failed=retry_failed)
     workers = tuple(workers)
-    run = _Run(missing, workers, results, timeout=timeout, retries=retries, metric=metric, on_progress=on_progress)
+    run = _Run(
+        kept.missing, workers, results, timeout=timeout, retries=retries, scorer=scorer, lm=lm, on_progress=on_progress
+    )
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(run.score_again, kept.stale)
         for worker in workers:
             for _ in range(concurrency):
                 nursery.start_soon(run.work, worker)
@@ -135,7 +155,8 @@ class _Run:
         *,
         timeout: float,
         retries: int,
-        metric: Metric | None,
+        scorer: Scorer | None,
+        lm: Mapping[str, Any] | None,
         on_progress: Callable[[Progress], object],
     ) -> None:
         self.progress = Progress(len(missing))
@@ -147,9 +168,9 @@ class _Run:
         self._results = results
         self._timeout = timeout
         self._retries = retries
-        self._metric = metric
+        self._scorer = scorer
+        self._lm = lm
         self._on_progress = on_progress
-        self._scoring = trio.CapacityLimiter(1)
 
     async def work(self, worker: Worker) -> None:
         """Take one trial after the other, until none waits and none may come back."""
@@ -205,9 +226,7 @@ class _Run:
         self._away.discard(worker)
         if isinstance(outcome, TrialFailure) and outcome.retryable and item.tries <= self._retries:
             return self._again(item, worker, outcome.error_message, outcome.retry_after or 0.0)
-        self._results.add(await self._result(item, worker, outcome))
-        self.progress.count(outcome)
-        self._on_progress(self.progress)
+        await self._keep(trial, self._result(item, worker, outcome), outcome)
         return 0.0
 
     def _lost(self, item: _Item, worker: Worker, why: str) -> float:
@@ -234,11 +253,47 @@ class _Run:
         self.progress.given_up[item.trial.id] = why
         self._on_progress(self.progress)
 
-    async def _result(self, item: _Item, worker: Worker, outcome: TrialOutcome) -> dict[str, Any]:
+    async def _keep(self, trial: Planned, result: Result, outcome: TrialOutcome) -> None:
+        """Write it, and score it: a metric of somebody's comes second, for it may end the process, or never return."""
+        prediction = outcome.prediction if isinstance(outcome, TrialSuccess) else None
+        scorer = None if trial.expected is None else self._scorer
+        if scorer is not None and (prediction is None or scorer.ours):
+            result = scored(result, await scorer.score(trial.expected or {}, prediction) or {})
+            scorer = None
+        self._results.add(result)
+        self.progress.count(outcome)
+        self._on_progress(self.progress)
+        if scorer is not None:
+            await self._score(scorer, trial, result, prediction)
+
+    async def score_again(self, stale: Sequence[tuple[Planned, Result]]) -> None:
+        """Score what has been kept; without a metric, only say that no score holds any more."""
+        for trial, result in stale:
+            await trio.lowlevel.checkpoint()
+            if self._scorer is None or trial.expected is None:
+                self._results.score(result, {"expected": trial.expected})
+            else:
+                await self._score(self._scorer, trial, result, result["outcome"].get("success", {}).get("prediction"))
+
+    async def _score(
+        self, scorer: Scorer, trial: Planned, result: Result, prediction: Mapping[str, Any] | None
+    ) -> None:
+        found = await scorer.score(trial.expected or {}, prediction)
+        self.progress.metric_hangs = scorer.hangs
+        if found is not None:
+            self._results.score(result, found)
+
+    def _result(self, item: _Item, worker: Worker, outcome: TrialOutcome) -> Result:
         trial = item.trial
-        result: dict[str, Any] = {
+        trace = outcome.trace if isinstance(outcome, TrialSuccess) else outcome.partial_trace
+        return {
             "id": trial.id,
             "digest": trial.digest,
+            "program": program_name(trial),
+            "program_digest": trial.program_digest,
+            "trial_digest": trial.trial_digest,
+            "lm": lm_of(trial, self._lm),
+            "models": sorted({call.model for entry in trace for call in entry.lm_calls}),
             "variables": dict(trial.variables),
             "session": trial.session,
             "expected": trial.expected,
@@ -246,21 +301,3 @@ class _Run:
             "worker": worker.name,
             "outcome": outcome_to_json(outcome),
         }
-        if self._metric is not None and trial.expected is not None:
-            result |= await self._scored(self._metric, trial.expected, outcome)
-        return result
-
-    async def _scored(self, metric: Metric, expected: Mapping[str, Any], outcome: TrialOutcome) -> dict[str, Any]:
-        """The score; 0 for a failure, and none, but the reason, where the metric itself fails."""
-        if not isinstance(outcome, TrialSuccess):
-            return {"score": 0.0}
-        try:
-            # In a thread, since somebody's own metric may ask a language model; to its end, for the trial is paid for.
-            with trio.CancelScope(shield=True):
-                scored = await trio.to_thread.run_sync(metric, expected, outcome.prediction, limiter=self._scoring)
-            score = float(scored)
-        except Exception as error:  # noqa: BLE001 - a metric may raise anything
-            return {"score": None, "metric_error": f"{type(error).__name__}: {error}"}
-        if not math.isfinite(score):
-            return {"score": None, "metric_error": f"{score} is no score"}
-        return {"score": score}

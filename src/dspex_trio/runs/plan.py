@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import Program, TrialOptions
-from dspex_trio.wire import encode_json, options_from_json, program_from_json
+from dspex_trio.model.errors import InvalidSpec
+from dspex_trio.model.variable_types import show
+from dspex_trio.runs.formats import looks_like
+from dspex_trio.wire import encode_json, json_text, options_from_json, program_from_json, read_json
 
 _KEYS: Final = frozenset(
     {"id", "program", "inputs", "expected", "session", "variables", "sweep", "timeout", "options", "metadata"}
 )
 _OF_A_TRIAL: Final = frozenset({"id", "inputs", "expected"})
 _NO_OPTIONS: Final = TrialOptions()
+_LONGEST_TIMEOUT: Final = 1e9  # seconds: thirty years
 MAX_CONFIGURATIONS: Final = 100_000
 """The most that a sweep may multiply a trial to."""
+_WANTED: Final = (
+    "A file of trials is text in UTF-8 with one JSON object on each line, such as "
+    '{"inputs": {"question": "What is 2+2?"}}'
+)
 
 
 class InvalidPlan(ValueError):
@@ -40,7 +46,9 @@ class Planned:
         timeout: Its time in seconds; None for the run's.
         options: What its outcome leaves out.
         metadata: Goes along with it.
-        digest: Changes with whatever its outcome depends on.
+        digest: Changes with whatever its outcome depends on, but for the language model of programs that name none.
+        program_digest: Changes with the program alone.
+        trial_digest: Changes with the rest of it: inputs, variables, session and options.
     """
 
     id: str
@@ -53,6 +61,8 @@ class Planned:
     options: TrialOptions = _NO_OPTIONS
     metadata: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
+    program_digest: str = ""
+    trial_digest: str = ""
 
 
 def read_plan(
@@ -73,11 +83,12 @@ def read_plan(
     """
     defaults: dict[str, Any] = {"program": program, "sweep": sweep}
     found: dict[str, Planned] = {}
-    for number, line in enumerate(lines, 1):
+    rest = iter(lines)
+    for number, line in enumerate(rest, 1):
         if not line.strip():
             continue
         try:
-            given = _object(line)
+            given = _object(line, rest, first=not found)
             if not _OF_A_TRIAL & given.keys():  # what it says holds for the lines that follow
                 defaults.update(given)
                 continue
@@ -90,13 +101,17 @@ def read_plan(
     return list(found.values())
 
 
-def _object(line: str | bytes) -> dict[str, Any]:
+def _object(line: str | bytes, following: Iterable[str | bytes], *, first: bool) -> dict[str, Any]:
     try:
-        given = json.loads(line)
+        given = read_json(line)
     except (ValueError, RecursionError) as error:
+        if (seems := looks_like(line, following, first=first)) is not None:
+            raise InvalidPlan(f"this is no JSON object: it looks like {seems}. {_WANTED}") from None
         raise InvalidPlan(f"this is no JSON: {error}") from None
+    if isinstance(given, list):
+        raise InvalidPlan(f"this is no JSON object, but an array. {_WANTED}")
     if not isinstance(given, dict):
-        raise InvalidPlan("this is no JSON object")
+        raise InvalidPlan(f"this is no JSON object. {_WANTED}")
     if unknown := given.keys() - _KEYS:
         raise InvalidPlan(f"unknown key {min(unknown)!r}; known are {', '.join(sorted(_KEYS))}")
     return given
@@ -126,13 +141,15 @@ def _planned(given: Mapping[str, Any], program: Program, name: str, chosen: Mapp
     if any(value is None for value in variables.values()):
         raise InvalidPlan("a variable has a value; null is none")
     timeout = given.get("timeout")
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
-        raise InvalidPlan(f"timeout is in seconds, more than 0; got {timeout!r}")
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _LONGEST_TIMEOUT
+    ):
+        raise InvalidPlan(f"timeout is in seconds, more than 0; got {show(timeout)}")
     expected = given.get("expected")
     if expected is not None and not isinstance(expected, dict):
         raise InvalidPlan("expected is an object, output field → value")
     inputs, metadata = _mapping(given, "inputs"), _mapping(given, "metadata")
-    depends_on = [given["program"], inputs, variables, session, _mapping(given, "options")]
+    about = [inputs, variables, session, _mapping(given, "options")]
     return Planned(
         name,
         program,
@@ -142,8 +159,10 @@ def _planned(given: Mapping[str, Any], program: Program, name: str, chosen: Mapp
         variables,
         None if timeout is None else float(timeout),
         options_from_json(given.get("options")),
-        {key: str(value) for key, value in metadata.items()},
-        hashlib.sha256(encode_json(_in_order(depends_on))).hexdigest()[:16],
+        {key: _text(value) for key, value in metadata.items()},
+        _digest([given["program"], *about]),
+        _digest(given["program"]),
+        _digest(about),
     )
 
 
@@ -152,17 +171,28 @@ def _name(given: Any, number: str) -> str:
         case None:
             return number
         case bool() | dict() | list():
-            raise InvalidPlan(f"id is a text or a number; got {json.dumps(given)[:60]}")
-    return str(given)
+            raise InvalidPlan(f"id is a text or a number; got {show(given)}")
+    return _text(given)
 
 
-def _in_order(value: Any) -> Any:
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return json_text(value)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(encode_json(in_order(value))).hexdigest()[:16]
+
+
+def in_order(value: Any) -> Any:
     """With the keys of objects sorted: their order says nothing."""
     match value:
         case dict():
-            return {key: _in_order(value[key]) for key in sorted(value)}
+            return {key: in_order(value[key]) for key in sorted(value)}
         case list():
-            return [_in_order(item) for item in value]
+            return [in_order(item) for item in value]
     return value
 
 
@@ -171,7 +201,7 @@ def _mapping(given: Mapping[str, Any], key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise InvalidPlan(f"{key} is an object; got {json.dumps(value)[:60]}")
+        raise InvalidPlan(f"{key} is an object; got {show(value)}")
     return dict(value)
 
 
@@ -182,4 +212,4 @@ def _values(name: str, values: Any) -> list[Any]:
 
 
 def _written(chosen: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in chosen.items())
+    return ",".join(f"{name}={json_text(value)}" for name, value in chosen.items())

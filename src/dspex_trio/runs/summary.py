@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from dspex_trio.runs.plan import in_order
+from dspex_trio.runs.results import Result
+from dspex_trio.wire import encode_json, json_text
+
+T = TypeVar("T")
 
 _COLUMNS: Final = (
     "id",
@@ -22,9 +27,15 @@ _COLUMNS: Final = (
     "cost_usd",
     "cost_known",
     "error_message",
+    "program",
+    "model",
+    "metric",
+    "metric_error",
 )
 _LARGEST: Final = 2**63 - 1
 """The largest integer that a column of Parquet's holds."""
+_LARGEST_IN_FLOAT: Final = 2**53
+"""The largest up to which every integer is a float, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,13 @@ class Line:
         tokens: That they used.
         cost_usd: What is known of their cost.
         cost_known: Whether that is all.
+        program: What it is called; two that are called alike have their digests behind it.
+        lm: The language model, `model` and arguments; `model` names several where no operator's choice is known, and
+            calls went to several. None where there was no call either.
+        metric: Who scored them; None for nobody, empty where that is not known.
+        metric_asked: How many the metric was asked about.
+        metric_failed: And for how many it failed.
+        metric_error: The first of its failures.
     """
 
     configuration: Mapping[str, Any]
@@ -50,6 +68,12 @@ class Line:
     tokens: int
     cost_usd: float
     cost_known: bool
+    program: str = ""
+    lm: Mapping[str, Any] | None = None
+    metric: str | None = None
+    metric_asked: int = 0
+    metric_failed: int = 0
+    metric_error: str = ""
 
     @property
     def trials(self) -> int:
@@ -57,22 +81,77 @@ class Line:
         return sum(self.kinds.values())
 
 
-def summarized(results: Iterable[Mapping[str, Any]]) -> list[Line]:
-    """The configurations, the best scored first."""
-    by_configuration: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        key = json.dumps(result.get("variables", {}), sort_keys=True)
-        by_configuration.setdefault(key, []).append(result)
-    lines = [_line(json.loads(key), found) for key, found in by_configuration.items()]
+def summarized(results: Iterable[Result]) -> list[Line]:
+    """The configurations, the best scored first: variables, program, language model, and who scored them."""
+    found = list(results)
+    keys = list(_known_by_others([_configuration(result) for result in found]))
+    together: dict[_Configuration, list[Result]] = {}
+    for key, result in zip(keys, found, strict=True):
+        together.setdefault(key, []).append(result)
+    digests: dict[str, set[str]] = {}
+    for key in together:
+        digests.setdefault(key.program, set()).add(key.program_digest)
+    lines = [_line(key, each, alike=len(digests[key.program]) > 1) for key, each in together.items()]
     return sorted(lines, key=lambda line: -1.0 if line.score is None else line.score, reverse=True)
 
 
-def _line(configuration: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Line:
+@dataclass(frozen=True, slots=True)
+class _Configuration:
+    variables: bytes
+    program: str
+    program_digest: str
+    lm: bytes | None
+    metric: tuple[str, str] | None
+
+
+def _configuration(result: Result) -> _Configuration:
+    lm = _lm(result)
+    return _Configuration(
+        encode_json(in_order(result.get("variables") or {})),
+        str(result.get("program", "")),
+        str(result.get("program_digest", "")),
+        None if lm is None else encode_json(in_order(lm)),
+        (str(result.get("metric", "")), str(result.get("metric_digest", ""))) if "score" in result else None,
+    )
+
+
+def _lm(result: Result) -> Mapping[str, Any] | None:
+    """That it was run with; those that its calls went to, where no choice is known."""
+    if result.get("lm") is not None:
+        lm: Mapping[str, Any] = result["lm"]
+        return lm
+    models = result.get("models")
+    return {"model": ", ".join(map(str, models))} if models else None
+
+
+def _known_by_others(keys: Sequence[_Configuration]) -> Iterator[_Configuration]:
+    """A trial that failed before its first call, or has no score, stands with the others, if these are of one kind."""
+    lms: dict[_Configuration, set[bytes]] = {}
+    metrics: dict[_Configuration, set[tuple[str, str]]] = {}
+    for key in keys:
+        apart = replace(key, lm=None, metric=None)
+        if key.lm is not None:
+            lms.setdefault(apart, set()).add(key.lm)
+        if key.metric is not None:
+            metrics.setdefault(apart, set()).add(key.metric)
+    for key in keys:
+        apart = replace(key, lm=None, metric=None)
+        yield replace(
+            key, lm=key.lm or _only(lms.get(apart, set())), metric=key.metric or _only(metrics.get(apart, set()))
+        )
+
+
+def _only(values: Collection[T]) -> T | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _line(key: _Configuration, results: Sequence[Result], *, alike: bool) -> Line:
     rows = [_row(result) for result in results]
     scores = [row["score"] for row in rows if row["score"] is not None]
     latencies = [row["latency_ms"] for row in rows]
+    failures = [str(result["metric_error"]) for result in results if result.get("metric_error")]
     return Line(
-        configuration,
+        results[0].get("variables") or {},
         Counter(row["kind"] for row in rows),
         sum(scores) / len(scores) if scores else None,
         percentile(latencies, 50),
@@ -80,6 +159,12 @@ def _line(configuration: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
         sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows),
         sum(row["cost_usd"] for row in rows),
         all(row["cost_known"] for row in rows),
+        program=f"{key.program}#{key.program_digest[:6]}" if alike else key.program,
+        lm=next(filter(None, map(_lm, results)), None),
+        metric=None if key.metric is None else key.metric[0],
+        metric_asked=sum("score" in result and "success" in result["outcome"] for result in results),
+        metric_failed=len(failures),
+        metric_error=failures[0] if failures else "",
     )
 
 
@@ -106,6 +191,10 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
         "cost_usd": cost.get("total_usd", 0.0),
         "cost_known": bool(cost.get("known", False)),
         "error_message": ended.get("error_message", ""),
+        "program": result.get("program", ""),
+        "model": (_lm(result) or {}).get("model", ""),
+        "metric": result.get("metric", ""),
+        "metric_error": result.get("metric_error", ""),
     }
 
 
@@ -127,7 +216,12 @@ def export(results: Iterable[Mapping[str, Any]], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _written(value) for name, value in row.items()} for row in rows)
+
+
+def _written(value: Any) -> Any:
+    """An integer may have more digits than Python's csv writes."""
+    return json_text(value) if type(value) is int else value
 
 
 def _own_columns(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -138,8 +232,7 @@ def _own_columns(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("expected", result.get("expected") or {}),
     ):
         for name, value in fields.items():
-            plain = isinstance(value, str | int | float)
-            yield f"{title}.{name}", value if plain else json.dumps(value, ensure_ascii=False)
+            yield f"{title}.{name}", value if isinstance(value, str | int | float) else json_text(value)
 
 
 def _write_parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
@@ -154,10 +247,14 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path
 
 
 def of_one_type(values: Sequence[Any]) -> list[Any]:
-    """Values of a column as Parquet takes them: integers beside fractions are numbers, other mixtures are text."""
+    """Values of a column as Parquet takes them.
+
+    Integers beside fractions are numbers where none is rounded; other mixtures are text.
+    """
     types = {type(value) for value in values if value is not None}
-    if types == {int, float}:
+    whole = [abs(value) for value in values if type(value) is int]
+    if types == {int, float} and max(whole) <= _LARGEST_IN_FLOAT:
         return [None if value is None else float(value) for value in values]
-    if len(types) > 1 or any(type(value) is int and abs(value) > _LARGEST for value in values):
-        return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    if len(types) > 1 or max(whole, default=0) > _LARGEST:
+        return [value if value is None or isinstance(value, str) else json_text(value) for value in values]
     return list(values)

@@ -8,11 +8,11 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from dspex_trio.client import Client
-from dspex_trio.errors import VariableNotFound
 from dspex_trio.model import TrialOutcome, Variable
+from dspex_trio.model.errors import VariableNotFound
 from dspex_trio.runs.plan import Planned
-from dspex_trio.runtime import Runtime
+from dspex_trio.runtime.client import Client
+from dspex_trio.runtime.embedded import Runtime
 from dspex_trio.sessions import SessionContext
 from dspex_trio.wire import encode_json
 

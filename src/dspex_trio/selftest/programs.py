@@ -16,7 +16,7 @@ import dspy
 import requests
 
 import dspex_trio as dspex
-from dspex_trio.testing import misbehaving
+from dspex_trio.testing.faults import misbehaving
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import trio
 
-from dspex_trio.config import Settings
-from dspex_trio.errors import FailureKind
 from dspex_trio.model import Program, TrialFailure, TrialOptions, TrialOutcome, TrialSuccess
-from dspex_trio.runtime import Runtime, open_runtime
+from dspex_trio.model.errors import FailureKind
+from dspex_trio.runtime.embedded import Runtime, open_runtime
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.selftest.silent import ANSWERING, CERTIFICATE, SILENT, SilentProvider, server_context
 
 # The deadline of each case, in seconds: long enough for a TLS handshake on a busy machine.

@@ -14,9 +14,9 @@ import h11
 import trio
 
 from dspex_trio.model import Usage
-from dspex_trio.provider import CallerGone, Exchange, Server
-from dspex_trio.provider.chat import ApiError, ChatRequest, Head, read_request
-from dspex_trio.provider.http import receive
+from dspex_trio.testing.http_provider import CallerGone, Exchange, Server
+from dspex_trio.testing.http_provider.chat import ApiError, ChatRequest, Head, read_request
+from dspex_trio.testing.http_provider.http import receive
 
 # Signs itself, for 127.0.0.1 alone; its key is public.
 CERTIFICATE: Final = Path(__file__).with_name("loopback_only.pem")

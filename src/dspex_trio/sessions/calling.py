@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.errors import StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
 from dspex_trio.sessions.link import Link
 
 T = TypeVar("T")
@@ -101,10 +101,15 @@ class StoreCalls:
     def _unreachable(self, why: str) -> str:
         return f"the session store at {self.where} cannot be reached: {why}"
 
-    async def reading(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def reading(self, attempt: Callable[[], Awaitable[T]], *, variables: bool = False) -> T:
         """Make a call that may be repeated; a store that cannot be reached is tried again while there is time.
 
+        Args:
+            attempt: Makes the call.
+            variables: Whether it is one of the calls about variables, which some stores do not have.
+
         Raises:
+            NoVariables: The store does not have that call about variables.
             StoreUnavailable: The deadline or the patience leaves no room for another try, or the store answers with a
                 status that means nothing here.
             VariableNotFound: The session or the variable is not in the store.
@@ -121,7 +126,7 @@ class StoreCalls:
                     return await attempt()
                 except rpc.RpcError as error:
                     if error.status not in _AWAY:
-                        raise await self.meaning(error) from error
+                        raise await self.meaning(error, variables=variables) from error
                     lost = error
             if lost is None:
                 raise AssertionError("a scope without a deadline was cancelled")
@@ -146,6 +151,7 @@ class StoreCalls:
         """Make a call that must not be repeated: whether the store carried it out is unknown when the connection broke.
 
         Raises:
+            NoVariables: The store does not have that call.
             VariableInvalid: The store refuses the value, the type or a constraint.
             VersionConflict: The variable has another version than expected.
             VariableNotFound: The session or the variable is not in the store.
@@ -154,9 +160,17 @@ class StoreCalls:
         try:
             return await attempt()
         except rpc.RpcError as error:
-            raise await self.meaning(error, write=True) from error
+            raise await self.meaning(error, write=True, variables=True) from error
 
-    async def meaning(self, error: rpc.RpcError, *, write: bool = False) -> TrialError:
+    def no_variables(self, what: str) -> NoVariables:
+        """That the worker is configured with a store that does not have variables, and what its operator can do."""
+        return NoVariables(
+            f"the session store at {self.where} {what}. That is a matter of configuration: name a store that has "
+            f"variables (--store HOST:PORT, such as that of `dspex-trio store`), or an Elixir tool that reads them "
+            f"(--variables-tool NAME)"
+        )
+
+    async def meaning(self, error: rpc.RpcError, *, write: bool = False, variables: bool = False) -> TrialError:
         """What a status means for a trial.
 
         A store's DEADLINE_EXCEEDED is our own deadline, which travelled along: the call waits for that to pass, so that
@@ -170,7 +184,9 @@ class StoreCalls:
             case rpc.StatusCode.UNAVAILABLE | rpc.StatusCode.CANCELLED:
                 return StoreUnavailable(self._unreachable(error.message))
             case rpc.StatusCode.UNIMPLEMENTED:
-                return StoreUnavailable(f"the session store at {self.where} does not have the call: {error.message}")
+                what = f"does not have the call: {error.message}"
+                text = f"the session store at {self.where} {what}"
+                return self.no_variables(what) if variables else StoreUnavailable(text, retryable=False)
             case rpc.StatusCode.DEADLINE_EXCEEDED:
                 await _own_deadline()
             case rpc.StatusCode.ABORTED if write:

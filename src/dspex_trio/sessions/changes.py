@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.model import Variable
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.wire import decode_variable
+from dspex_trio.wire.generated import bridge_pb2
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,18 @@ from functools import partial
 from typing import Any
 
 from dspex_trio import rpc
-from dspex_trio.errors import ToolError, VariableInvalid, VariableNotFound
-from dspex_trio.generated import bridge_pb2
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import ToolSpec, Variable
+from dspex_trio.model.errors import ToolError, VariableInvalid, VariableNotFound
+from dspex_trio.model.values import plain
 from dspex_trio.sessions.changes import Changes, VariableChange
 from dspex_trio.sessions.decoded import DecodedVariables
 from dspex_trio.sessions.link import Store
 from dspex_trio.sessions.pattern import loosened, matcher
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
-from dspex_trio.values import plain
 from dspex_trio.wire import decode_variable, encode_json, encode_typed
+from dspex_trio.wire.generated import bridge_pb2
+from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
 
 
 class SessionContext:
@@ -59,6 +59,7 @@ class SessionContext:
 
         Raises:
             VariableNotFound: The store does not have the session.
+            NoVariables: The store does not have variables at all.
             VariableInvalid: A value cannot be decoded; of several, the one that was asked for first.
             StoreUnavailable: The store cannot be reached or does not answer as a store.
         """
@@ -97,7 +98,7 @@ class SessionContext:
             VariableInvalid, StoreUnavailable: As `get_variables`.
         """
         request = bridge_pb2.ListVariablesRequest(session_id=self.session_id, pattern=loosened(pattern))
-        reply = await self._calls.reading(partial(self._store.ListVariables, request))
+        reply = await self._calls.reading(partial(self._store.ListVariables, request), variables=True)
         matches = matcher(pattern)
         return [decode_variable(message) for message in reply.variables if matches(message.name)]
 
@@ -126,7 +127,7 @@ class SessionContext:
 
     def away(self, since: float) -> str | None:
         """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""
-        return self._calls.away(since)
+        return self._reader.away(since)
 
     # ---- writing
 

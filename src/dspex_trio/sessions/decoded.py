@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.model import Variable
-from dspex_trio.values import plain
+from dspex_trio.model.values import plain
 from dspex_trio.wire import decode_variable
+from dspex_trio.wire.generated import bridge_pb2
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """What the messages of all kept variables may take; beyond, the longest unused ones go."""

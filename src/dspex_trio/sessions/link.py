@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.wire.generated import bridge_pb2
 
 STORE_CHANNEL: Final = rpc.ChannelSettings(
     connect_timeout=5.0,
@@ -35,6 +36,21 @@ class Link(Protocol):
     async def connected(self) -> None:
         """Wait until there is one."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ElixirToolsElsewhere:
+    """Where Elixir tools are, when they are not in the store.
+
+    Attributes:
+        store: Lists and calls them; asked for nothing else.
+        where: Its address, for messages.
+        link: What is known of the connection to it, if anything is.
+    """
+
+    store: Store
+    where: str
+    link: Link | None = None
 
 
 RequestT = TypeVar("RequestT")
@@ -107,3 +123,18 @@ class Store(Protocol):
     ) -> Callable[
         [bridge_pb2.WatchVariablesRequest], AbstractAsyncContextManager[AsyncIterator[bridge_pb2.VariableUpdate]]
     ]: ...
+
+
+class TwoStores:
+    """A store whose Elixir tools are elsewhere, as one; a `Store`."""
+
+    def __init__(self, store: Store, tools: Store) -> None:
+        self._store = store
+        self._tools = tools
+
+    def __getattr__(self, call: str) -> Any:
+        """The call of that name, at whichever of the two it is for."""
+        return getattr(self._tools if call in _TOOL_CALLS else self._store, call)
+
+
+_TOOL_CALLS: Final = frozenset({"GetExposedElixirTools", "ExecuteElixirTool"})

@@ -8,15 +8,16 @@ from functools import partial
 from typing import Final
 
 from dspex_trio import rpc
-from dspex_trio.errors import StoreUnavailable, ValueNotDecodable, VariableNotFound
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.model.errors import NoVariables, StoreUnavailable, ValueNotDecodable, VariableNotFound
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.link import Link, Store
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_typed
+from dspex_trio.wire.generated import bridge_pb2
 
 # What snakepit 0.13 answers to a call of a tool in a session that it does not have, and what ours does. A tool's own
 # failure, or one that is missing, may speak of sessions too.
 _NO_SESSION: Final = re.compile(r"(session_)?not_found$|Session not found")
+_NO_TOOL: Final = re.compile(r"\W*tool_not_found|Tool not found")
 
 
 class VariableReader:
@@ -30,6 +31,7 @@ class VariableReader:
         variables_tool: An Elixir tool that answers `{"names": [...]}` with a JSON object of values; for stores that
             have no variables.
         link: What is known of the connection to the store, if anything is.
+        tool_calls: How Elixir tools are called, where they are elsewhere.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class VariableReader:
         variables_tool: str | None,
         *,
         link: Link | None = None,
+        tool_calls: StoreCalls | None = None,
     ) -> None:
         self.calls = StoreCalls(where, patience, self._forget, link)
+        self._reading = self.calls if variables_tool is None or tool_calls is None else tool_calls
         self._store = store
         self._max_reads = max_reads
         self._tool = variables_tool
@@ -53,11 +57,16 @@ class VariableReader:
 
         Raises:
             VariableNotFound: The store does not have the session.
+            NoVariables: The store does not have variables at all.
             StoreUnavailable: The store cannot be reached or does not answer as a store.
         """
         if self._tool is not None:
-            return await self.calls.reading(partial(self._read_by_tool, self._tool, session_id, identifiers))
+            return await self._reading.reading(partial(self._read_by_tool, self._tool, session_id, identifiers))
         return await self.calls.reading(partial(self._read_once, session_id, identifiers))
+
+    def away(self, since: float) -> str | None:
+        """Why what answers reads could not be reached at some time since then; None if nobody knows that."""
+        return self._reading.away(since)
 
     def _forget(self) -> None:
         self._has_batch = True
@@ -107,7 +116,7 @@ class VariableReader:
             if not isinstance(answer, rpc.RpcError):
                 found[names[number]] = answer.variable
             elif answer.status is rpc.StatusCode.UNIMPLEMENTED:
-                raise self._no_variables() from answer
+                raise self.calls.no_variables("has no variable calls (snakepit 0.13 has none)") from answer
             elif answer.status is rpc.StatusCode.NOT_FOUND:
                 missing[number] = answer
             else:
@@ -136,12 +145,6 @@ class VariableReader:
             return answer.status is rpc.StatusCode.NOT_FOUND
         return False
 
-    def _no_variables(self) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"the session store at {self.calls.where} has no variable calls (snakepit 0.13 has none): use a store "
-            f"that has them, or name an Elixir tool that reads the variables (variables_tool)"
-        )
-
     async def _read_by_tool(
         self, tool: str, session_id: str, identifiers: Sequence[str]
     ) -> dict[str, bridge_pb2.Variable | None]:
@@ -155,15 +158,18 @@ class VariableReader:
             if _NO_SESSION.match(reply.error_message):
                 text = f"session {session_id!r} is not in the store: {reply.error_message} (Elixir tool {tool!r})"
                 raise VariableNotFound(text)
-            raise StoreUnavailable(
-                f"the Elixir tool {tool!r}, which reads the variables, failed: {reply.error_message}"
-            )
+            text = f"the Elixir tool {tool!r} (--variables-tool), which reads the variables, failed"
+            if _NO_TOOL.match(reply.error_message):
+                raise NoVariables(f"{text}; there is none of that name: {reply.error_message}")
+            raise StoreUnavailable(f"{text}: {reply.error_message}")
         try:
             values = decode_tool_result(reply.result, reply.binary_result)
         except ValueNotDecodable as error:
-            raise StoreUnavailable(f"the Elixir tool {tool!r} answers what cannot be decoded: {error}") from None
+            text = f"the Elixir tool {tool!r} (--variables-tool) answers what cannot be decoded: {error}"
+            raise StoreUnavailable(text, retryable=False) from None
         if not isinstance(values, dict):
-            raise StoreUnavailable(f"the Elixir tool {tool!r} answers no JSON object of variables")
+            text = f"the Elixir tool {tool!r} (--variables-tool) answers no JSON object of variables"
+            raise StoreUnavailable(text, retryable=False)
         return {
             name: bridge_pb2.Variable(name=name, value=encode_typed("", values[name])) if name in values else None
             for name in identifiers

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import trio
 
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.context import SessionContext
 from dspex_trio.sessions.decoded import DecodedVariables
-from dspex_trio.sessions.link import Link, Store
+from dspex_trio.sessions.link import ElixirToolsElsewhere, Link, Store, TwoStores
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
+from dspex_trio.wire.generated import bridge_pb2
 
 MAX_ID_CHARS: Final = 512
 """The longest session id that is remembered."""
@@ -29,6 +30,7 @@ class Sessions:
         max_reads: The most calls of one read at the same time, where the store cannot read several variables at once.
         patience: The most seconds to go on trying a store that cannot be reached; a trial's deadline ends it earlier.
         variables_tool: An Elixir tool that reads the variables, for stores that have none.
+        tools: Where Elixir tools are, if not in the store.
         link: What is known of the connection to the store, so that one that is away is not asked meanwhile.
 
     Attributes:
@@ -46,10 +48,15 @@ class Sessions:
         patience: float = 30.0,
         variables_tool: str | None = None,
         link: Link | None = None,
+        tools: ElixirToolsElsewhere | None = None,
     ) -> None:
+        calls = None
+        if tools is not None:
+            store = cast("Store", TwoStores(store, tools.store))
+            calls = StoreCalls(tools.where, patience, link=tools.link)
         self.store: Final = store
-        self._reader = VariableReader(store, where, max_reads, patience, variables_tool, link=link)
-        self._tools = ElixirTools(store, self._reader.calls)
+        self._reader = VariableReader(store, where, max_reads, patience, variables_tool, link=link, tool_calls=calls)
+        self._tools = ElixirTools(store, calls or self._reader.calls)
         self._decoded = DecodedVariables()
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds

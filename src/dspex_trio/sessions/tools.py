@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from dspex_trio import rpc
-from dspex_trio.errors import StoreUnavailable, ToolError, TrialError, ValueNotDecodable
-from dspex_trio.generated import bridge_pb2
 from dspex_trio.model import ToolSpec
+from dspex_trio.model.errors import StoreUnavailable, ToolError, TrialError, ValueNotDecodable
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.link import Store
 from dspex_trio.wire import decode_tool_result, decode_tool_spec, encode_tool_arguments
+from dspex_trio.wire.generated import bridge_pb2
 
 # These speak of the store and of the way to it; any other status is the tool's.
 _STORES: frozenset[rpc.StatusCode] = frozenset(
@@ -71,7 +71,7 @@ class ElixirTools:
         if error.status not in _STORES:
             return ToolError(_told(name, error.message or error.status.name))
         meant = await self._calls.meaning(error)
-        return StoreUnavailable(_told(name, str(meant)))
+        return StoreUnavailable(_told(name, str(meant)), retryable=meant.retryable)
 
 
 def _told(name: str, message: str) -> str:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from functools import partial
 from typing import Any, Final, cast
 
 import trio
 
-from dspex_trio import correlation, rpc
-from dspex_trio.background import open_background
-from dspex_trio.errors import InvalidInput, SerializationFailed, Stage, ValueNotDecodable
+from dspex_trio import rpc
 from dspex_trio.executors.shared import RemoteFailure
-from dspex_trio.generated import any_pb2, bridge_pb2, timestamp_pb2
-from dspex_trio.generated.bridge_grpc import BridgeServiceServicer
 from dspex_trio.model import EventsDropped, TrialFailure, TrialOptions, Watch
-from dspex_trio.service.streamed import Ended, streamed
+from dspex_trio.model.errors import DeadlineExceeded, InvalidInput, SerializationFailed, Stage, ValueNotDecodable
+from dspex_trio.observing import correlation
+from dspex_trio.runtime.embedded import Take
+from dspex_trio.runtime.streaming import Ended, streamed
 from dspex_trio.snakepit import telemetry
 from dspex_trio.snakepit.elixir import timestamp
 from dspex_trio.snakepit.tools import Tools
 from dspex_trio.snakepit.trial_tool import EXECUTE_PROGRAM, TrialTool
+from dspex_trio.tasks.background import open_background
 from dspex_trio.trials import failure_of
 from dspex_trio.wire import decode_tool_arguments, encode_json, encode_tool_spec, event_to_json, in_full
 from dspex_trio.wire.anys import JSON_URL
+from dspex_trio.wire.generated import any_pb2, bridge_pb2, timestamp_pb2
+from dspex_trio.wire.generated.bridge_grpc import BridgeServiceServicer
 
 MAX_SESSIONS: Final = 1024
 """The most sessions that are remembered; the oldest goes first."""
@@ -141,7 +142,7 @@ class WorkerBridge(BridgeServiceServicer):
         """Call a tool. What goes wrong is `success=false` with a JSON object that snakepit understands."""
         with self._told(request, call) as report:
             try:
-                value = await self._run(request)
+                value = await self._run(request, call.deadline)
                 report.size = len(value.value)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it as an answer
                 report.failed = True
@@ -156,25 +157,18 @@ class WorkerBridge(BridgeServiceServicer):
     ) -> AsyncIterator[bridge_pb2.ToolChunk]:
         """Call a tool whose answer comes in chunks, each a JSON value, with an empty final one behind the last.
 
-        `execute_program` tells its stages before its outcome; any other tool has one chunk. A failure is a chunk with
-        the one key `error`.
+        `execute_program` tells its stages before its outcome. A tool that yields has a chunk for each value, made when
+        the one before has left; any other tool has one. A failure is a chunk with the one key `error`. When the reader
+        goes away, the tool is stopped.
         """
-        arrived = trio.current_time()
         with self._told(request, call) as report:
-            chunks = 0
-            async with aclosing(streamed(partial(self._data, request, report), arrived=arrived)) as events:
-                async for at_ms, event in events:
-                    if not isinstance(event, Ended):
-                        data = encode_json(event_to_json(event, at_ms))
-                        if len(data) > self._max_bytes:
-                            data = encode_json(event_to_json(EventsDropped(1), at_ms))
-                    elif request.tool_name == EXECUTE_PROGRAM and not report.failed:
-                        data = b'{"response":%b,"at_ms":%.3f}' % (event.result, at_ms)
-                    else:
-                        data = event.result
-                    yield bridge_pb2.ToolChunk(chunk_id=str(chunks), data=data)  # noqa: ASYNC119 - the server closes it
-                    chunks += 1
-            yield bridge_pb2.ToolChunk(chunk_id=str(chunks), is_final=True)  # noqa: ASYNC119 - as above
+            number = 0
+            told = self._trial_chunks if request.tool_name == EXECUTE_PROGRAM else self._tool_chunks
+            async with aclosing(told(request, call.deadline, report)) as chunks:
+                async for data in chunks:
+                    yield bridge_pb2.ToolChunk(chunk_id=str(number), data=data)  # noqa: ASYNC119 - the server closes it
+                    number += 1
+            yield bridge_pb2.ToolChunk(chunk_id=str(number), is_final=True)  # noqa: ASYNC119 - as above
 
     async def StreamTelemetry(  # noqa: N802
         self,
@@ -195,26 +189,83 @@ class WorkerBridge(BridgeServiceServicer):
 
     # ---- inside
 
-    async def _run(self, request: bridge_pb2.ExecuteToolRequest, watch: Watch | None = None) -> any_pb2.Any:
-        """Call the tool; returns its result, of which snakepit reads the value alone, as JSON."""
+    async def _run(self, request: bridge_pb2.ExecuteToolRequest, deadline: float) -> any_pb2.Any:
+        """Call the tool; returns its result, of which snakepit reads the value alone, as JSON.
+
+        What has become of it by its deadline is answered after that, too: a pool waits for twice as long.
+        """
         arguments = _arguments(request)
         if request.tool_name == EXECUTE_PROGRAM:
-            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, watch))
-        value = await self._tools.call(request.tool_name, arguments)
+            return any_pb2.Any(type_url=_MAP_URL, value=await self._trials(arguments, deadline=deadline))
+        with trio.CancelScope(deadline=deadline):
+            result = await self._tools.call(request.tool_name, arguments)
+            assert result is not None, "nothing takes what it yields"  # noqa: S101 - our own bug, never the user's
+            return self._checked(result)
+        raise DeadlineExceeded(f"the deadline of {request.tool_name[:_MAX_NAME]} passed")
+
+    def _checked(self, value: any_pb2.Any) -> any_pb2.Any:
         if len(value.value) > self._max_bytes:
             raise SerializationFailed(
                 f"the result has {len(value.value)} bytes, and the limit is {self._max_bytes} (--max-message-bytes)"
             )
         return value if value.value else _NULL
 
-    async def _data(self, request: bridge_pb2.ExecuteToolRequest, report: _Report, watch: Watch) -> bytes:
-        try:
-            value = await self._run(request, watch)
-        except Exception as error:  # noqa: BLE001 - as in ExecuteTool
-            report.failed = True
-            return encode_json({"error": self._problem(error, request)})
-        report.size = len(value.value)
-        return value.value
+    async def _trial_chunks(
+        self, request: bridge_pb2.ExecuteToolRequest, deadline: float, report: _Report
+    ) -> AsyncGenerator[bytes, None]:
+        async def run(watch: Watch) -> bytes:
+            try:
+                return await self._trials(_arguments(request), watch, deadline=deadline)
+            except Exception as error:  # noqa: BLE001 - as in ExecuteTool
+                return self._failed(error, request, report)
+
+        async with aclosing(streamed(run, arrived=trio.current_time())) as events:
+            async for at_ms, event in events:
+                if isinstance(event, Ended):
+                    report.size = len(event.result)
+                    outcome = b'{"response":%b,"at_ms":%.3f}' % (event.result, at_ms)
+                    yield event.result if report.failed else outcome  # noqa: ASYNC119 - closed by who reads it
+                    return
+                data = encode_json(event_to_json(event, at_ms))
+                if len(data) > self._max_bytes:
+                    data = encode_json(event_to_json(EventsDropped(1), at_ms))
+                yield data  # noqa: ASYNC119 - as above
+
+    async def _tool_chunks(
+        self, request: bridge_pb2.ExecuteToolRequest, deadline: float, report: _Report
+    ) -> AsyncGenerator[bytes, None]:
+        # Nothing waits in between: a tool goes on once its value is on the way.
+        send, receive = trio.open_memory_channel[bytes](0)
+
+        async def take(value: any_pb2.Any) -> None:
+            data = self._checked(value).value
+            report.size += len(data)
+            await send.send(data)
+
+        async def call(take: Take) -> None:
+            with trio.CancelScope(deadline=deadline) as scope:
+                result = await self._tools.call(request.tool_name, _arguments(request), take)
+                if result is not None:
+                    await take(result)
+            if scope.cancelled_caught:
+                raise DeadlineExceeded(f"the deadline of {request.tool_name[:_MAX_NAME]} passed")
+
+        async def run() -> None:
+            async with send:
+                try:
+                    await call(take)
+                except Exception as error:  # noqa: BLE001 - as in ExecuteTool
+                    await send.send(self._failed(error, request, report))
+
+        async with open_background() as nursery, receive:
+            nursery.start_soon(run)
+            async for data in receive:
+                yield data  # noqa: ASYNC119 - closed by who reads it
+
+    def _failed(self, error: Exception, request: bridge_pb2.ExecuteToolRequest, report: _Report) -> bytes:
+        """The chunk that tells of a failure."""
+        report.failed = True
+        return encode_json({"error": self._problem(error, request)})
 
     def _problem(self, error: Exception, request: bridge_pb2.ExecuteToolRequest) -> dict[str, Any]:
         """An error as snakepit's own workers tell one."""

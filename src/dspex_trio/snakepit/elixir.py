@@ -13,8 +13,8 @@ import trio
 from google.protobuf.message import Message
 
 from dspex_trio import rpc
-from dspex_trio.generated import bridge_pb2, timestamp_pb2
 from dspex_trio.snakepit.pool import HeartbeatPolicy
+from dspex_trio.wire.generated import bridge_pb2, timestamp_pb2
 
 logger: Final = logging.getLogger(__name__)
 

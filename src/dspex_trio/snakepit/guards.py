@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import faulthandler
 import logging
 import os
+import select
 import signal
 import stat
 import sys
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 import trio
+
+from dspex_trio.tasks.signals import end_by_force_after
 
 logger: Final = logging.getLogger(__name__)
 
@@ -32,13 +34,31 @@ def lead_group() -> None:
 
 
 def end_with_parent(end: Callable[[], None]) -> None:
-    """Have `end` called, as a signal handler, when the parent ends (Linux). Call it in the main thread."""
+    """Have `end` called, as a signal handler, when the parent ends (Linux). Call it in the main thread, and early.
+
+    Where nobody else takes SIGHUP, it is called for that too: so ends a worker whose terminal is gone.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: end())
     if not sys.platform.startswith("linux"):
         return
-    # Not SIGTERM: what comes from the parent's end must not count as a second one of somebody's.
-    signal.signal(signal.SIGHUP, lambda _number, _frame: end())
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP) != 0:
+    parent = os.getppid()
+
+    def ended(_number: int, _frame: object) -> None:
+        # It comes, too, when only the thread ended that had started this process.
+        if os.getppid() != parent:
+            end()
+
+    # A signal of its own: what comes from the parent's end must not count as a second one of somebody's.
+    signal.signal(signal.SIGRTMIN, ended)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGRTMIN) != 0:
         logger.debug("prctl(PR_SET_PDEATHSIG): %s", os.strerror(ctypes.get_errno()))
+    ended(0, None)  # it may have ended a moment ago
+
+
+def may_outlive_parent() -> bool:
+    """Whether whoever started this process wants it to go on without him: `nohup` has SIGHUP ignored."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def stdin_is_held() -> bool:
@@ -50,15 +70,23 @@ def stdin_is_held() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-async def end_when_stuck(seconds: float, stopping: trio.Event) -> None:
-    """End the process, with every thread's stack on standard error, when this task does not run for so long.
+def stdin_has_ended() -> bool:
+    """Whether nobody holds the other side of standard input already, and there is nothing in it."""
+    asked = select.poll()
+    asked.register(0, select.POLLIN)
+    events = dict(asked.poll(0)).get(0, 0)
+    return bool(events & select.POLLHUP) and not events & select.POLLIN
+
+
+async def end_when_stuck(seconds: float, stopping: trio.Event, stacks_to: int = 2) -> None:
+    """End the process, with every thread's stack on `stacks_to`, when this task does not run for so long.
 
     That is when somebody's C code holds the GIL and no signal, no end of standard input and no heartbeat can be
     noticed: a pool would have killed the worker by then, and where it has not, it is gone. Ends when `stopping` is set:
     the end has a bound of its own.
     """
     while not stopping.is_set():
-        faulthandler.dump_traceback_later(seconds, exit=True)
+        end_by_force_after(seconds, stacks_to)
         with trio.move_on_after(REARM_SECONDS):
             await stopping.wait()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, Self
 
 from pydantic import Field
 
-from dspex_trio.config import InvalidSettings, Settings
+from dspex_trio.runtime.settings import InvalidSettings, Settings
 from dspex_trio.snakepit.pool import Pool
 
 OLD_POOLS_GRACE: Final = 1.0
@@ -16,8 +15,6 @@ OLD_POOLS_GRACE: Final = 1.0
 REST: Final = 1.0
 OLD_POOLS_REST: Final = 0.4
 """Seconds that are left for the end of the process after the grace, before the half second in which it is forced."""
-
-_ADDRESS: Final = re.compile(r".+:\d+")
 
 
 class WorkerSettings(Settings):
@@ -41,11 +38,18 @@ class WorkerSettings(Settings):
         """The settings as they are with this pool, where the operator did not say otherwise.
 
         Raises:
-            InvalidSettings: Elixir's address is none.
+            InvalidSettings: Elixir's address is none, or the pool could not reach this worker.
         """
         changes: dict[str, Any] = {}
-        if pool.address and not _ADDRESS.fullmatch(pool.address):
-            raise InvalidSettings(f"--elixir-address {pool.address!r} is no HOST:PORT")
+        if pool.address:
+            from dspex_trio.rpc.client.target import addresses  # noqa: PLC0415 - the commands' help needs no gRPC
+
+            try:
+                addresses(pool.address)
+            except ValueError as error:
+                raise InvalidSettings(f"--elixir-address {pool.address!r} is no HOST:PORT: {error}") from None
+        if pool.run_id and self.host.startswith("unix:"):
+            raise InvalidSettings(f"--host {self.host}: a pool finds its workers by a port, not by a UNIX socket")
         if pool.address and "store" not in self.model_fields_set:
             changes["store"] = pool.address
         if pool.run_id and pool.ready_file is None and "grace_seconds" not in self.model_fields_set:

@@ -11,8 +11,8 @@ from typing import Final
 
 import trio
 
-from dspex_trio import correlation
-from dspex_trio.generated import bridge_pb2
+from dspex_trio.observing import correlation
+from dspex_trio.wire.generated import bridge_pb2
 
 MAX_WAITING: Final = 1024
 """Events that wait for a listener; when there are more, new ones are dropped."""

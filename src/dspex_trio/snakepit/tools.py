@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspex_trio.errors import InvalidInput, ToolError
-from dspex_trio.generated.any_pb2 import Any as AnyMessage
 from dspex_trio.model import ToolParameter, ToolSpec
-from dspex_trio.runtime import Runtime
+from dspex_trio.model.errors import InvalidInput, ToolError
+from dspex_trio.runtime.embedded import Runtime, Take
 from dspex_trio.snakepit import trial_tool
 from dspex_trio.wire import encode_any
+from dspex_trio.wire.generated.any_pb2 import Any as AnyMessage
 
 
 class ToolNotFound(ToolError):
@@ -50,8 +50,10 @@ class Tools:
         taken = {spec.name for spec in own}
         return own + [spec for spec in self._runtime.tool_specs() if spec.name not in taken]
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> AnyMessage:
+    async def call(self, name: str, arguments: Mapping[str, Any], take: Take | None = None) -> AnyMessage | None:
         """Call a tool other than `execute_program`; an operator's runs in a slot like a trial. Returns its result.
+
+        With `take`, values that the tool yields are given to that, and None comes back; else a list.
 
         Raises:
             ToolNotFound: There is none of that name.
@@ -64,11 +66,19 @@ class Tools:
             return encode_any(own.run(**arguments))
         if all(spec.name != name for spec in self._runtime.tool_specs()):
             raise ToolNotFound(self._unknown(name))
-        return await self._runtime.call_tool(name, arguments)
+        return await self._runtime.call_tool(name, arguments, take)
 
     def _list_programs(self) -> dict[str, Any]:
-        listed = ("name", "python_class", "description")
-        return {"programs": [{key: each[key] for key in listed} for each in self._runtime.programs()]}
+        return {
+            "programs": [
+                {
+                    "name": each["name"],
+                    "python_class": each["python_class"],
+                    "description": each["description"].partition("\n")[0],
+                }
+                for each in self._runtime.programs()
+            ]
+        }
 
     def _describe_program(self, name: Any) -> dict[str, Any]:
         programs = {each["name"]: each for each in self._runtime.programs()}

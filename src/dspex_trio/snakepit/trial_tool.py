@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import trio
 
-from dspex_trio import correlation
-from dspex_trio.config import Settings
-from dspex_trio.errors import InvalidInput, InvalidSpec, Stage, TrialError
 from dspex_trio.model import Program, ToolParameter, ToolSpec, TrialOptions, TrialOutcome, Watch
-from dspex_trio.runtime import Runtime
+from dspex_trio.model.errors import InvalidInput, InvalidSpec, Stage, TrialError
+from dspex_trio.model.variable_types import show
+from dspex_trio.observing import correlation
+from dspex_trio.runtime.embedded import Runtime
+from dspex_trio.runtime.settings import Settings
 from dspex_trio.trials import failure_of
-from dspex_trio.variables import show
 from dspex_trio.wire import (
     decode_outcome,
     encode_json,
@@ -40,6 +40,7 @@ SPEC: Final = ToolSpec(
         ToolParameter("options", "map", "omit_trace, omit_prompts, max_trace_bytes, no_cache"),
         ToolParameter("metadata", "map", "text → text, for logs and records"),
     ),
+    streams=True,
 )
 _PARAMETERS: Final = tuple(each.name for each in SPEC.parameters)
 
@@ -71,11 +72,13 @@ class TrialTool:
         self._runtime = runtime
         self._max_bytes = max_bytes
 
-    async def __call__(self, arguments: Mapping[str, Any], watch: Watch | None = None) -> bytes:
+    async def __call__(
+        self, arguments: Mapping[str, Any], watch: Watch | None = None, *, deadline: float = math.inf
+    ) -> bytes:
         """Run one trial to its outcome, as JSON text that fits into a reply.
 
-        The earliest of `timeout_ms`, the enclosing scope's deadline and the worker's maximum is its deadline. Whatever
-        is wrong with the arguments is a failure of the trial.
+        The earliest of `timeout_ms`, `deadline` (on Trio's clock), the enclosing scope's deadline and the worker's
+        maximum is its deadline. Whatever is wrong with the arguments is a failure of the trial.
         """
         arrived = trio.current_time()
         trial_id = _text(arguments, "trial_id")
@@ -91,7 +94,7 @@ class TrialTool:
             trial_id=trial_id,
             options=asked.options,
             metadata=asked.metadata,
-            deadline=arrived + asked.timeout,
+            deadline=min(deadline, arrived + asked.timeout),
             watch=watch,
         )
         return self._encode(outcome, asked.options)

@@ -4,21 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspex_trio.testing.clock import VirtualClock
     from dspex_trio.testing.environment import TrialEnvironment
-    from dspex_trio.testing.leaks import Leaked, no_leaks
-    from dspex_trio.testing.links import Carried, Direction, Link
-    from dspex_trio.testing.lm import ScriptedLM
-    from dspex_trio.testing.provider import ScriptedProvider, open_provider
-    from dspex_trio.testing.recorded import CannotReplay
-    from dspex_trio.testing.replaying import Replayed, read_record, replay, replay_sync
-    from dspex_trio.testing.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
-    from dspex_trio.testing.script import Asked, NoReply, Script
-    from dspex_trio.testing.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
-    from dspex_trio.testing.store import Fault, FaultyStore, StoreCall
+    from dspex_trio.testing.faults.links import Carried, Direction, Link
+    from dspex_trio.testing.replays.recorded import CannotReplay
+    from dspex_trio.testing.replays.replaying import Replayed, read_record, replay, replay_sync
+    from dspex_trio.testing.scripted.lm import ScriptedLM
+    from dspex_trio.testing.scripted.provider import ScriptedProvider, open_provider
+    from dspex_trio.testing.scripted.replies import Answer, Drip, Hang, HangUp, Malformed, Refusal, Token, ToolCall
+    from dspex_trio.testing.scripted.script import Asked, NoReply, Script
+    from dspex_trio.testing.scripted.store import Fault, FaultyStore, StoreCall
+    from dspex_trio.testing.scripted.tools import Fails, Returns, ScriptedTool, ToolUse
     from dspex_trio.testing.systems import Links, System, system
-    from dspex_trio.testing.timeline import Happening, Timeline
-    from dspex_trio.testing.tools import Fails, Returns, ScriptedTool, ToolUse
+    from dspex_trio.testing.time.clock import VirtualClock
+    from dspex_trio.testing.time.leaks import Leaked, no_leaks
+    from dspex_trio.testing.time.seeds import Endless, NotReplayable, Schedule, run_schedule, schedules
+    from dspex_trio.testing.time.timeline import Happening, Timeline
     from dspex_trio.testing.watching import record_outcome, watching
 
 __all__ = [
@@ -70,55 +70,57 @@ __all__ = [
 ]
 
 _HOMES = {
-    "VirtualClock": "clock",
+    "VirtualClock": "time.clock",
     "TrialEnvironment": "environment",
-    "Leaked": "leaks",
-    "no_leaks": "leaks",
-    "Carried": "links",
-    "Direction": "links",
-    "Link": "links",
-    "ScriptedLM": "lm",
-    "ScriptedProvider": "provider",
-    "open_provider": "provider",
-    "CannotReplay": "recorded",
-    "Replayed": "replaying",
-    "read_record": "replaying",
-    "replay": "replaying",
-    "replay_sync": "replaying",
-    "Answer": "replies",
-    "Drip": "replies",
-    "Hang": "replies",
-    "HangUp": "replies",
-    "Malformed": "replies",
-    "Refusal": "replies",
-    "Token": "replies",
-    "ToolCall": "replies",
-    "Asked": "script",
-    "NoReply": "script",
-    "Script": "script",
-    "Endless": "seeds",
-    "NotReplayable": "seeds",
-    "Schedule": "seeds",
-    "run_schedule": "seeds",
-    "schedules": "seeds",
-    "Fault": "store",
-    "FaultyStore": "store",
-    "StoreCall": "store",
+    "Leaked": "time.leaks",
+    "no_leaks": "time.leaks",
+    "Carried": "faults.links",
+    "Direction": "faults.links",
+    "Link": "faults.links",
+    "ScriptedLM": "scripted.lm",
+    "ScriptedProvider": "scripted.provider",
+    "open_provider": "scripted.provider",
+    "CannotReplay": "replays.recorded",
+    "Replayed": "replays.replaying",
+    "read_record": "replays.replaying",
+    "replay": "replays.replaying",
+    "replay_sync": "replays.replaying",
+    "Answer": "scripted.replies",
+    "Drip": "scripted.replies",
+    "Hang": "scripted.replies",
+    "HangUp": "scripted.replies",
+    "Malformed": "scripted.replies",
+    "Refusal": "scripted.replies",
+    "Token": "scripted.replies",
+    "ToolCall": "scripted.replies",
+    "Asked": "scripted.script",
+    "NoReply": "scripted.script",
+    "Script": "scripted.script",
+    "Endless": "time.seeds",
+    "NotReplayable": "time.seeds",
+    "Schedule": "time.seeds",
+    "run_schedule": "time.seeds",
+    "schedules": "time.seeds",
+    "Fault": "scripted.store",
+    "FaultyStore": "scripted.store",
+    "StoreCall": "scripted.store",
     "Links": "systems",
     "System": "systems",
     "system": "systems",
-    "Happening": "timeline",
-    "Timeline": "timeline",
-    "Fails": "tools",
-    "Returns": "tools",
-    "ScriptedTool": "tools",
-    "ToolUse": "tools",
+    "Happening": "time.timeline",
+    "Timeline": "time.timeline",
+    "Fails": "scripted.tools",
+    "Returns": "scripted.tools",
+    "ScriptedTool": "scripted.tools",
+    "ToolUse": "scripted.tools",
     "record_outcome": "watching",
     "watching": "watching",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "misbehaving":
+        return import_module(f"{__name__}.faults.misbehaving")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from dspex_trio.testing.clock import VirtualClock
-from dspex_trio.testing.lm import ScriptedLM
-from dspex_trio.testing.store import FaultyStore
+from dspex_trio.testing.scripted.lm import ScriptedLM
+from dspex_trio.testing.scripted.store import FaultyStore
 from dspex_trio.testing.systems import System, system
-from dspex_trio.testing.timeline import Timeline
+from dspex_trio.testing.time.clock import VirtualClock
+from dspex_trio.testing.time.timeline import Timeline
 
 
 @contextmanager

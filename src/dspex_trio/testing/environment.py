@@ -16,16 +16,16 @@ import dspy
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.background import open_background
-from dspex_trio.config import Settings
 from dspex_trio.model import Binding, Program, TrialOutcome, Variable
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, register, tool
-from dspex_trio.runtime import Runtime, open_runtime
-from dspex_trio.testing.clock import VirtualClock
-from dspex_trio.testing.links import Link
-from dspex_trio.testing.store import FaultyStore
-from dspex_trio.testing.timeline import Timeline
-from dspex_trio.testing.variables import variables_of
+from dspex_trio.runtime.embedded import Runtime, open_runtime
+from dspex_trio.runtime.settings import Settings
+from dspex_trio.tasks.background import open_background
+from dspex_trio.testing.faults.links import Link
+from dspex_trio.testing.scripted.store import FaultyStore
+from dspex_trio.testing.scripted.variables import variables_of
+from dspex_trio.testing.time.clock import VirtualClock
+from dspex_trio.testing.time.timeline import Timeline
 from dspex_trio.testing.watching import record_outcome, watching
 from dspex_trio.trials import Observer
 from dspex_trio.wire import program_from_json
@@ -136,6 +136,17 @@ class TrialEnvironment:
         return trio.run(main, clock=clock, instruments=[clock])
 
 
+def tested_settings(settings: Settings | None) -> Settings:
+    """Settings whose reply margin does not grow with the time given, unless they say so: no answer is late in a test.
+
+    A deadline of a minute then comes at its time, and not a second before it.
+    """
+    settings = settings or Settings()
+    if "reply_margin_share" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"reply_margin_share": 0.0})
+
+
 @asynccontextmanager
 async def open_tested_runtime(
     settings: Settings | None,
@@ -145,6 +156,7 @@ async def open_tested_runtime(
     observers: Sequence[Observer] = (),
 ) -> AsyncIterator[Runtime]:
     """A runtime whose store is an embedded one, or `store`, over HTTP/2 in memory."""
+    settings = tested_settings(settings)
     if store is None:
         async with open_runtime(settings, lm=lm, observers=observers) as runtime:
             yield runtime

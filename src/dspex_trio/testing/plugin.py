@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from dspex_trio.testing.clock import VirtualClock
-    from dspex_trio.testing.lm import ScriptedLM
-    from dspex_trio.testing.store import FaultyStore
+    from dspex_trio.testing.scripted.lm import ScriptedLM
+    from dspex_trio.testing.scripted.store import FaultyStore
     from dspex_trio.testing.systems import System
-    from dspex_trio.testing.timeline import Timeline
+    from dspex_trio.testing.time.clock import VirtualClock
+    from dspex_trio.testing.time.timeline import Timeline
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +31,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
     plugin, hand it on: `anyio_backend` returns `("trio", {"clock": virtual_clock, "instruments": [virtual_clock]})`.
     Fails where no Trio run has taken it.
     """
-    from dspex_trio.testing.clock import VirtualClock  # noqa: PLC0415 - not before it is used
+    from dspex_trio.testing.time.clock import VirtualClock  # noqa: PLC0415 - not before it is used
 
     test = request.function
     handed_on = "virtual_clock" in inspect.signature(test).parameters
@@ -77,7 +77,7 @@ def virtual_clock(request: pytest.FixtureRequest) -> Iterator[VirtualClock]:
 @pytest.fixture
 def timeline(virtual_clock: VirtualClock) -> Timeline:
     """What happened in the test and when, in the time of `virtual_clock`, which the test names beside it."""
-    from dspex_trio.testing.timeline import Timeline  # noqa: PLC0415 - not before it is used
+    from dspex_trio.testing.time.timeline import Timeline  # noqa: PLC0415 - not before it is used
 
     return Timeline(virtual_clock)
 

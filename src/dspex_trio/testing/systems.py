@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.background import open_background
-from dspex_trio.client import Client, open_client
-from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest, Variable
-from dspex_trio.runtime import Runtime, open_runtime
-from dspex_trio.serving import serve_runtime
-from dspex_trio.testing.links import Link
-from dspex_trio.testing.store import FaultyStore
-from dspex_trio.testing.timeline import Timeline
-from dspex_trio.testing.variables import variables_of
+from dspex_trio.runtime.client import Client, open_client
+from dspex_trio.runtime.embedded import Runtime, open_runtime
+from dspex_trio.runtime.serving import serve_runtime
+from dspex_trio.runtime.settings import Settings
+from dspex_trio.tasks.background import open_background
+from dspex_trio.testing.environment import tested_settings
+from dspex_trio.testing.faults.links import Link
+from dspex_trio.testing.scripted.store import FaultyStore
+from dspex_trio.testing.scripted.variables import variables_of
+from dspex_trio.testing.time.timeline import Timeline
 from dspex_trio.testing.watching import record_outcome, watching
 from dspex_trio.trials.observer import Nobody
 
@@ -133,7 +134,9 @@ async def system(
                 interceptors=[partial(_calls, timeline)],
             )
         )
-        async with open_runtime(settings, lm=lm, store=links.store.connect, observers=[observer]) as runtime:
+        async with open_runtime(
+            tested_settings(settings), lm=lm, store=links.store.connect, observers=[observer]
+        ) as runtime:
             await nursery.start(
                 partial(
                     serve_runtime,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from dspex_trio.errors import FailureKind
 from dspex_trio.model import (
     EventsDropped,
     LmFinished,
@@ -18,7 +17,8 @@ from dspex_trio.model import (
     TrialSuccess,
     Watch,
 )
-from dspex_trio.testing.timeline import Timeline
+from dspex_trio.model.errors import FailureKind
+from dspex_trio.testing.time.timeline import Timeline
 
 
 def watching(timeline: Timeline) -> Watch:

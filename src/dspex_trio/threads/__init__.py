@@ -1,20 +1,23 @@
 """Worker threads: slots, jobs that can be told to end, and threads that are waited for only so long. Knows no DSPy."""
 
-from dspex_trio.threads.clock import ClockedThread, Parks, ThreadClock, Waiter
-from dspex_trio.threads.fairness import keep_collections_short
-from dspex_trio.threads.gate import gated_job, left_alone, waits_are_left_alone
-from dspex_trio.threads.hop import run_in_loop
-from dspex_trio.threads.job import Job, JobCancelled, add_lookup, current_job
-from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_whole
-from dspex_trio.threads.runner import StuckThread, Threads, open_threads
-from dspex_trio.threads.seam import hooks, replaced
-from dspex_trio.threads.slots import Slot, Slots
+from dspex_trio.threads.ladder.clock import ClockedThread, Parks, ThreadClock, Waiter
+from dspex_trio.threads.ladder.fairness import keep_collections_short
+from dspex_trio.threads.ladder.hop import run_in_loop
+from dspex_trio.threads.ladder.interrupt import add_frame_lookup, carries_programs, keep_whole
+from dspex_trio.threads.ladder.job import Job, add_lookup, current_job
+from dspex_trio.threads.ladder.runner import StuckThread, Threads, open_threads
+from dspex_trio.threads.ladder.slots import Slot, Slots
+from dspex_trio.threads.patches.excepthooks import JobCancelled
+from dspex_trio.threads.patches.gate import gated_job, left_alone, waits_are_left_alone
+from dspex_trio.threads.patches.install import hooks, replaced
+from dspex_trio.threads.patches.process_state import ProcessState, put_back_what_programs_change
 
 __all__ = [
     "ClockedThread",
     "Job",
     "JobCancelled",
     "Parks",
+    "ProcessState",
     "Slot",
     "Slots",
     "StuckThread",
@@ -31,6 +34,7 @@ __all__ = [
     "keep_whole",
     "left_alone",
     "open_threads",
+    "put_back_what_programs_change",
     "replaced",
     "run_in_loop",
     "waits_are_left_alone",

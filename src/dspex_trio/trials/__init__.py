@@ -4,11 +4,12 @@ from dspex_trio.trials.admission import Admission
 from dspex_trio.trials.contained import CARRIERS
 from dspex_trio.trials.failures import Described, failure_of
 from dspex_trio.trials.lateness import LatenessWatch, LoopLateness
-from dspex_trio.trials.margin import ReplyMargin
+from dspex_trio.trials.lifecycle import TrialRunner, Trials
+from dspex_trio.trials.margin import MarginRules, ReplyMargin, TrialDeadline
 from dspex_trio.trials.observer import Observer, TrialLog
-from dspex_trio.trials.road import TrialRunner, Trials
-from dspex_trio.trials.stages import InThreads
+from dspex_trio.trials.pipeline import InThreads
 from dspex_trio.trials.stuck import StuckLimit
+from dspex_trio.trials.work import UnderWay
 
 __all__ = [
     "CARRIERS",
@@ -17,11 +18,14 @@ __all__ = [
     "InThreads",
     "LatenessWatch",
     "LoopLateness",
+    "MarginRules",
     "Observer",
     "ReplyMargin",
     "StuckLimit",
+    "TrialDeadline",
     "TrialLog",
     "TrialRunner",
     "Trials",
+    "UnderWay",
     "failure_of",
 ]

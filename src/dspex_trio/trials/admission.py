@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import trio
 
-from dspex_trio.errors import Overloaded, ShuttingDown
+from dspex_trio.model.errors import Overloaded, ShuttingDown
 
 # How much of the expected duration a new observation moves: about the last ten trials count.
 _SMOOTHING: Final = 0.2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from dspex_trio.errors import ProgramError, TrialError
 from dspex_trio.model import Interrupt
+from dspex_trio.model.errors import ProgramError, TrialError
+from dspex_trio.model.values import type_name
 from dspex_trio.trials.failures import DESCRIBERS, Described, describe
-from dspex_trio.values import type_name
 
 
 def contained(interrupt: Interrupt, redact: Callable[[str], str], function: Callable[..., Any], *args: Any) -> Any:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, cast
 
-from dspex_trio.errors import FailureKind, LmError, ProgramError, Stage, ToolError, TrialError
 from dspex_trio.model import Cause, TrialFailure
-from dspex_trio.values import type_name
+from dspex_trio.model.errors import FailureKind, LmError, ProgramError, Stage, ToolError, TrialError
+from dspex_trio.model.values import type_name
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def describe(
         retryable=known.retryable if known else False,
         retry_after=known.retry_after if known else None,
         error_type=type_name(type(told)),
-        message=describer.message(told),
+        message=describer.message(told, known.note if known else ""),
         traceback=describer.traceback(told),
         causes=describer.causes(told),
     )
@@ -113,7 +113,7 @@ def _internal(found: Description, stage: Stage, trial_id: str) -> TrialFailure:
     return TrialFailure(
         kind=FailureKind.INTERNAL,
         stage=stage,
-        error_type="dspex_trio.errors.InternalError",
+        error_type="dspex_trio.model.errors.InternalError",
         error_message=f"internal error {error_id}; the worker's log has the details under this id",
         trial_id=trial_id,
         details={"error_id": error_id},
@@ -136,13 +136,13 @@ class _Describer:
         self._left = MAX_CAUSES
         self._seen: set[int] = set()
 
-    def message(self, error: BaseException) -> str:
+    def message(self, error: BaseException, note: str = "") -> str:
         try:
             text = str(error)
         except BaseException as broken:  # noqa: ASYNC103, BLE001 - any __str__, exiting ones too
             self._check()
             text = f"<its text cannot be had: __str__ raised {type_name(type(broken))}>"
-        return _cut(self._redact(text), MAX_MESSAGE_CHARS)
+        return _cut(self._redact(f"{text}\n{note}" if note else text), MAX_MESSAGE_CHARS)
 
     def traceback(self, error: BaseException) -> str:
         if (where := _traceback_of(error)) is None:

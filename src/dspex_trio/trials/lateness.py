@@ -20,7 +20,7 @@ logger: Final = logging.getLogger(__name__)
 # How often it is looked, in seconds, and how many looks are remembered: less than two minutes of them.
 _PERIOD: Final = 0.1
 _REMEMBERED: Final = 1024
-# No reply margin makes up for more, in seconds; it is told to the log, but no more often than that.
+# More is told to the log, in seconds, but no more often than that: trials lose time to the reply margin by it.
 _TOO_LATE: Final = 0.05
 _BETWEEN_WARNINGS: Final = 60.0
 
@@ -93,7 +93,7 @@ class LatenessWatch:
             found = self.summary()
             logger.warning(
                 "the loop was %.0f ms late (p99 %.0f ms, at most %.0f ms over the last %d looks): threads that compute "
-                "keep the interpreter; deadlines are kept that much later",
+                "keep the interpreter; failures leave that much later, and the reply margin grows with it",
                 late * 1e3,
                 found.p99_ms,
                 found.max_ms,

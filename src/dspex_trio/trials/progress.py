@@ -6,8 +6,8 @@ import math
 
 import trio
 
-from dspex_trio.errors import Stage
 from dspex_trio.model import StageStarted, Timings, Watch
+from dspex_trio.model.errors import Stage
 
 
 class Progress:

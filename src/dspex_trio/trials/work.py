@@ -5,28 +5,59 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
-from dspex_trio.errors import DeadlineExceeded, Stage, TrialCancelled, TrialError
 from dspex_trio.model import BoundVariable, Recording, TrialRequest
-from dspex_trio.trials.joints import Job
+from dspex_trio.model.errors import DeadlineExceeded, Stage, TrialCancelled, TrialError
+from dspex_trio.trials.margin import TrialDeadline
 from dspex_trio.trials.progress import Progress
+from dspex_trio.trials.protocols import Job
 
 # So much later than another process would end a stage, in seconds, it is ended from here.
 _LATER: Final = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """One piece of work that has not ended yet.
+
+    Attributes:
+        name: The trial's id; of a tool, its name.
+        program: The trial's program; empty for a tool.
+        stage: Where a trial is; EXECUTE for a tool, which may be waiting for its slot.
+        seconds: For how long it has been there.
+        seconds_left: Until its deadline.
+    """
+
+    name: str
+    program: str
+    stage: str
+    seconds: float
+    seconds_left: float
+
+
 class Work:
     """What holds a slot: ends at its deadline, or earlier as `end` says."""
 
-    __slots__ = ("ending", "job", "scope")
+    __slots__ = ("began", "ending", "job", "name", "scope")
 
-    def __init__(self, job: Job, deadline: float) -> None:
+    def __init__(self, job: Job, deadline: float, name: str) -> None:
+        self.name = name
+        self.began = trio.current_time()
         self.job = job
         self.scope = trio.CancelScope(deadline=deadline)
         self.ending: TrialError | None = None
+
+    def under_way(self) -> UnderWay:
+        """How far it is."""
+        return self._under_way("", Stage.EXECUTE, self.began)
+
+    def _under_way(self, program: str, stage: Stage, began: float) -> UnderWay:
+        now = trio.current_time()
+        return UnderWay(self.name, program, stage.name, now - began, self.scope.deadline - now)
 
     def end(self, error: TrialError) -> None:
         """End it with a failure of that kind, unless it is already ending."""
@@ -38,10 +69,20 @@ class Work:
 class Trial(Work):
     """One trial while it is on the road."""
 
-    __slots__ = ("_budgets", "budget", "details", "exceeded", "progress", "recording", "request", "variables")
+    __slots__ = (
+        "_budgets",
+        "budget",
+        "changes",
+        "details",
+        "exceeded",
+        "progress",
+        "recording",
+        "request",
+        "variables",
+    )
 
     def __init__(self, request: TrialRequest, job: Job) -> None:
-        super().__init__(job, request.deadline)
+        super().__init__(job, request.deadline, request.trial_id)
         self.request = request
         self.progress = Progress(request.arrived, request.watch)
         self.recording: Callable[[], Recording] = Recording
@@ -49,7 +90,24 @@ class Trial(Work):
         self.variables: Mapping[str, BoundVariable] = {}
         self.budget: trio.CancelScope | None = None
         self.exceeded = ""
+        self.changes: list[str] = []
         self._budgets: Mapping[Stage, float] = {}
+
+    def under_way(self) -> UnderWay:
+        """How far it is."""
+        program = self.request.program
+        return self._under_way(program.name or program.python_class, self.stage, max(self.began, self.request.arrived))
+
+    @property
+    def callers_deadline(self) -> float:
+        """When its caller stops waiting, on Trio's clock."""
+        return self.request.deadline + self.request.margin
+
+    def hasten(self, deadline: TrialDeadline) -> None:
+        """End by then, if that is earlier than was said."""
+        if deadline.at < self.request.deadline:
+            self.request = replace(self.request, deadline=deadline.at, margin=deadline.margin)
+            self.scope.deadline = deadline.at
 
     @contextmanager
     def elsewhere(self, budgets: Mapping[Stage, float]) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from dspex_trio.wire.anys import decode_any, encode_any, encode_typed, write_any
 from dspex_trio.wire.events import decode_event, encode_event, event_to_json
-from dspex_trio.wire.jsontext import decode_json, encode_json, encode_jsonable, jsonable
+from dspex_trio.wire.jsontext import decode_json, encode_json, encode_jsonable, json_text, jsonable, read_json
 from dspex_trio.wire.outcome_json import outcome_to_json
 from dspex_trio.wire.program_json import check_program, options_from_json, program_from_json, program_to_json
 from dspex_trio.wire.replies import encode_reply, in_brief, in_full
@@ -49,11 +49,13 @@ __all__ = [
     "event_to_json",
     "in_brief",
     "in_full",
+    "json_text",
     "jsonable",
     "options_from_json",
     "outcome_to_json",
     "program_from_json",
     "program_to_json",
+    "read_json",
     "seconds_of",
     "write_any",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from google.protobuf import struct_pb2, wrappers_pb2
 from google.protobuf.message import DecodeError
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.generated import any_pb2, duration_pb2, timestamp_pb2
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.variable_types import show
+from dspex_trio.wire.generated import any_pb2, duration_pb2, timestamp_pb2
 from dspex_trio.wire.jsontext import decode_json, encode_json, special_float
 
 TYPE_URL: Final = "type.googleapis.com/snakepit."
@@ -127,15 +129,21 @@ def _unwrapped(text: str) -> Any:
 
 
 def _float(raw: bytes) -> Any:
-    value = special_float(decode_json(raw))
-    if isinstance(value, float) or value is None:
+    found = decode_json(raw)
+    value = special_float(found)
+    if value is None or (type(value) is float and (value is not found or math.isfinite(value))):
         return value
+    if type(value) is float:
+        raise ValueNotDecodable("a float was announced, and the number is too large for a double")
     if type(value) is not int:
         raise ValueNotDecodable(f"a float was announced, and the value is a JSON {_json_type(value)}")
     try:
-        return float(value)
+        exact = float(value)
     except OverflowError:
-        raise ValueNotDecodable("a float was announced, and the integer is too large for one") from None
+        exact = math.inf
+    if exact != value:
+        raise ValueNotDecodable(f"a float was announced, and a double does not hold {show(value)} exactly")
+    return exact
 
 
 def _integer(raw: bytes) -> Any:

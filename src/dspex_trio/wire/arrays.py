@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.variables import is_shape, show
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.variable_types import is_shape, show
 from dspex_trio.wire.jsontext import decode_json
 
 FORMATS: Final = ("numpy", "raw")

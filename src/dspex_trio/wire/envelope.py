@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from dspex_trio.generated.envelope_pb2 import TrialEnvelope
-from dspex_trio.generated.program_pb2 import ExecuteProgramRequest, ProgramEvent
 from dspex_trio.model import Binding, Program, TrialOptions, TrialRequest
+from dspex_trio.wire.generated.envelope_pb2 import TrialEnvelope
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest, ProgramEvent
 
 # The field `response` of ProgramEvent, as a length-delimited field begins.
 _RESPONSE: Final = bytes([ProgramEvent.DESCRIPTOR.fields_by_name["response"].number << 3 | 2])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspex_trio.errors import Stage, ValueNotDecodable
-from dspex_trio.generated import program_pb2
 from dspex_trio.model import (
     EventsDropped,
     LmFinished,
@@ -16,7 +14,9 @@ from dspex_trio.model import (
     ToolStarted,
     TrialEvent,
 )
+from dspex_trio.model.errors import Stage, ValueNotDecodable
 from dspex_trio.wire.anys import decode_any, write_any
+from dspex_trio.wire.generated import program_pb2
 from dspex_trio.wire.jsontext import jsonable, text_of
 from dspex_trio.wire.outcome_json import lm_call_to_json
 from dspex_trio.wire.reply_decoding import decode_lm_call

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.values import MARKER, MAX_DEPTH, plain
+from dspex_trio.model.errors import ValueNotDecodable
+from dspex_trio.model.values import MARKER, MAX_DEPTH, plain
 
 BYTES_KEY: Final = "__bytes__"
 """The one key of the object that stands for bytes; its value is base64."""
@@ -23,7 +23,6 @@ MAX_DIGITS: Final = 100_000
 # Below Python's own limit (int_max_str_digits), which is not ours to change: the process is the embedder's too.
 _CHUNK: Final = 512
 _LONG: Final = 4_300  # digits; what Python's own limit is by default, and what costs nothing worth counting
-_LONG_BITS: Final = round(_LONG * math.log2(10))
 _TEN_TO_CHUNK: Final = 10**_CHUNK
 
 _NAN, _INFINITY, _MINUS_INFINITY = "NaN", "Infinity", "-Infinity"
@@ -32,6 +31,7 @@ _SPECIAL: Final = {_NAN: math.nan, _INFINITY: math.inf, _MINUS_INFINITY: -math.i
 # For what others would be guessed at.
 _STRICT: Final = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _encode_fast: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_MARKED_INTEGER: Final = _encode_fast({MARKER: True, "__type__": "int"})
 
 
 def encode_json(value: Any) -> bytes:
@@ -108,6 +108,29 @@ def decode_json(raw: bytes) -> Any:
     return value
 
 
+def read_json(text: str | bytes) -> Any:
+    """The value of JSON text as Python's `json` reads it, with integers of any size: of what our own files hold.
+
+    Raises:
+        ValueError: It is no JSON, or holds integers of more than a hundred thousand digits.
+        RecursionError: It nests too deep.
+    """
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # an integer longer than Python converts by itself
+        return json.loads(text, parse_int=_LongIntegers())
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """`value` as JSON text for people, with integers of any size; a text that holds a long one is not indented."""
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+    except (ValueError, TypeError, RecursionError):  # an integer longer than Python writes by itself; bytes
+        return encode_json(value).decode()
+
+
 def special_float(value: Any) -> Any:
     """NaN or an infinity for its name; any other value as it is."""
     return _SPECIAL.get(value, value) if type(value) is str else value
@@ -160,11 +183,12 @@ class _LongIntegers:
     def __call__(self, digits: str) -> int:
         if len(digits) <= _CHUNK:
             return int(digits)
-        if len(digits) > _LONG:
-            self._left -= len(digits)
+        negative = digits[0] == "-"
+        if (length := len(digits) - negative) > _LONG:
+            self._left -= length
         if self._left < 0:
             raise ValueNotDecodable(f"the JSON text holds integers of more than {MAX_DIGITS} digits")
-        return -_to_int(digits[1:]) if digits[0] == "-" else _to_int(digits)
+        return -_to_int(digits[1:]) if negative else _to_int(digits)
 
 
 def _to_int(digits: str) -> int:
@@ -208,7 +232,7 @@ class _Pieces:
     """The JSON text of plain values that the standard encoder does not take, within a budget for long integers."""
 
     def __init__(self) -> None:
-        self._left_bits = round(MAX_DIGITS * math.log2(10))
+        self._left = MAX_DIGITS
 
     def of(self, value: Any) -> list[str]:
         match value:
@@ -228,8 +252,12 @@ class _Pieces:
                 return [_encode_fast(value)]
 
     def _integer(self, value: int) -> list[str]:
-        if (bits := value.bit_length()) > _LONG_BITS:
-            if bits > self._left_bits:
-                return [_encode_fast({MARKER: True, "__type__": "int"})]
-            self._left_bits -= bits
-        return ["-", _to_digits(-value)] if value < 0 else [_to_digits(value)]
+        """The digits, counted as `_LongIntegers` counts them: what is written here can be read there."""
+        if value.bit_length() > round((max(self._left, _LONG) + 1) * math.log2(10)):
+            return [_MARKED_INTEGER]  # before the work of writing it
+        digits = _to_digits(abs(value))
+        if len(digits) > _LONG:
+            if len(digits) > self._left:
+                return [_MARKED_INTEGER]
+            self._left -= len(digits)
+        return ["-", digits] if value < 0 else [digits]

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import MISSING, Binding, Field, LanguageModel, Program, Signature, TrialOptions
-from dspex_trio.variables import show
+from dspex_trio.model.errors import InvalidSpec
+from dspex_trio.model.variable_types import show
 
 # Each is found, checked and applied on the loop, where other trials wait their turn.
 MAX_PARAMETERS: Final = 1_000

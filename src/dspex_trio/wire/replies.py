@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from dspex_trio.generated.program_pb2 import ExecuteProgramResponse
 from dspex_trio.model import TrialFailure, TrialOptions, TrialOutcome, TrialSuccess
+from dspex_trio.wire.generated.program_pb2 import ExecuteProgramResponse
 from dspex_trio.wire.reply_decoding import decode_outcome
 from dspex_trio.wire.reply_encoding import encode_outcome
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from dspex_trio.errors import FailureKind, Stage, ValueNotDecodable
-from dspex_trio.generated import any_pb2, program_pb2
 from dspex_trio.model import (
     BoundVariable,
     Cause,
@@ -19,7 +17,9 @@ from dspex_trio.model import (
     TrialSuccess,
     Usage,
 )
+from dspex_trio.model.errors import FailureKind, Stage, ValueNotDecodable
 from dspex_trio.wire.anys import decode_any
+from dspex_trio.wire.generated import any_pb2, program_pb2
 
 _USAGE: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _TIMINGS: Final = ("queued_ms", "hydrate_ms", "sync_ms", "execute_ms", "serialize_ms", "total_ms")

@@ -6,8 +6,6 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any, Final
 
-from dspex_trio.errors import FailureKind, SerializationFailed, Stage
-from dspex_trio.generated import any_pb2, program_pb2
 from dspex_trio.model import (
     BoundVariable,
     Cause,
@@ -20,7 +18,9 @@ from dspex_trio.model import (
     TrialSuccess,
     Usage,
 )
+from dspex_trio.model.errors import FailureKind, SerializationFailed, Stage
 from dspex_trio.wire.anys import write_any
+from dspex_trio.wire.generated import any_pb2, program_pb2
 from dspex_trio.wire.jsontext import text_of, utf8
 from dspex_trio.wire.requests import MAX_SECONDS
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from dspex_trio.errors import InvalidInput, InvalidSpec, ValueNotDecodable
-from dspex_trio.generated import any_pb2, program_pb2
 from dspex_trio.model import (
     MISSING,
     Binding,
@@ -18,8 +16,10 @@ from dspex_trio.model import (
     TrialOptions,
     TrialRequest,
 )
-from dspex_trio.values import plain
+from dspex_trio.model.errors import InvalidInput, InvalidSpec, ValueNotDecodable
+from dspex_trio.model.values import plain
 from dspex_trio.wire.anys import decode_any, write_any
+from dspex_trio.wire.generated import any_pb2, program_pb2
 from dspex_trio.wire.jsontext import decode_json, encode_json, text_of
 from dspex_trio.wire.program_json import check_program
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dspex_trio.errors import ValueNotDecodable, VariableInvalid
-from dspex_trio.generated import any_pb2, bridge_pb2
 from dspex_trio.model import Variable
+from dspex_trio.model.errors import ValueNotDecodable, VariableInvalid
 from dspex_trio.wire.anys import decode_any, encode_typed, special_floats
 from dspex_trio.wire.arrays import decode_array
+from dspex_trio.wire.generated import any_pb2, bridge_pb2
 from dspex_trio.wire.jsontext import decode_json, encode_json
 
 # What a variable of these types holds is text, even if it looks like JSON; for any other, an old peer's doubled JSON is

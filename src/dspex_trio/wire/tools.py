@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dspex_trio.errors import ValueNotDecodable
-from dspex_trio.generated import any_pb2, bridge_pb2
 from dspex_trio.model import MISSING, ToolParameter, ToolSpec
+from dspex_trio.model.errors import ValueNotDecodable
 from dspex_trio.wire.anys import decode_any
+from dspex_trio.wire.generated import any_pb2, bridge_pb2
 from dspex_trio.wire.jsontext import encode_json
 from dspex_trio.wire.stored import decode_constraints
 
@@ -64,7 +64,12 @@ def decode_tool_result(result: any_pb2.Any, binary: bytes) -> Any:
 
 def encode_tool_spec(spec: ToolSpec) -> bridge_pb2.ToolSpec:
     """A tool's description as snakepit writes it."""
-    message = bridge_pb2.ToolSpec(name=spec.name, description=spec.description, metadata={"exposed_to_python": "true"})
+    message = bridge_pb2.ToolSpec(
+        name=spec.name,
+        description=spec.description,
+        metadata={"exposed_to_python": "true"},
+        supports_streaming=spec.streams,
+    )
     for each in spec.parameters:
         parameter = message.parameters.add(
             name=each.name,

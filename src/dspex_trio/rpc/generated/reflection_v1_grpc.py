@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator
 
-from dspex_trio.rpc.call import Call
-from dspex_trio.rpc.service import (
+from dspex_trio.rpc.server.call import Call
+from dspex_trio.rpc.server.service import (
     STREAM_STREAM,
     STREAM_UNARY,
     UNARY_STREAM,
@@ -13,7 +13,7 @@ from dspex_trio.rpc.service import (
     Servicer,
     unimplemented,
 )
-from dspex_trio.rpc.stubs import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from dspex_trio.rpc.client.stubs import Caller, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 from . import reflection_v1_pb2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -10,8 +11,8 @@ from h2.errors import ErrorCodes
 
 from dspex_trio.rpc.http2.engine import H2Engine, StreamState
 from dspex_trio.rpc.http2.events import ResponseEnded, ResponseStarted
-from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size
-from dspex_trio.rpc.http2.headers import RawHeaders, ResponseHead, encode_metadata, format_timeout
+from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock
+from dspex_trio.rpc.http2.headers import ResponseHead, encode_metadata, format_timeout
 from dspex_trio.rpc.http2.interface import MAX_STREAM_ID
 from dspex_trio.rpc.http2.limits import Limits
 from dspex_trio.rpc.http2.messages import ACCEPT_ENCODING, ENCODINGS, MessageReader
@@ -19,6 +20,7 @@ from dspex_trio.rpc.http2.responses import BadResponse, parse_response, parse_tr
 from dspex_trio.rpc.metadata import NO_METADATA, Metadata
 from dspex_trio.rpc.status import Status, StatusCode
 
+_PATH: Final = re.compile(r"/[\x21-\x7e]*")
 # What a reset by the server means for the call ("HTTP2 Transport Mapping", "Errors"); everything else is INTERNAL.
 _RESET_STATUS: Final[Mapping[int, StatusCode]] = {
     ErrorCodes.REFUSED_STREAM: StatusCode.UNAVAILABLE,
@@ -69,7 +71,13 @@ class H2ClientEngine(H2Engine):
     def start_call(
         self, path: str, metadata: Metadata = NO_METADATA, *, timeout: float | None = None, encoding: str = "identity"
     ) -> int:
-        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now."""
+        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now.
+
+        Raises:
+            ValueError: The path cannot be sent.
+        """
+        if not _PATH.fullmatch(path):
+            raise ValueError(f"a method's path is /package.Service/Method in printable ASCII, not {path[:200]!r}")
         stream_id = self._next_stream_id
         fields = (*self._before_path, (b":path", path.encode()), *self._after_path)
         if encoding != "identity":
@@ -122,10 +130,9 @@ class H2ClientEngine(H2Engine):
         _, status, trailers = block.parsed
         return status, trailers
 
-    def _check_size(self, headers: RawHeaders) -> None:
-        limit = self._limits.max_header_list_size
-        if header_list_size(headers) > limit:
-            text = f"the response's headers are larger than the limit of {limit} bytes"
+    def _check_size(self, block: HeaderBlock) -> None:
+        if block.oversized:
+            text = f"the response's headers are larger than the limit of {self._limits.max_header_list_size} bytes"
             raise BadResponse(Status(StatusCode.RESOURCE_EXHAUSTED, text))
 
     def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:

@@ -36,6 +36,19 @@ _DEFAULT_WINDOW: Final = 65_535  # of a connection, until it is enlarged (RFC 91
 _MESSAGE_OVERHEAD: Final = 100
 # What the fields of the protocol itself take, about, of the header list that a peer allows.
 _OWN_HEADERS: Final = 400
+_C_CORES_SOFT: Final = 2**13
+_C_CORES_HARD: Final = 2**14
+
+
+def taken_for_sure(announced: int | None) -> int:
+    """How large a header list a peer takes that has announced so much.
+
+    What gRPC's C core announces is its hard limit: 16 KiB, or what it was told. From its soft limit on, 8 KiB or four
+    fifths of the hard one, it refuses at random, the more often the larger they are.
+    """
+    if announced is None:
+        return _C_CORES_SOFT
+    return min(announced, _C_CORES_SOFT) if announced <= _C_CORES_HARD else announced * 4 // 5
 
 
 @dataclass(slots=True)
@@ -172,12 +185,14 @@ class H2Engine(ABC):
         if end:
             self._ended_here(self._streams[stream_id])
 
-    def takes_metadata(self, metadata: Metadata) -> bool:
-        """Whether it is within what the peer has said that it takes."""
-        return self._takes(encode_metadata(metadata))
+    def takes_metadata(self, metadata: Metadata, *, surely: bool = False) -> bool:
+        """Whether it is within what the peer has said that it takes, or what a peer that says so takes in any case."""
+        return self._takes(encode_metadata(metadata), surely=surely)
 
-    def _takes(self, headers: Iterable[Field]) -> bool:
+    def _takes(self, headers: Iterable[Field], *, surely: bool = False) -> bool:
         limit = self._h2.remote_settings.max_header_list_size
+        if surely:
+            limit = taken_for_sure(limit)
         return limit is None or _OWN_HEADERS + header_list_size(headers) <= limit
 
     def reset(self, stream_id: int, error_code: int) -> None:
@@ -272,6 +287,10 @@ class H2Engine(ABC):
     @abstractmethod
     def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
         """Headers came after the data."""
+
+    def on_headers_lost(self, stream_id: int, *, began: bool) -> None:
+        """Headers came that cannot be decoded, nor can any later ones: nothing that a client could live with."""
+        raise NotImplementedError
 
     @abstractmethod
     def on_end(self, stream_id: int) -> None:

@@ -106,6 +106,13 @@ class GoawayReceived:
     debug: bytes
 
 
+@dataclass(slots=True)
+class GoodbyeSaid:
+    """The client sent headers that cannot be decoded: it was told that no calls above `last_stream_id` are served."""
+
+    last_stream_id: int
+
+
 Event: TypeAlias = (
     RequestStarted
     | ResponseStarted
@@ -119,4 +126,5 @@ Event: TypeAlias = (
     | PingReceived
     | PingAnswered
     | GoawayReceived
+    | GoodbyeSaid
 )

@@ -39,10 +39,12 @@ _DEFAULT_WINDOW: Final = 65_535
 # The first five bytes of a frame: its length in three of them, its type, its flags.
 _HEAD: Final = struct.Struct(">BHBB")
 _ACK: Final = 1
+# Frames of one header block; h2 takes as many.
+_MAX_PARTS: Final = 64
 
 
 class HeaderBlockTooLarge(ProtocolError):  # type: ignore[misc] # h2 is untyped
-    """A header block so large that decoding it is refused: the connection cannot go on without its HPACK state."""
+    """A header block so large that decoding it is refused: without its HPACK state no other one can be decoded."""
 
     error_code = ErrorCodes.ENHANCE_YOUR_CALM
 
@@ -71,10 +73,17 @@ class _FrameBuffer(FrameBuffer):  # type: ignore[misc] # h2 is untyped
         """Whether a header block has begun that has not ended."""
         return bool(self._headers_buffer)
 
+    def drop_block(self) -> None:
+        """Forget the header block that has begun."""
+        self._headers_buffer: list[Any] = []
+
     def _update_header_buffer(self, frame: Any) -> Any:
-        if isinstance(frame, HeadersFrame | ContinuationFrame):
-            held = sum(len(part.data) for part in self._headers_buffer)
-            if held + len(frame.data) > self._max_block:
+        parts = self._headers_buffer
+        if isinstance(frame, HeadersFrame | ContinuationFrame) and not (
+            parts and frame.stream_id != parts[0].stream_id
+        ):
+            held = sum(len(part.data) for part in parts)
+            if held + len(frame.data) > self._max_block or len(parts) >= _MAX_PARTS:
                 raise HeaderBlockTooLarge("header block too large")
         return super()._update_header_buffer(frame)
 
@@ -89,7 +98,7 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
     Args:
         client: Which side this is.
         settings: What to announce.
-        max_block: The largest encoded header block and the largest decoded header list, in bytes.
+        max_block: The largest header block, encoded or decoded, in bytes.
     """
 
     # Remembered to tell late frames from wrong ones. h2 keeps 65,536, six megabytes on a connection of long life.
@@ -118,8 +127,9 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         self.max_inbound_frame_size = settings[SettingCodes.MAX_FRAME_SIZE]
         self._client = client  # h2's own flag is a descriptor, and asked for with every frame
         self.encoder = BlockEncoder()
-        self.decoder = BlockDecoder()
-        self.decoder.max_header_list_size = self.max_block = max_block
+        self.decoder = BlockDecoder(max_block)
+        self.decoder.max_header_list_size = settings.get(SettingCodes.MAX_HEADER_LIST_SIZE, max_block)
+        self.max_block = max_block
         self.incoming_buffer = _FrameBuffer(server=not client, max_block=max_block)
         # A server hears from its client that our settings were taken; a client's were, when its first response comes.
         self._early_window = 0 if client else max(0, _DEFAULT_WINDOW - settings[SettingCodes.INITIAL_WINDOW_SIZE])
@@ -210,6 +220,8 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
 
     def decode(self, data: bytes) -> HeaderBlock:
         """Decode a header block, whatever becomes of its stream; raises ProtocolError."""
+        if len(data) > self.max_block:
+            raise HeaderBlockTooLarge("header block too large")
         try:
             block: HeaderBlock = self.decoder.decode(data)
         except OversizedHeaderListError as error:
@@ -264,7 +276,9 @@ class GrpcH2Connection(H2Connection):  # type: ignore[misc] # h2 is untyped
         try:
             self._get_stream_by_id(frame.stream_id)
         except StreamClosedError:
-            return [], []
+            event = h2.events.StreamReset.__new__(h2.events.StreamReset)  # h2 4 wants arguments that h2 3 does not take
+            event.stream_id, event.error_code, event.remote_reset = frame.stream_id, frame.error_code, True
+            return [], [event]
         except NoSuchStreamError:
             raise ProtocolError(f"RST_STREAM for the idle stream {frame.stream_id}") from None
         frames, events = super()._receive_rst_stream_frame(frame)

@@ -37,6 +37,8 @@ _END_HEADERS: Final = 0x04
 _PRIORITY: Final = 0x20
 # So much of a frame of data is not waited for the rest of.
 _PART: Final = 64
+# What is smaller than this costs its sender too little to be dropped without being counted.
+_SMALL: Final = 1024
 
 
 class Sink(Protocol):
@@ -52,6 +54,13 @@ class Sink(Protocol):
 
     def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
         """Headers after the data."""
+        ...
+
+    def on_headers_lost(self, stream_id: int, *, began: bool) -> None:
+        """A client's headers, which began a stream or ended one, were too large to be decoded; so no later ones can be.
+
+        Those are dropped from now on, and so is all that comes for streams that they would have begun.
+        """
         ...
 
     def on_data(self, stream_id: int, data: bytes, flow: int) -> None:
@@ -73,7 +82,7 @@ class FramedH2Connection(ControlH2Connection):
     Args:
         client: Which side this is.
         settings: What to announce.
-        max_block: The largest encoded header block and the largest decoded header list, in bytes.
+        max_block: The largest header block, encoded or decoded, in bytes.
         sink: Is told of what comes.
     """
 
@@ -90,6 +99,7 @@ class FramedH2Connection(ControlH2Connection):
         self._begun = ConnectionState.CLIENT_OPEN if client else ConnectionState.SERVER_OPEN
         self._sink = sink
         self._preface_left = 0 if client else _PREFACE_SIZE
+        self._headers_lost = False
         self._unread = bytearray()  # the beginning of a frame whose rest has not come
 
     def take_output(self) -> bytearray:
@@ -194,7 +204,11 @@ class FramedH2Connection(ControlH2Connection):
                     self._unread = bytearray(_FRAME_HEADER.pack(rest >> 8, rest & 0xFF, kind, flags, stream_id))
                     return
                 break
-            if not self._take(kind, flags, stream_id & _STREAM_ID_BITS, bytes(source[body:after])):
+            stream_id &= _STREAM_ID_BITS
+            payload = bytes(source[body:after])
+            if self._headers_lost and self._needs_headers(kind, stream_id):
+                self._drop(kind, flags, stream_id, payload)
+            elif not self._take(kind, flags, stream_id, payload):
                 self._leave_to_h2(bytes(source[position:after]))
             position = after
         if source is data:
@@ -221,8 +235,35 @@ class FramedH2Connection(ControlH2Connection):
     def _leave_to_h2(self, frame: bytes) -> None:
         self.incoming_buffer.add_data(frame)
         self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
-        for parsed in self.incoming_buffer:
-            self._report(self._receive_frame(parsed))
+        try:
+            for parsed in self.incoming_buffer:
+                self._report(self._receive_frame(parsed))
+        except HeaderBlockTooLarge as error:
+            self._lose_headers(_FRAME_HEADER.unpack_from(frame)[4] & _STREAM_ID_BITS, error)
+
+    def _lose_headers(self, stream_id: int, error: HeaderBlockTooLarge) -> None:
+        """Go on without header compression, which streams that have begun do not need of a client; a server's do."""
+        if self._client or stream_id % 2 == 0:
+            raise error
+        self._headers_lost = True
+        self.incoming_buffer.drop_block()
+        self._note_headers(ConnectionInputs.RECV_HEADERS)
+        began = stream_id > self.highest_inbound_stream_id
+        if began:
+            stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+            h2_streams.request_received(stream.state_machine)
+        self._sink.on_headers_lost(stream_id, began=began)
+
+    def _needs_headers(self, kind: int, stream_id: int) -> bool:
+        return kind in {HEADERS, CONTINUATION} or stream_id > self.highest_inbound_stream_id
+
+    def _drop(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """Forget a frame that only header compression could make sense of; small ones count as frames of no use."""
+        if kind == DATA:
+            self._inbound_flow_control_window_manager.window_consumed(len(payload))
+            self._sink.on_data(stream_id, b"", len(payload))
+        if len(payload) < _SMALL:
+            self._sink.on_frame(HEADERS if kind == CONTINUATION else kind, flags, payload)
 
     def _report(self, events: list[Any]) -> None:
         for event in events:
@@ -264,9 +305,11 @@ class FramedH2Connection(ControlH2Connection):
             self._sink.on_end(stream.stream_id)
 
     def _take_headers(self, stream_id: int, stream: Any, block: bytes, *, ended: bool) -> None:
-        if len(block) > self.max_block:
-            raise HeaderBlockTooLarge("header block too large")
-        fields = self.decode(block)
+        try:
+            fields = self.decode(block)
+        except HeaderBlockTooLarge as error:
+            self._lose_headers(stream_id, error)
+            return
         self._note_headers(ConnectionInputs.RECV_HEADERS)
         trailers = False
         if stream is None:

@@ -19,6 +19,11 @@ _MAX_REMEMBERED: Final = 256
 _MAX_BLOCK: Final = 1024
 # An integer of HPACK that needs more bytes than this is larger than anything that may be sent (RFC 7541, 5.1).
 _MAX_INTEGER_BYTES: Final = 5
+# Of a list that is too large so many bytes of fields that change the table are read: a few milliseconds' work, during
+# which nobody else has a turn.
+_MAX_WORK: Final = 2**16
+# Bits of the longest code of a character (RFC 7541, appendix B).
+_LONGEST_CODE: Final = 30
 # What each field counts besides its bytes, in tables and in lists (RFC 7541, 4.1; RFC 9113, 6.5.2).
 ENTRY_OVERHEAD: Final = 32
 # The first bits of a field (RFC 7541, 6) and of a string (5.2), and the prefixes of integers that follow them.
@@ -61,13 +66,15 @@ class HeaderBlock(list[Field]):
     """The fields of a decoded block; the same object each time that the same block is decoded.
 
     Attributes:
+        oversized: Whether they were more than is taken: those that were too many are not here.
         parsed: For whoever makes something of the fields and wants to do it once.
     """
 
-    __slots__ = ("parsed",)
+    __slots__ = ("oversized", "parsed")
 
-    def __init__(self, fields: list[Field]) -> None:
+    def __init__(self, fields: list[Field], *, oversized: bool = False) -> None:
         super().__init__(fields)
+        self.oversized = oversized
         self.parsed: Any = None
 
 
@@ -118,11 +125,17 @@ class BlockEncoder(hpack.Encoder):  # type: ignore[misc] # hpack is untyped
 class BlockDecoder(hpack.Decoder):  # type: ignore[misc] # hpack is untyped
     """Decodes as hpack's does, with less work for each field and with a limit on integers.
 
-    hpack 3 reads an integer of any length, which takes seconds for one that fills a block.
+    hpack 3 reads an integer of any length, which takes seconds for one that fills a block. Of a list that is larger
+    than `max_header_list_size` the rest is read for what it does to the table alone, so that the next block can be
+    decoded.
+
+    Args:
+        max_read: The largest list of which that is done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_read: int = 2**18) -> None:
         super().__init__()
+        self._max_read = max_read
         self.header_table = CountingTable()
         self._known: dict[bytes, HeaderBlock] = {}
         self._known_at = 0
@@ -132,7 +145,7 @@ class BlockDecoder(hpack.Decoder):  # type: ignore[misc] # hpack is untyped
 
         Raises:
             HPACKDecodingError: It is none.
-            OversizedHeaderListError: They are more than `max_header_list_size`.
+            OversizedHeaderListError: Even to read on and forget would take too long; the table is of no more use.
         """
         table = self.header_table
         if self._known_at == table.changes:
@@ -140,7 +153,8 @@ class BlockDecoder(hpack.Decoder):  # type: ignore[misc] # hpack is untyped
             if known is not None:
                 return known
         before = table.changes
-        block = HeaderBlock(self._fields(data))
+        fields, oversized = self._fields(data)
+        block = HeaderBlock(fields, oversized=oversized)
         self._known_at = table.changes
         if table.changes != before or len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
@@ -148,17 +162,19 @@ class BlockDecoder(hpack.Decoder):  # type: ignore[misc] # hpack is untyped
             self._known[bytes(data)] = block
         return block
 
-    def _fields(self, data: bytes) -> list[Field]:
-        table = self.header_table
+    def _fields(self, data: bytes) -> tuple[list[Field], bool]:
+        table, limit = self.header_table, self.max_header_list_size
         fields: list[Field] = []
-        size, position, end = 0, 0, len(data)
+        size, work, position, end = 0, 0, 0, len(data)
+        oversized = False
         while position < end:
-            first = data[position]
+            first, start = data[position], position
+            field: Field | None
             if first & _INDEXED:
                 index, position = _integer(data, position, _BITS_7)
                 field = table.get_by_index(index)
             elif first & _KIND == _RESIZE:
-                if fields:
+                if size:
                     raise HPACKDecodingError("a table size update after the first field")
                 new_size, position = _integer(data, position, _BITS_5)
                 if new_size > self.max_allowed_table_size:
@@ -166,21 +182,36 @@ class BlockDecoder(hpack.Decoder):  # type: ignore[misc] # hpack is untyped
                 table.maxsize = new_size
                 continue
             else:
-                index, position = _integer(data, position, _BITS_6 if first & _ADDED else _BITS_4)
-                if index:
-                    name = table.get_by_index(index)[0]
-                else:
-                    name, position = _string(data, position)
-                value, position = _string(data, position)
-                field = (name, value)
-                if first & _ADDED:
-                    table.add(name, value)
-            fields.append(field)
-            size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
-            if size > self.max_header_list_size:
-                raise OversizedHeaderListError(f"the header list is larger than {self.max_header_list_size} bytes")
+                added = bool(first & _ADDED)
+                most = max(0 if oversized else limit, table.maxsize if added else 0)
+                field, position = self._literal(data, position, most, added=added)
+                work += position - start if oversized and added else 0
+            size += ENTRY_OVERHEAD + (position - start if field is None else len(field[0]) + len(field[1]))
+            oversized = oversized or field is None or size > limit
+            if field is not None and not oversized:
+                fields.append(field)
+            if size > self._max_read or work > _MAX_WORK:
+                raise OversizedHeaderListError(f"the header list is far larger than {limit} bytes")
         self._assert_valid_table_size()
-        return fields
+        return fields, oversized
+
+    def _literal(self, data: bytes, position: int, most: int, *, added: bool) -> tuple[Field | None, int]:
+        """A field that is not in the table as a whole, if it has no string of more than `most` bytes."""
+        table = self.header_table
+        index, position = _integer(data, position, _BITS_6 if added else _BITS_4)
+        name: bytes | None
+        if index:
+            name = table.get_by_index(index)[0]
+        else:
+            name, position = _string(data, position, most)
+        value, position = _string(data, position, most)
+        if name is not None and value is not None:
+            if added:
+                table.add(name, value)
+            return (name, value), position
+        if added:
+            table.add(b"", bytes(table.maxsize))  # what is larger than the table empties it (RFC 7541, 4.4)
+        return None, position
 
 
 def _integer(data: bytes, position: int, mask: int) -> tuple[int, int]:
@@ -201,16 +232,20 @@ def _integer(data: bytes, position: int, mask: int) -> tuple[int, int]:
     raise HPACKDecodingError("an integer is too large")
 
 
-def _string(data: bytes, position: int) -> tuple[bytes, int]:
-    """A string, and the position after it (RFC 7541, 5.2)."""
+def _string(data: bytes, position: int, most: int) -> tuple[bytes | None, int]:
+    """A string, and the position after it (RFC 7541, 5.2); None in place of one of more than `most` bytes."""
     start = position
     length, position = _integer(data, position, _BITS_7)
-    text = data[position : position + length]
-    if len(text) != length:
+    after = position + length
+    if after > len(data):
         raise HPACKDecodingError("the block ends within a string")
-    if data[start] & _HUFFMAN:
+    huffman = data[start] & _HUFFMAN
+    if (length * 8 // _LONGEST_CODE if huffman else length) > most:
+        return None, after
+    text = data[position:after]
+    if huffman:
         text = decode_huffman(text)
-    return text, position + length
+    return text if len(text) <= most else None, after
 
 
 def header_list_size(fields: Iterable[Field]) -> int:

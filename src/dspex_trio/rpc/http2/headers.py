@@ -13,18 +13,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from dspex_trio.rpc.metadata import NO_METADATA, Metadata, MetadataValue
+from dspex_trio.rpc.metadata import CONNECTION_FIELDS, NO_METADATA, Metadata, MetadataValue
 from dspex_trio.rpc.status import Status, StatusCode
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-# What HTTP/2 forbids in any message (RFC 9113, 8.2.2).
-_CONNECTION_SPECIFIC: Final = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-)
+_CONNECTION_SPECIFIC: Final = frozenset(name.encode() for name in CONNECTION_FIELDS)
 _FIELD_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\x00\r\n]")
+# Control characters but the tab (RFC 9110, 5.5): passed on, or written to a log, they would be lines of their own.
+_FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+# Methods, schemes, paths and authorities are made of these alone (RFC 3986, RFC 9110); the narrower rules of each are
+# for whoever takes it apart.
+_VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 # Headers that are the protocol's own and no metadata; `grpc-*` likewise, `user-agent` is shown to handlers.
 _PROTOCOL: Final = frozenset({"te", "content-type", "content-length"})
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
@@ -79,11 +80,13 @@ def split_request(headers: RawHeaders) -> tuple[dict[bytes, bytes], list[tuple[b
         if name[:1] == b":":
             if rest or name in pseudo or name not in _REQUEST_PSEUDO:
                 raise MalformedHeaders(f"misplaced, repeated or unknown pseudo-header {name!r}")
+            if not _VISIBLE.fullmatch(value):
+                raise MalformedHeaders(f"bad value of {name!r}")
             pseudo[name] = value
         else:
             rest.append((name, value))
     check_fields(rest)
-    if b":method" not in pseudo or not pseudo.get(b":path") or b":scheme" not in pseudo:
+    if not pseudo.get(b":method") or not pseudo.get(b":path") or not pseudo.get(b":scheme"):
         raise MalformedHeaders("a pseudo-header is missing or empty")
     return pseudo, rest
 

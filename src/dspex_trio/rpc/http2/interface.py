@@ -101,8 +101,11 @@ class Engine(Protocol):
         """
         ...
 
-    def takes_metadata(self, metadata: Metadata) -> bool:
-        """Whether it is within what the peer has said that it takes (RFC 9113, 6.5.2)."""
+    def takes_metadata(self, metadata: Metadata, *, surely: bool = False) -> bool:
+        """Whether it is within what the peer has said that it takes (RFC 9113, 6.5.2).
+
+        `surely`: within what every peer that says so takes; some refuse at random what is near to it.
+        """
         ...
 
     def reset(self, stream_id: int, error_code: int) -> None:
@@ -128,6 +131,10 @@ class ServerEngine(Engine, Protocol):
 
     def send_status(self, stream_id: int, status: Status, metadata: Metadata = NO_METADATA) -> None:
         """Queue the trailers, which end the response; if the client has not ended its request, it is told to stop."""
+        ...
+
+    def takes_status(self, status: Status, metadata: Metadata) -> bool:
+        """Whether the client surely takes such trailers."""
         ...
 
     def refuse(self, stream_id: int) -> None:
@@ -156,7 +163,11 @@ class ClientEngine(Engine, Protocol):
     def start_call(
         self, path: str, metadata: Metadata = NO_METADATA, *, timeout: float | None = None, encoding: str = "identity"
     ) -> int:
-        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now."""
+        """Queue a request's headers and return its stream's id; `timeout` is in seconds from now.
+
+        Raises:
+            ValueError: The path cannot be sent.
+        """
         ...
 
     def end_call(self, stream_id: int) -> None:

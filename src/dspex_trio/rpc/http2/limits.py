@@ -23,5 +23,8 @@ class Limits:
 
     @property
     def max_header_block(self) -> int:
-        """Up to here a header block is decoded, so that only its stream fails; above it the connection ends."""
-        return max(4 * self.max_header_list_size, 2**16)
+        """Up to here a header block is read, if only to be forgotten, so that its stream alone fails.
+
+        Above it a server takes no more calls on the connection, and a client's connection ends.
+        """
+        return max(16 * self.max_header_list_size, 2**18)

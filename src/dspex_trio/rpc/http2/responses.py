@@ -95,9 +95,9 @@ def parse_trailers(headers: RawHeaders, *, only: bool) -> tuple[Status, Metadata
 def _check_http(own: Mapping[str, str]) -> None:
     http_status = own.get(":status", "")
     if http_status != "200":
-        number = int(http_status) if http_status.isascii() and http_status.isdigit() else 0
+        number = int(http_status[:9]) if http_status.isascii() and http_status.isdigit() else 0
         code = _HTTP_STATUS.get(number, StatusCode.UNKNOWN)
-        raise BadResponse(Status(code, f"the server answered with HTTP status {http_status or 'missing'}"))
+        raise BadResponse(Status(code, f"the server answered with HTTP status {number or 'missing'}"))
     content_type = own.get("content-type", "")
     if not is_grpc(content_type):
         raise BadResponse(Status(StatusCode.UNKNOWN, f"the server answered with content-type {content_type[:80]!r}"))

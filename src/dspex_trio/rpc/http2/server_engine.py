@@ -13,12 +13,14 @@ from dspex_trio.rpc.http2.buckets import TokenBucket
 from dspex_trio.rpc.http2.engine import H2Engine, StreamState
 from dspex_trio.rpc.http2.events import (
     Event,
+    GoodbyeSaid,
     RequestEnded,
     RequestStarted,
     StreamFailed,
+    StreamReset,
 )
 from dspex_trio.rpc.http2.floods import calm
-from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock, header_list_size
+from dspex_trio.rpc.http2.header_codec import Field, HeaderBlock
 from dspex_trio.rpc.http2.headers import (
     MalformedHeaders,
     RawHeaders,
@@ -77,7 +79,7 @@ class H2ServerEngine(H2Engine):
                 fields = (*fields, _ACCEPT_ENCODING)  # it may have been the encoding
         code, *details = encode_status(status)
         once = [*details, *encode_metadata(metadata)]
-        if once and not self._takes(once):
+        if once and not self._takes(once, surely=status.code is not StatusCode.OK):
             # Sent as it is it would cost a client the call's status at least, and some their connection.
             code, *once = encode_status(_shortened(status))
         block = self._block((*fields, code), once)
@@ -85,6 +87,10 @@ class H2ServerEngine(H2Engine):
         self._floods.sent_headers()
         # The response is complete: if the client has not ended its request, the rest is of no use (RFC 9113, 8.1).
         self.reset(state.stream_id, ErrorCodes.NO_ERROR)
+
+    def takes_status(self, status: Status, metadata: Metadata) -> bool:
+        """Whether the client surely takes such trailers."""
+        return self._takes([*encode_status(status), *encode_metadata(metadata)], surely=True)
 
     def refuse(self, stream_id: int) -> None:
         """Reject a call that nothing was done for: the client may safely try again (RFC 9113, 8.7)."""
@@ -107,19 +113,31 @@ class H2ServerEngine(H2Engine):
         self._events.append(RequestStarted(stream_id, head))
 
     def _parse(self, headers: HeaderBlock) -> tuple[RequestHead, int | None]:
+        if headers.oversized:
+            text = f"the headers are larger than the limit of {self._limits.max_header_list_size} bytes"
+            raise RefusedRequest(Status(StatusCode.RESOURCE_EXHAUSTED, text))
         content_length = _content_length(headers)
         head = parse_request(headers)
-        self._check_limits(headers, head)
+        if head.encoding != "identity" and head.encoding not in ENCODINGS:
+            raise RefusedRequest(Status(StatusCode.UNIMPLEMENTED, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
         headers.parsed = head, content_length
         return head, content_length
 
-    def _check_limits(self, headers: RawHeaders, head: RequestHead) -> None:
-        limit = self._limits.max_header_list_size
-        if header_list_size(headers) > limit:
-            text = f"the headers are larger than the limit of {limit} bytes"
-            raise RefusedRequest(Status(StatusCode.RESOURCE_EXHAUSTED, text))
-        if head.encoding != "identity" and head.encoding not in ENCODINGS:
-            raise RefusedRequest(Status(StatusCode.UNIMPLEMENTED, f"unsupported grpc-encoding {head.encoding[:40]!r}"))
+    def on_headers_lost(self, stream_id: int, *, began: bool) -> None:
+        """Answer the one call; the others go on, but no more can be begun."""
+        status = Status(
+            StatusCode.RESOURCE_EXHAUSTED, f"the headers are far larger than {self._limits.max_header_list_size} bytes"
+        )
+        state = self._streams.get(stream_id)
+        if began:
+            state = self._streams[stream_id] = StreamState(stream_id, batch=self._batch)
+            self._floods.call_began()
+            self._send_status(state, status)
+        elif state is not None:
+            self._fail_stream(state, status)
+        last = self.highest_peer_stream
+        self.goaway(last, ErrorCodes.ENHANCE_YOUR_CALM, b"header block too large")
+        self._events.append(GoodbyeSaid(last))
 
     def on_trailers(self, stream_id: int, block: HeaderBlock) -> None:
         """A client has no use for trailers; unless malformed they end the request, like an empty DATA frame."""
@@ -127,6 +145,10 @@ class H2ServerEngine(H2Engine):
             check_fields(block)
         except MalformedHeaders:
             self._give_up(stream_id)
+            return
+        state = self._streams.get(stream_id)
+        if state is not None and block.oversized:
+            self._fail_stream(state, Status(StatusCode.RESOURCE_EXHAUSTED, "the trailers are too large"))
 
     def on_end(self, stream_id: int) -> None:
         """A request is complete."""
@@ -160,6 +182,9 @@ class H2ServerEngine(H2Engine):
             self._events[:] = [e for e in self._events if getattr(e, "stream_id", 0) != stream_id]
             if not self._resets.take(self._now):
                 raise calm("too many streams begun and reset")
+            return
+        if state is None:  # it is over, but whoever answered it may want to know that its client has not had the answer
+            self._events.append(StreamReset(event.stream_id, int(event.error_code)))
             return
         super()._stream_reset(event)
 

@@ -1,0 +1,1 @@
+"""What can be seen of trials: records, logs, spans and metrics, and the ids that tie them together."""

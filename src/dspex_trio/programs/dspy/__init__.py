@@ -1,0 +1,1 @@
+"""Everything that depends on DSPy's version: private names, patches, adapters."""

@@ -1,0 +1,1 @@
+"""From a specification to an instance: class, signature, constructor, state."""

@@ -1,0 +1,1 @@
+"""What a program does while it runs: trace, language-model calls, usage, cost, events."""

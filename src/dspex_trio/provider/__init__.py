@@ -1,6 +1,0 @@
-"""A model provider on loopback: OpenAI's chat completions over HTTP/1.1, on Trio. What it says is up to its users."""
-
-from dspex_trio.provider.http import CallerGone, Exchange, Request
-from dspex_trio.provider.server import Server
-
-__all__ = ["CallerGone", "Exchange", "Request", "Server"]

@@ -1,0 +1,1 @@
+"""The client's side: channels, connections, calls, stubs."""

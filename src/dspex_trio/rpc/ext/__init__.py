@@ -1,0 +1,1 @@
+"""Services and instruments that most servers want: health, reflection, OpenTelemetry."""

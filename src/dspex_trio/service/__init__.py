@@ -1,1 +1,0 @@
-"""The servicers: the thin joint between gRPC, the wire and the rooms."""

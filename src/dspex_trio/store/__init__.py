@@ -1,0 +1,1 @@
+"""The session store that is ours: in memory, with a file, behind its service."""

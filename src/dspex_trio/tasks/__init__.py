@@ -1,0 +1,1 @@
+"""Small pieces around Trio: nurseries of contexts, signals."""

@@ -1,0 +1,1 @@
+"""What goes wrong on purpose: links that break, programs that misbehave."""

@@ -1,0 +1,1 @@
+"""Recorded trials, run again and compared."""

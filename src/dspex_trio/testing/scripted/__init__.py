@@ -1,0 +1,1 @@
+"""Language models, tools and stores that do what a script says."""

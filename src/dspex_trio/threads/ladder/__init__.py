@@ -1,0 +1,1 @@
+"""Stopping what runs in a thread: jobs, slots, and the steps of the ladder."""

@@ -1,0 +1,79 @@
+"""What a worker's processes cost, by role: CPU and memory, as /proc tells it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+_STAT: Final = re.compile(r"\d+ \(.*\) (.*)", re.DOTALL)
+# Of what follows the name in /proc/PID/stat: the parent; time in user and system mode; that of children waited for.
+_PARENT, _TIMES, _TIMES_OF_DEAD = 1, slice(11, 13), slice(13, 15)
+_MEMORY: Final = re.compile(r"^(Rss|Pss): +(\d+) kB", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What processes have used.
+
+    Attributes:
+        processes: How many there are.
+        cpu_s: CPU of all of them until now, that of their dead children included.
+        rss_bytes: Resident memory; pages that several share count for each.
+        pss_bytes: The same; each counts its part of what is shared.
+    """
+
+    processes: int
+    cpu_s: float
+    rss_bytes: int
+    pss_bytes: int
+
+
+def usage_by_role(root: int) -> dict[str, Usage]:
+    """The worker of that process id, and its descendants.
+
+    A worker without children is `worker`. In one that has some, the root is `front` and all others are `executors`.
+    """
+    stats = _stats()
+    others: list[int] = []
+    parents = [root]
+    while parents:
+        parent = parents.pop()
+        children = [pid for pid, fields in stats.items() if int(fields[_PARENT]) == parent]
+        others += children
+        parents += children
+    if not others:
+        return {"worker": _usage([root], stats)}
+    own = _usage([root], stats, dead=False)
+    rest = _usage(others, stats)
+    dead = sum(map(int, stats[root][_TIMES_OF_DEAD])) / _TICK if root in stats else 0.0
+    executors = Usage(rest.processes, rest.cpu_s + dead, rest.rss_bytes, rest.pss_bytes)
+    return {"front": own, "executors": executors}
+
+
+def _stats() -> dict[int, list[str]]:
+    found = {}
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit() and (text := _read(each / "stat")) and (fields := _STAT.match(text)):
+            found[int(each.name)] = fields[1].split()
+    return found
+
+
+def _usage(pids: list[int], stats: dict[int, list[str]], *, dead: bool = True) -> Usage:
+    ticks, memory = 0, {"Rss": 0, "Pss": 0}
+    for pid in pids:
+        fields = stats.get(pid, [])
+        ticks += sum(map(int, fields[_TIMES] + (fields[_TIMES_OF_DEAD] if dead else [])))
+        for name, kilobytes in _MEMORY.findall(_read(Path(f"/proc/{pid}/smaps_rollup"))):
+            memory[name] += int(kilobytes) * 1024
+    return Usage(len(pids), ticks / _TICK, memory["Rss"], memory["Pss"])
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # the process has ended
+        return ""
