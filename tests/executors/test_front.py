@@ -358,6 +358,17 @@ def test_whoever_watches_is_told_what_happens_in_the_executor(front):
     assert (seen[5].predictor, seen[6].lm_call.model) == ("ask", "dummy")
 
 
+def test_a_watch_that_raises_costs_no_executor(front, caplog):
+    def watch(event):
+        if isinstance(event, LmStarted):
+            raise KeyError("of the watch")
+
+    before = front.pids()
+    assert isinstance(front.does("answer", watch=watch), dspex.TrialSuccess)
+    assert front.pids() == before
+    assert "whoever watches a trial raised" in caplog.text
+
+
 def test_a_tool_of_the_operator_is_called_in_an_executor(front):
     async def call(name):
         with trio.fail_after(60):

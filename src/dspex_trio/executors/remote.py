@@ -19,7 +19,7 @@ from dspex_trio.executors.messages import (
     encoded_request,
     merged,
 )
-from dspex_trio.model import Recording, TrialFailure, TrialOutcome, TrialRequest
+from dspex_trio.model import Recording, TrialEvent, TrialFailure, TrialOutcome, TrialRequest
 from dspex_trio.model.errors import Stage
 from dspex_trio.trials.work import Trial
 
@@ -74,18 +74,22 @@ class RemoteTrial:
     def progress(self, data: bytes) -> None:
         """The executor tells of a stage, of what was recorded since, or of an event for whoever watches."""
         progress = decode_progress(data)
-        if not isinstance(progress, tuple):
-            if (watch := self._trial.request.watch) is not None:
-                watch(progress)
-            return
-        stage, news = progress
-        if stage is not self._trial.stage:
-            self._trial.entered(stage)
-        if news:
+        try:
+            self._tell(progress)
+        except Exception:  # else the executor would be blamed, and lost with the trials beside
+            logger.exception("whoever watches a trial raised")
+        if isinstance(progress, tuple) and (news := progress[1]):
             self._news.append(news)
             self._bytes += len(news)
             while self._bytes > self._max_bytes and len(self._news) > 1:
                 self._bytes -= len(self._news.popleft())
+
+    def _tell(self, progress: tuple[Stage, bytes] | TrialEvent) -> None:
+        if not isinstance(progress, tuple):
+            if (watch := self._trial.request.watch) is not None:
+                watch(progress)
+        elif progress[0] is not self._trial.stage:
+            self._trial.entered(progress[0])
 
     def take_answer(self, answer: bytes) -> None:
         """The executor has answered. Raises what cannot be understood."""
