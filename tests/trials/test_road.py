@@ -260,7 +260,7 @@ async def test_what_is_under_way_tells_the_stage_and_the_time_that_is_left(virtu
         for name in ("first", "second"):
             nursery.start_soon(runner.run, request(seconds=60, trial_id=name))
             await trio.sleep(2)
-        nursery.start_soon(runner.call, "a tool", math.inf, print)
+        nursery.start_soon(runner.in_slot, "a tool", math.inf, sleeping(0))
         await wait_all_tasks_blocked()
         seen = runner.under_way()
         nursery.cancel_scope.cancel()

@@ -20,7 +20,8 @@ def decode_tool_spec(message: bridge_pb2.ToolSpec) -> ToolSpec:
 
     The tool itself has the last word on its arguments; what is known here only tells a wrong call earlier.
     """
-    return ToolSpec(message.name, message.description, tuple(map(_parameter, message.parameters)))
+    parameters = tuple(map(_parameter, message.parameters))
+    return ToolSpec(message.name, message.description, parameters, streams=message.supports_streaming)
 
 
 def _parameter(message: bridge_pb2.ParameterSpec) -> ToolParameter:
