@@ -263,6 +263,8 @@ def run_child(descriptor: int, target: str) -> NoReturn:
         target: `module:name` of the function that opens what answers requests.
     """
     faulthandler.enable()
+    if hasattr(faulthandler, "register"):  # also while C code holds the interpreter
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
     with suppress(OSError):
         os.nice(_NICENESS)
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")

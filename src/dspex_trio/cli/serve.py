@@ -28,10 +28,11 @@ def watch_state(ending: Ending, runtime: Runtime) -> None:
 
 
 def told_of(runtime: Runtime) -> Iterator[str]:
-    """What is under way in a runtime, a line each."""
+    """What is under way in a runtime, a line each. Executors write their threads' stacks to standard error."""
     for each in runtime.under_way():
         left = "no deadline" if each.seconds_left == math.inf else f"{each.seconds_left:.1f} s left"
         yield f"{each.name:.200} of {each.program:.200} in {each.stage}, {each.seconds:.1f} s, {left}"
+    runtime.show_executor_stacks()
 
 
 async def serve_worker(settings: Settings, ending: Ending) -> None:

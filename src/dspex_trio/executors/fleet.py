@@ -352,6 +352,11 @@ class Fleet:
         for each in self._executors:
             await each.child.gone.wait()
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to all executors that take trials."""
+        for each in self._executors:
+            each.child.started.send_signal(number)
+
     def pids(self) -> list[int]:
         """The processes that take trials."""
         return [each.child.started.pid for each in self._executors]

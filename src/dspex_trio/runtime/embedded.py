@@ -105,6 +105,10 @@ class Programs(Protocol):
         """The threads of this process that were told to end and have not."""
         ...
 
+    def show_stacks(self) -> None:
+        """Have other processes in which programs run write their threads' stacks to standard error."""
+        ...
+
     def programs(self) -> list[dict[str, Any]]:
         """The registered programs, described."""
         ...
@@ -267,6 +271,10 @@ class Runtime:
     def stuck(self) -> Sequence[StuckThread]:
         """The threads that were told to end and have not: which trial's, for how long, and where they are."""
         return self._programs.stuck()
+
+    def show_executor_stacks(self) -> None:
+        """Have executor processes write the stacks of their threads to standard error; it is this process's."""
+        self._programs.show_stacks()
 
     def session(self, session_id: str) -> SessionContext:
         """The session of that id in the runtime's store; it need not exist yet."""

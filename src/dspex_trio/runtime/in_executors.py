@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -232,6 +233,10 @@ class InExecutors:
     def stuck(self) -> list[Any]:
         """Threads that cannot be ended; those in executors cost these, and nobody else."""
         return []
+
+    def show_stacks(self) -> None:
+        """Have executors write their threads' stacks to standard error, also those in which C code runs."""
+        self._fleet.send_signal(signal.SIGUSR1)
 
     # ---- what is registered
 

@@ -174,6 +174,9 @@ class InThisProcess:
         result = await self._executor.run(contained, *todo, job=work.job, slot=slot)
         return None if result is STREAMED else encode_any(plain(result))
 
+    def show_stacks(self) -> None:
+        """Programs run in this process, whose stacks others show."""
+
     def programs(self) -> list[dict[str, Any]]:
         """The registered programs, described."""
         return catalogue.programs()
