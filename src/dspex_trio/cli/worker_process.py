@@ -9,6 +9,7 @@ from functools import partial
 
 import trio
 
+from dspex_trio import threads
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, announce, first_error, until_served
 from dspex_trio.cli.worker import ElixirLost
@@ -87,6 +88,7 @@ def prepare(pool: Pool, ending: Ending) -> None:
     """Make this process one that a pool can kill, and that ends when the pool does."""
     if pool.own_group:
         guards.lead_group()
+    threads.stay_in_group()  # the pool kills that, if it has to
     ending.last = guards.kill_group
     if pool.run_id:
         guards.end_with_parent(partial(ending.end, "the parent ended"))

@@ -12,6 +12,7 @@ from dspex_trio.threads.raising import add_frame_lookup, carries_programs, keep_
 from dspex_trio.threads.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.seam import hooks, replaced
 from dspex_trio.threads.slots import Slot, Slots
+from dspex_trio.threads.subprocesses import stay_in_group
 
 __all__ = [
     "ChildFailed",
@@ -42,5 +43,6 @@ __all__ = [
     "put_back_what_programs_change",
     "replaced",
     "run_in_loop",
+    "stay_in_group",
     "waits_are_left_alone",
 ]
