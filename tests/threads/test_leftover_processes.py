@@ -84,21 +84,27 @@ def of_asyncio(started, writing):
         process = await asyncio.create_subprocess_exec(
             "sh", "-c", f"{WAITS} & wait", stdout=subprocess.PIPE, pass_fds=[writing]
         )
-        assert await process.stdout.readline() == b"1\n"
-        started()
-        await process.wait()
+        await until_cancelled(process, started)
 
     asyncio.run(main())
 
 
 def of_the_shell_of_asyncio(started, writing):
     async def main():
-        process = await asyncio.create_subprocess_shell(WAITS, stdout=subprocess.PIPE, pass_fds=[writing])
-        assert await process.stdout.readline() == b"1\n"
-        started()
-        await asyncio.Event().wait()
+        process = await asyncio.create_subprocess_shell(f"{WAITS} & wait", stdout=subprocess.PIPE, pass_fds=[writing])
+        await until_cancelled(process, started)
 
     asyncio.run(main())
+
+
+async def until_cancelled(process, started):
+    """Wait for a process whose shell asyncio then ends, and no more."""
+    try:
+        assert await process.stdout.readline() == b"1\n"
+        started()
+        await process.wait()
+    finally:
+        process._transport.close()
 
 
 def in_a_session_of_its_own(started, writing):
@@ -110,17 +116,49 @@ def in_a_session_of_its_own(started, writing):
     process.wait()
 
 
+@pytest.mark.usefixtures("collected_here")
 @pytest.mark.parametrize(
     "work",
     [left_behind, of_a_shell, of_a_shell_that_has_ended, of_asyncio, of_the_shell_of_asyncio, in_a_session_of_its_own],
 )
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's transport
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_process_and_what_it_started_end_with_the_job(pipe, work):
     reading, writing = pipe
     await cancelled(lambda started: work(started, writing))
     os.close(writing)
     assert await trio.to_thread.run_sync(gone, reading)
+    for thread in threading.enumerate():
+        if thread.name.startswith("waitpid-"):  # asyncio's, which holds the process
+            await trio.to_thread.run_sync(thread.join)
+
+
+@pytest.fixture
+def _one_group(monkeypatch):
+    """As in a process that somebody ends together with what programs have started."""
+    monkeypatch.setattr(room, "_stays_in_group", [])
+    room.stay_in_group()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.usefixtures("_one_group", "collected_here")
+@pytest.mark.parametrize("work", [left_behind, of_a_shell])
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_so_they_do_where_all_stay_in_one_group(pipe, work):
+    reading, writing = pipe
+    await cancelled(lambda started: work(started, writing))
+    os.close(writing)
+    assert await trio.to_thread.run_sync(gone, reading)
+
+
+@pytest.mark.usefixtures("_one_group")
+async def test_there_they_have_no_group_of_their_own(threads):
+    def work():
+        run = ["/bin/sh", "-c", "ps -o pgid= -p $$"]
+        return int(subprocess.run(run, capture_output=True, check=True).stdout)
+
+    assert await threads.run(work, job=Job(), slot=Slots(1).acquire_nowait()) == os.getpgrp()
 
 
 async def test_os_system_ends_with_the_job(pipe):

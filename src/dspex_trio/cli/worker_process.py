@@ -8,6 +8,7 @@ from functools import partial
 
 import trio
 
+from dspex_trio import threads
 from dspex_trio.cli.ending import Ending
 from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
 from dspex_trio.cli.serve import watch_state
@@ -99,4 +100,5 @@ def prepare(pool: Pool, ending: Ending) -> None:
     """Make this process one that a pool can kill."""
     if pool.own_group:
         guards.lead_group()
+    threads.stay_in_group()  # the pool kills that, if it has to
     ending.last = guards.kill_group

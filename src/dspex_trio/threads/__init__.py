@@ -11,6 +11,7 @@ from dspex_trio.threads.patches.excepthooks import JobCancelled
 from dspex_trio.threads.patches.gate import gated_job, left_alone, waits_are_left_alone
 from dspex_trio.threads.patches.install import hooks, replaced
 from dspex_trio.threads.patches.process_state import ProcessState, put_back_what_programs_change
+from dspex_trio.threads.patches.subprocesses import stay_in_group
 
 __all__ = [
     "ClockedThread",
@@ -37,5 +38,6 @@ __all__ = [
     "put_back_what_programs_change",
     "replaced",
     "run_in_loop",
+    "stay_in_group",
     "waits_are_left_alone",
 ]

@@ -9,9 +9,10 @@ import selectors
 import signal
 import subprocess
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from dspex_trio.threads.patches.gate import exempt, gated_job, left_alone
@@ -40,7 +41,7 @@ def communicating(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, input, _FOREVER if timeout is None else timeout)
         except BaseException:
             if job.cancelled:
-                self.kill()
+                _kill_with_descendants(self)
             raise
         finally:
             exempt.processes -= 1
@@ -69,7 +70,7 @@ def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
         def look() -> None:
             # One that is ending anyway is taken leave of; any other is not waited for, and so has no purpose.
             if job.cancelled and step(STEP) is None:
-                self.kill()
+                _kill_with_descendants(self)
                 step(_BURIAL)
                 job.woken()
 
@@ -157,7 +158,7 @@ _stays_in_group: list[bool] = []
 
 
 def stay_in_group() -> None:
-    """For this process: what programs start stays in its group, with which it will be ended."""
+    """For this process: what programs start stays in its group, with which somebody will end it."""
     _stays_in_group.append(True)
 
 
@@ -175,9 +176,33 @@ def _end(of: weakref.ref[subprocess.Popen[Any]], pid: int, *, leads: bool) -> No
     with suppress(ProcessLookupError, PermissionError):
         if not leads:
             if still_ours:
-                os.kill(pid, signal.SIGKILL)
+                for each in (*_descendants(pid), pid):
+                    _kill(each)
         elif still_ours or not _exists(pid):  # else its number is another one's; a group keeps it from being given away
             os.killpg(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and those that they have (Linux)."""
+    try:
+        tasks = [each.joinpath("children").read_text("ascii") for each in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # it has just ended
+        return
+    for child in map(int, " ".join(tasks).split()):
+        yield child
+        yield from _descendants(child)
+
+
+def _kill_with_descendants(process: subprocess.Popen[Any]) -> None:
+    if process.returncode is None:
+        for each in (*_descendants(process.pid),):
+            _kill(each)
+    process.kill()
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _is_unreaped_child(pid: int) -> bool:
@@ -277,6 +302,6 @@ class _Pipe(io.RawIOBase):
                 selector.select()  # a wait of the seam's
         except BaseException:
             if job.cancelled and (process := self._process()) is not None:
-                process.kill()
+                _kill_with_descendants(process)
             raise
         return True
