@@ -22,6 +22,7 @@ from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
 from dspex_trio.observe import CannotRecord
 from dspex_trio.programs import CannotLoad
+from dspex_trio.redaction import printable
 from dspex_trio.runs import (
     CannotKeep,
     Embedded,
@@ -240,14 +241,14 @@ def _summary(lines: Sequence[Line]) -> Iterator[str]:
         for kind, count in line.kinds.items():
             kinds[kind] = kinds.get(kind, 0) + count
     if failed := {kind: count for kind, count in kinds.items() if kind != "OK"}:
-        yield "failures: " + ", ".join(f"{count} {kind}" for kind, count in sorted(failed.items()))
+        yield "failures: " + ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(failed.items()))
 
 
 def _row(line: Line) -> tuple[str, ...]:
     values = {name: json.dumps(value, ensure_ascii=False) for name, value in line.configuration.items()}
     configuration = ", ".join(f"{name}={value}" for name, value in values.items())
     return (
-        configuration or "(as given)",
+        printable(configuration) or "(as given)",
         str(line.trials),
         str(line.kinds.get("OK", 0)),
         "-" if line.score is None else f"{line.score:.3f}",
@@ -272,7 +273,7 @@ def _verdict(plan: Sequence[Planned], ended: int, progress: Progress | None, res
         click.echo(f"interrupted: {len(plan) - ended} trials are left; the same command goes on with them", err=True)
         return EXIT_INTERRUPTED
     for trial_id, why in list(progress.given_up.items())[:10]:
-        click.echo(f"{trial_id} did not end: {why}", err=True)
+        click.echo(printable(f"{trial_id} did not end: {why}"), err=True)
     if ended < len(plan):
         click.echo(f"{len(plan) - ended} trials did not end; the same command tries them again", err=True)
         return EXIT_NOT_ALL

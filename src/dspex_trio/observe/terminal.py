@@ -11,6 +11,7 @@ import click
 from dspex_trio.observe import words
 from dspex_trio.observe.reading import Recorded
 from dspex_trio.observe.waterfall import Bar, Waterfall, waterfall
+from dspex_trio.redaction import printable
 
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _COLOURS: Final = {"stage": "blue", "predictor": "cyan", "lm": "green", "tool": "magenta"}
@@ -82,7 +83,7 @@ def _ending(trial: Recorded, width: int) -> Iterator[str]:
     said = _one_line(f"{trial.kind} in {words.stage(trial)}")
     yield click.style(said, fg="red", bold=True) + f" ({words.prospects(failure)})"
     for line in str(failure.get("error_message", "")).splitlines()[:12]:
-        yield _cut(f"  {_printable(line)}", width)
+        yield _cut(f"  {printable(line)}", width)
     if details := failure.get("details"):
         yield _cut("  " + ", ".join(_one_line(f"{name} {value}") for name, value in details.items()), width)
     for late in trial.late:
@@ -126,12 +127,8 @@ def _fields(title: str, fields: Any, width: int) -> Iterator[str]:
 
 
 def _one_line(text: object) -> str:
-    return _printable(" ".join(str(text).split()))
-
-
-def _printable(text: str) -> str:
-    """Without control characters: what a program returned must not steer the reader's terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    """What a program returned must not steer the reader's terminal."""
+    return printable(" ".join(str(text).split()))
 
 
 def _cut(text: str, most: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import trio
 from dspex_trio import rpc
 from dspex_trio.errors import TrialError
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialSuccess
+from dspex_trio.redaction import Redactor
 from dspex_trio.runs.metrics import Metric
 from dspex_trio.runs.plan import Planned
 from dspex_trio.runs.results import Results
@@ -150,6 +152,7 @@ class _Run:
         self._metric = metric
         self._on_progress = on_progress
         self._scoring = trio.CapacityLimiter(1)
+        self._redact = Redactor(environment=os.environ)  # a metric may ask a language model, too
 
     async def work(self, worker: Worker) -> None:
         """Take one trial after the other, until none waits and none may come back."""
@@ -260,7 +263,7 @@ class _Run:
                 scored = await trio.to_thread.run_sync(metric, expected, outcome.prediction, limiter=self._scoring)
             score = float(scored)
         except Exception as error:  # noqa: BLE001 - a metric may raise anything
-            return {"score": None, "metric_error": f"{type(error).__name__}: {error}"}
+            return {"score": None, "metric_error": self._redact(f"{type(error).__name__}: {error}")}
         if not math.isfinite(score):
             return {"score": None, "metric_error": f"{score} is no score"}
         return {"score": score}

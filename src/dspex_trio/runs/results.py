@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from dspex_trio.redaction import printable_json
 from dspex_trio.runs.plan import Planned
 from dspex_trio.wire import encode_json
 
@@ -88,7 +89,7 @@ class Results:
             CannotKeep: It cannot be written.
         """
         file = self._file.fileno()
-        end, rest = os.fstat(file).st_size, memoryview(encode_json(result) + b"\n")
+        end, rest = os.fstat(file).st_size, memoryview(printable_json(encode_json(result)) + b"\n")
         try:
             while rest:  # a disk that is nearly full takes a part first, and refuses the rest
                 rest = rest[os.write(file, rest) :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ _COLUMNS: Final = (
     "cost_known",
     "error_message",
 )
+# What spreadsheets take for a formula begins with one of these; in East Asian ones also with their wide forms.
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _LARGEST: Final = 2**63 - 1
 """The largest integer that a column of Parquet's holds."""
 
@@ -113,7 +117,7 @@ def export(results: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write the results as a table: CSV, or Parquet where the name ends so and `dspex-trio[parquet]` is installed.
 
     The columns are those of a summary, then `variable.<name>`, `prediction.<field>` and `expected.<field>`; what is
-    neither text nor a number is JSON.
+    neither text nor a number is JSON. In CSV, text that a spreadsheet would take for a formula has a `'` before it.
 
     Raises:
         ModuleNotFoundError: Parquet was asked for without pyarrow.
@@ -126,8 +130,15 @@ def export(results: Iterable[Mapping[str, Any]], path: Path) -> None:
         return
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({name: _cell(name) for name in names})
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """What spreadsheets show as it is: text that begins like a formula is marked as text, numbers in text stay."""
+    if isinstance(value, str) and value.startswith(_FORMULAS) and _NUMBER.fullmatch(value) is None:
+        return f"'{value}"
+    return value
 
 
 def _own_columns(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
