@@ -6,11 +6,12 @@ carries the text. The enum numbers are those of `program.proto`.
 
 from __future__ import annotations
 
-import enum
 from typing import ClassVar
 
+from dspex_trio.named import NamedNumber
 
-class Stage(enum.IntEnum):
+
+class Stage(NamedNumber):
     """The part of a trial's road in which something happened."""
 
     ADMISSION = 1
@@ -21,7 +22,7 @@ class Stage(enum.IntEnum):
     SERIALIZE = 6
 
 
-class FailureKind(enum.IntEnum):
+class FailureKind(NamedNumber):
     """Why a trial failed, in terms that a caller can act on."""
 
     DEADLINE_EXCEEDED = 1

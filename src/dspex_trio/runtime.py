@@ -7,17 +7,20 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from dspex_trio import correlation, rpc, threads
+from dspex_trio.arguments import check_callback, check_telemetry, check_type, kind_of, needs_trio
 from dspex_trio.config import InvalidSettings, Settings
 from dspex_trio.errors import WorkerStuck
 from dspex_trio.generated.bridge_grpc import BridgeServiceStub
 from dspex_trio.isolation import open_isolation
-from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest, Watch
+from dspex_trio.model import Program, TrialOptions, TrialOutcome, TrialRequest, Watch, check_trial
 from dspex_trio.observe import Records, open_records
+from dspex_trio.programs import check_lm
 from dspex_trio.redaction import Redactor
 from dspex_trio.rooms import Executor, budgets, open_rooms, redactor
 from dspex_trio.runtime_observer import RuntimeObserver
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from dspex_trio.telemetry.providers import Telemetry
 
 EMBEDDED: Final = "embedded"
+
+_TOLD: Final = tuple(name for name in vars(Observer) if name.startswith(("begins", "on_")))
 
 
 class Runtime:
@@ -106,13 +111,21 @@ class Runtime:
 
         Raises:
             InvalidSpec: `program` is a mapping and not a program's JSON form.
+            TypeError: An argument is of the wrong type, or `watch` does not take one event.
+            RuntimeError: No Trio runs here.
         """
+        needs_trio("run_trial")
+        session_id = session.session_id if isinstance(session, SessionContext) else session
+        check_trial(program, inputs, session_id=session_id, trial_id=trial_id, options=options, metadata=metadata)
+        check_type("deadline", deadline, (int, float), "a time of Trio's clock, in seconds")
+        if watch is not None:
+            check_callback("watch", watch, "event")
         arrived = trio.current_time()
         return await self._trials.run(
             TrialRequest(
                 program=program if isinstance(program, Program) else program_from_json(program),
                 inputs=inputs,
-                session_id=session if isinstance(session, str) else session.session_id,
+                session_id=session_id,
                 trial_id=trial_id,
                 arrived=arrived,
                 deadline=self._deadline(arrived, deadline),
@@ -223,13 +236,20 @@ async def open_runtime(
             is not installed.
         CannotPersist: The file of `settings.persist` cannot be used; in a group, when it cannot be written any more.
         CannotRecord: Nothing can be written to `settings.record`.
+        RuntimeError: No Trio runs here.
+        TypeError: An argument is of the wrong type, such as a model's name as `lm`.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials cannot be ended; the body is cancelled.
     """
+    needs_trio("open_runtime")
+    check_type("settings", settings, (Settings, NoneType), "a dspex.Settings")
+    _check_observers(observers)
+    check_telemetry(telemetry)
     settings = settings or Settings()
     redact = redactor(settings)
     if lm is not None and (settings.isolation == "process" or settings.isolate):
         raise InvalidSettings("a child process cannot be given a ready language model: name it by lm and lm_args")
+    check_lm(lm)
     if telemetry is None and settings.otel:
         telemetry = process_telemetry(settings)
     if telemetry is not None:
@@ -287,6 +307,15 @@ async def open_runtime(
                 yield runtime
         if body.cancelled_caught:
             raise WorkerStuck(limit.reason)
+
+
+def _check_observers(observers: Sequence[Observer]) -> None:
+    check_type("observers", observers, (list, tuple), "a list of observers")
+    for number, observer in enumerate(observers):
+        missing = [name for name in _TOLD if not callable(getattr(observer, name, None))]
+        if missing or isinstance(observer, type):
+            lacks = f", which has no {', '.join(missing)}" if missing else ""
+            raise TypeError(f"observers[{number}] is an observer of trials; got {kind_of(observer)}{lacks}")
 
 
 @asynccontextmanager

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Sequence
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.arguments import check_telemetry, check_type, needs_trio
 from dspex_trio.config import Settings
 from dspex_trio.errors import WorkerStuck
 from dspex_trio.runtime import Runtime, open_runtime
@@ -49,10 +51,15 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
 
     Raises:
         OSError: The port cannot be bound, or a TLS file cannot be read.
+        RuntimeError, TypeError: As `open_runtime` says.
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
         InvalidSettings: As `open_runtime` says; or metrics cannot be served.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials could not be ended; the orderly end is over.
     """
+    needs_trio("serve")
+    check_type("settings", settings, (Settings, NoneType), "a dspex.Settings")
+    check_telemetry(telemetry)
+    check_type("stopping", stopping, (trio.Event, NoneType), "a trio.Event")
     settings = settings or Settings()
     async with (
         open_metrics(settings, telemetry) as measured,

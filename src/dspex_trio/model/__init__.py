@@ -47,6 +47,7 @@ from dspex_trio.model.specification import (
     Signature,
     TrialOptions,
     TrialRequest,
+    check_trial,
 )
 from dspex_trio.model.tools import ToolParameter, ToolSpec
 from dspex_trio.model.variables import (
@@ -95,4 +96,5 @@ __all__ = [
     "Variable",
     "VariableSource",
     "Watch",
+    "check_trial",
 ]

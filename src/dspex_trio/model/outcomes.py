@@ -199,7 +199,9 @@ class TrialFailure:
         retry_after: Seconds after which it may; None when unknown.
         causes: The exceptions behind it, as a tree.
         timings: Where the time went until then.
-        partial_trace: The predictors that had ended.
+        partial_trace: The predictors' calls that had ended, in that order. Behind them, one entry for each that had
+            asked a language model and had not ended, with those LM calls, also one that was under way, and without
+            inputs and outputs.
         cost: What was spent until then.
         trial_id: As requested.
         details: At least `rung`, `rung_ms`, `stuck`, `error_id` where they apply.

@@ -16,7 +16,7 @@ from dspex_trio.programs.classes import import_module
 from dspex_trio.programs.construct import construct
 from dspex_trio.programs.endings import ENDING, current_interrupt
 from dspex_trio.programs.hydrated import Hydrated
-from dspex_trio.programs.lms import LanguageModels
+from dspex_trio.programs.lms import LanguageModels, check_lm
 from dspex_trio.programs.loader import Loader
 from dspex_trio.programs.patches import WATCHERS, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.private import UnsupportedDspy
@@ -44,6 +44,7 @@ __all__ = [
     "ProgramSettings",
     "UnsupportedDspy",
     "any_isolated",
+    "check_lm",
     "current_interrupt",
     "get_module_class",
     "homes",

@@ -7,15 +7,26 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
+from types import NoneType
 from typing import Any
 
 import dspy
 
+from dspex_trio.arguments import check_type
 from dspex_trio.errors import InvalidSpec
 from dspex_trio.model import LanguageModel
 from dspex_trio.programs.lm_arguments import SAMPLING, Refused, model_name, refusal
 from dspex_trio.programs.private import LM15Error, select_backend
 from dspex_trio.programs.settings import ProgramSettings
+
+
+def check_lm(lm: object) -> None:
+    """Refuse what is no language model, before the first trial fails of it.
+
+    Raises:
+        TypeError: `lm` is neither a `dspy.BaseLM` nor None.
+    """
+    check_type("lm", lm, (dspy.BaseLM, NoneType), "a dspy.BaseLM; a name goes into Settings(lm=…)")
 
 
 class LanguageModels:

@@ -6,10 +6,12 @@ import logging
 import math
 import ssl
 from collections.abc import Iterable, Sequence
+from types import NoneType
 from typing import Final
 
 import trio
 
+from dspex_trio.arguments import check_type, needs_trio
 from dspex_trio.rpc.deadlines import DeadlineWatch
 from dspex_trio.rpc.drain import Drain
 from dspex_trio.rpc.interceptors import Interceptor
@@ -51,8 +53,13 @@ async def serve(
 
     Raises:
         OSError: The port cannot be bound.
+        RuntimeError: No Trio runs here.
+        TypeError: An argument is of the wrong type.
         ValueError: Two servicers serve the same service.
     """
+    needs_trio("serve")
+    check_type("tls", tls, (ssl.SSLContext, NoneType), "an ssl.SSLContext, such as server_tls() makes, or None")
+    check_type("settings", settings, ServerSettings, "an rpc.ServerSettings")
     server = _Server(servicers, tls, settings, tuple(interceptors))
     opened = list(listeners) if listeners is not None else await open_tcp(host, port)
     if tls is not None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.arguments import needs_trio
 from dspex_trio.errors import TrialError
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialSuccess
 from dspex_trio.redaction import Redactor
@@ -118,6 +119,7 @@ async def run_trials(
         CannotKeep: The results cannot be written, or are of other trials.
         Refused: A worker does not take trials at all.
     """
+    needs_trio("run_trials")
     missing = results.missing(plan)
     workers = tuple(workers)
     run = _Run(missing, workers, results, timeout=timeout, retries=retries, metric=metric, on_progress=on_progress)

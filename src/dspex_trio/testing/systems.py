@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.arguments import needs_trio
 from dspex_trio.client import Client, open_client
 from dspex_trio.config import Settings
 from dspex_trio.model import TrialOutcome, TrialRequest, Variable
+from dspex_trio.programs import check_lm
 from dspex_trio.runtime import Runtime, open_runtime
 from dspex_trio.serving import serve_runtime
 from dspex_trio.testing.links import Link
@@ -119,6 +121,8 @@ async def system(
     Raises:
         VariableInvalid: A variable's value does not fit its type or its constraints.
     """
+    needs_trio("testing.system")
+    check_lm(lm)
     timeline = timeline if timeline is not None else Timeline()
     links = Links(Link(), Link(), Link())
     stopping = trio.Event()
