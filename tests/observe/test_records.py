@@ -124,6 +124,26 @@ async def test_a_key_that_the_request_brings_is_no_part_of_its_record(tmp_path):
     assert record["inputs"] == {"question": "[redacted]?"}
 
 
+async def test_metadata_with_the_name_of_a_secret_is_no_part_of_its_record(tmp_path):
+    async with open_records(tmp_path) as opened:
+        asked = opened.begins(request(metadata={"Authorization": "oddly-shaped", "generation": "7"}))
+        opened.trial_ended(asked, TrialSuccess({"answer": "oddly-shaped?"}))
+    [record] = read(tmp_path)
+    assert record["metadata"] == {"Authorization": "[redacted]", "generation": "7"}
+    assert record["outcome"]["success"]["prediction"] == {"answer": "[redacted]?"}
+
+
+@pytest.mark.parametrize("also", ["", KEY], ids=["written at once", "redacted first"])
+async def test_a_record_is_one_line_for_every_reader(tmp_path, also):
+    forged = 'a\u2028{"format": "dspex_trio.trial/1"}\u202e\x85\x7f'
+    async with open_records(tmp_path) as opened:
+        opened.trial_ended(opened.begins(request()), TrialSuccess({"answer": forged, "also": also}))
+    [file] = tmp_path.glob("trials-*.jsonl")
+    [line] = file.read_text().splitlines()
+    assert not any(character in line for character in "\u2028\u202e\x85\x7f")
+    assert json.loads(line)["outcome"]["success"]["prediction"]["answer"] == forged
+
+
 async def test_a_trial_that_leaves_out_its_trace_leaves_no_tool_calls_in_its_record(tmp_path):
     """What tools were told and answered is as private as what models were."""
     async with open_records(tmp_path) as opened:

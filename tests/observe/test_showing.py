@@ -172,7 +172,7 @@ def test_an_empty_directory_is_an_error(tmp_path):
         read_records(tmp_path)
 
 
-HOSTILE = "<script>alert(1)</script>\x1b[2J\"'&"
+HOSTILE = "<script>alert(1)</script>\x1b[2J\"'&\u202e\u2066\u200b\x9b\x07."
 
 
 def hostile():
@@ -187,6 +187,9 @@ def test_a_page_holds_what_a_record_says_as_text_and_asks_for_nothing_outside(di
     assert "<script" not in made
     assert "&lt;script&gt;" in made
     assert re.findall(r"(?:src|href|@import|url\()", made) == []
+    assert not any(character in made for character in "\x1b\u202e\u2066\u200b\x9b\x07")
+    assert "\\x1b[2J" in made
+    assert "\\u202e" in made
 
 
 def test_a_terminal_is_not_steered_by_what_a_record_says(directory):
@@ -195,7 +198,9 @@ def test_a_terminal_is_not_steered_by_what_a_record_says(directory):
     assert trial.late
     code, output = run(directory(hostile(), record()))
     assert code == 0
-    assert "\x1b[2J" not in "\n".join(shown(trial, width=100)) + output
+    said = "\n".join(shown(trial, width=100)) + output
+    assert "\x1b[2J" not in said
+    assert not any(character in said for character in "\u202e\u2066\u200b\x9b\x07")
 
 
 def test_a_page_is_written_where_it_is_asked_for(directory, tmp_path):

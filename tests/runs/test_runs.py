@@ -304,6 +304,16 @@ async def test_a_success_is_scored_by_what_was_expected(kept, metric, expected, 
     assert ("metric_error" in result) is (score is None)
 
 
+async def test_what_a_metric_says_when_it_fails_is_kept_without_secrets(kept, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", "oddly-shaped")
+
+    def metric(_expected, _prediction):
+        raise ValueError("refused oddly-shaped and sk-abcdefghijklmnop1234")
+
+    await run_trials(plan(expected={"answer": "four"}), [Worker(GOOD)], kept, metric=metric)
+    assert kept.by_id["t0"]["metric_error"] == "ValueError: refused [redacted] and [redacted]"
+
+
 async def test_what_is_no_number_is_no_score(kept):
     """A mean of it would be none either, and JSON has no form for it."""
     trials = plan(expected={"answer": "four"})

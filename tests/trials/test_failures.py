@@ -147,6 +147,25 @@ def test_secrets_are_taken_out_of_messages_and_tracebacks(text):
     assert redact("short innocent-words") == "short innocent-words"
 
 
+def test_the_name_of_an_exceptions_class_holds_no_secret_either():
+    """A class may be made while the program runs, and named after whatever it holds."""
+    named = type("sk-abcdefghijklmnop1234", (ValueError,), {"__module__": "a"})
+    try:
+        try:
+            raise named("first")
+        except ValueError as error:
+            raise ProgramError("ignored") from error
+    except ProgramError as caught:
+        failure = failure_of(caught, Stage.EXECUTE, redact=Redactor())
+    behind = failure_of(raised(InvalidInput("no").with_traceback(None)), Stage.EXECUTE, redact=Redactor())
+    assert (failure.error_type, behind.error_type) == ("a.[redacted]", "dspex_trio.model.errors.InvalidInput")
+    assert "sk-" not in failure.traceback.splitlines()[-1]
+    grouped = failure_of(ExceptionGroup("two", [named("one")]), Stage.EXECUTE, redact=Redactor())
+    assert grouped.kind is FailureKind.INTERNAL
+    [cause] = failures.describe(ExceptionGroup("two", [named("one")]), Redactor()).causes
+    assert cause.error_type == "a.[redacted]"
+
+
 def test_an_exception_is_described_by_what_it_is_and_not_by_what_its_class_makes_of_its_attributes():
     class Hostile(Exception):
         @property

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from dspex_trio.observing.redaction import printable
 from dspex_trio.selftest.run import DEADLINE, Finding, examine_all
 
 PACKAGES: Final = ("dspex-trio", "dspy", "litellm", "openai", "httpx", "requests", "trio", "anyio")
@@ -31,7 +32,7 @@ async def check(*, as_json: bool) -> int:
         if not as_json:
             click.echo(_line(_cells(finding)))
             if finding.why:
-                click.echo(f"        {finding.why}")
+                click.echo(f"        {printable(finding.why)}")
 
     await examine_all(tell)
     failed = sum(bool(finding.why) for finding in found)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from dspex_trio.observing.redaction import printable
 from dspex_trio.runs import Kept, Line, Planned, Progress
 from dspex_trio.runs.summary import percentile
 from dspex_trio.wire import json_text
@@ -77,7 +78,7 @@ def summary(lines: Sequence[Line], results: Sequence[Mapping[str, Any]]) -> Iter
     if failed:
         asked, without = (sum(getattr(line, name) for line in lines) for name in ("metric_asked", "metric_failed"))
         first = next(line.metric_error for line in lines if line.metric_failed)
-        yield f"metric failed for {without} of {asked} trials: {_short(first)}"
+        yield printable(f"metric failed for {without} of {asked} trials: {_short(first)}")
 
 
 def _failures(lines: Sequence[Line], results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -86,19 +87,19 @@ def _failures(lines: Sequence[Line], results: Sequence[Mapping[str, Any]]) -> It
         kinds.update({kind: count for kind, count in line.kinds.items() if kind != "OK"})
     if not kinds:
         return
-    yield "failures: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    yield "failures: " + ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(kinds.items()))
     firsts: dict[str, str] = {}
     for result in results:
         if (failure := result["outcome"].get("failure")) is not None:
             kind = str(failure.get("kind", "")).removeprefix("FAILURE_KIND_")
             firsts.setdefault(kind, f"{result['id']}: {_short(str(failure.get('error_message', '')))}")
     for kind, first in sorted(firsts.items()):
-        yield f"  {kind}, such as {first}"
+        yield printable(f"  {kind}, such as {first}")
 
 
 def _row(line: Line, label: str) -> tuple[str, ...]:
     return (
-        label or "(as given)",
+        printable(label) or "(as given)",
         str(line.trials),
         str(line.kinds.get("OK", 0)),
         "-" if line.score is None else f"{line.score:.3f}",

@@ -48,6 +48,7 @@ from dspex_trio.model.specification import (
     Signature,
     TrialOptions,
     TrialRequest,
+    check_trial,
 )
 from dspex_trio.model.tools import ToolParameter, ToolSpec
 from dspex_trio.model.variables import (
@@ -97,4 +98,5 @@ __all__ = [
     "Variable",
     "VariableSource",
     "Watch",
+    "check_trial",
 ]

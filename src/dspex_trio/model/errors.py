@@ -6,12 +6,13 @@ carries the text. The enum numbers are those of `program.proto`.
 
 from __future__ import annotations
 
-import enum
 from importlib.metadata import version
 from typing import ClassVar
 
+from dspex_trio.interface.named import NamedNumber
 
-class Stage(enum.IntEnum):
+
+class Stage(NamedNumber):
     """The part of a trial's road in which something happened."""
 
     ADMISSION = 1
@@ -22,7 +23,7 @@ class Stage(enum.IntEnum):
     SERIALIZE = 6
 
 
-class FailureKind(enum.IntEnum):
+class FailureKind(NamedNumber):
     """Why a trial failed, in terms that a caller can act on."""
 
     DEADLINE_EXCEEDED = 1

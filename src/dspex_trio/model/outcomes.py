@@ -209,7 +209,9 @@ class TrialFailure:
         retry_after: Seconds after which it may; None when unknown.
         causes: The exceptions behind it, as a tree.
         timings: Where the time went until then.
-        partial_trace: The predictors that had ended.
+        partial_trace: The predictors' calls that had ended, in that order. Behind them, one entry for each that had
+            asked a language model and had not ended, with those LM calls, also one that was under way, and without
+            inputs and outputs.
         cost: What was spent until then.
         trial_id: As requested; where the request had none, the one that the runtime made for its log and records.
         details: At least `rung`, `rung_ms`, `stuck`, `error_id`, `lm_error`, `cut_answers` where they apply.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Final, final
+from types import NoneType
+from typing import Any, Final, cast, final
 
+from dspex_trio.interface.arguments import check_texts, check_type
 from dspex_trio.model.events import Watch
 
 _numbers = count(1)
@@ -42,6 +44,10 @@ class Field:
     type: str = "str"
     description: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("name", "type", "description"):
+            check_type(f"Field.{name}", getattr(self, name), str, "text")
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -60,6 +66,12 @@ class Signature:
     outputs: tuple[Field, ...] = ()
     instructions: str = ""
     name: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("text", "instructions", "name"):
+            check_type(f"Signature.{name}", getattr(self, name), str, "text")
+        for name in ("inputs", "outputs"):
+            _check_each(f"Signature.{name}", getattr(self, name), Field, "a dspex.Field")
 
 
 MODULE_CHOICE: Final = "python_class"
@@ -82,6 +94,10 @@ class Binding:
     optional: bool = False
     default: Any = MISSING
 
+    def __post_init__(self) -> None:
+        check_type("Binding.parameter", self.parameter, str, "text, a path on the module")
+        check_type("Binding.variable", self.variable, str, "text, a variable's name")
+
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
@@ -94,6 +110,10 @@ class LanguageModel:
 
     model: str
     params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_type("LanguageModel.model", self.model, str, "text, a model's name")
+        check_type("LanguageModel.params", self.params, Mapping, "a mapping, keyword → value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +142,27 @@ class Program:
     name: str = ""
     description: str = ""
 
+    def __post_init__(self) -> None:
+        check_type(
+            "Program.python_class", self.python_class, str, "text: the name of a registered class, or its dotted path"
+        )
+        says = 'a dspex.Signature, such as Signature("question -> answer"), or None'
+        check_type("Program.signature", self.signature, (Signature, NoneType), says)
+        _check_each("Program.config_space", self.config_space, Binding, "a dspex.Binding")
+        check_type("Program.dependencies", self.dependencies, Mapping, "a mapping, constructor keyword → value")
+        check_type("Program.parameters", self.parameters, Mapping, "a mapping, parameter path → value")
+        check_type("Program.state", self.state, (Mapping, NoneType), "a mapping, as dump_state gives it, or None")
+        says = 'a dspex.LanguageModel, such as LanguageModel("openai/gpt-4o-mini"), or None'
+        check_type("Program.lm", self.lm, (LanguageModel, NoneType), says)
+        check_type("Program.name", self.name, str, "text")
+        check_type("Program.description", self.description, str, "text")
+
+
+def _check_each(name: str, values: object, wanted: type, says: str) -> None:
+    check_type(name, values, (tuple, list), f"a sequence, each {says}")
+    for number, value in enumerate(cast("Sequence[object]", values)):
+        check_type(f"{name}[{number}]", value, wanted, says)
+
 
 @dataclass(frozen=True, slots=True)
 class TrialOptions:
@@ -138,6 +179,31 @@ class TrialOptions:
     omit_prompts: bool = False
     max_trace_bytes: int = 0
     no_cache: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("omit_trace", "omit_prompts", "no_cache"):
+            check_type(f"TrialOptions.{name}", getattr(self, name), bool, "True or False")
+        check_type("TrialOptions.max_trace_bytes", self.max_trace_bytes, int, "a number of bytes")
+
+
+def check_trial(
+    program: object, inputs: object, *, session_id: object, trial_id: object, options: object, metadata: object
+) -> None:
+    """Refuse what no trial can be made of, where a user calls: further on it would be a fault of somebody else's.
+
+    Raises:
+        TypeError: One of them is of the wrong type; says which, and what would be right.
+    """
+    says = 'a dspex.Program or its JSON form, a mapping such as {"python_class": "dspy.Predict", …}'
+    check_type("program", program, (Program, Mapping), says)
+    check_type("inputs", inputs, Mapping, "a mapping, input field → value")
+    for name in cast("Mapping[object, object]", inputs):
+        check_type("a name in inputs", name, str, "text")
+    check_type("session_id", session_id, str, "text")
+    check_type("trial_id", trial_id, str, "text")
+    check_type("options", options, (TrialOptions, NoneType), "a dspex.TrialOptions")
+    if metadata is not None:
+        check_texts("metadata", metadata)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import dspy
 from dspex_trio.model import RunInLoop
 from dspex_trio.model.errors import InvalidSpec, UnsupportedDspy
 from dspex_trio.programs import asynchronous as awaited
-from dspex_trio.programs.bind.language_models import LanguageModels
+from dspex_trio.programs.bind.language_models import LanguageModels, check_lm
 from dspex_trio.programs.dspy.patches import WATCHERS, dspy_prepared, interrupt_of_frame
 from dspex_trio.programs.endings import ENDING, current_interrupt
 from dspex_trio.programs.hydrate.choices import replace_submodule
@@ -44,6 +44,7 @@ __all__ = [
     "ProgramSettings",
     "UnsupportedDspy",
     "any_isolated",
+    "check_lm",
     "current_interrupt",
     "get_module_class",
     "homes",

@@ -149,7 +149,7 @@ class Hydrated:
         return Prediction(
             fields=self._plain(fields, "", warnings),
             completions=tuple(self._plain(one, f"completions[{i}].", warnings) for i, one in enumerate(completions)),
-            warnings=tuple(warnings),
+            warnings=tuple(map(self._redact, warnings)),
         )
 
     def _plain(self, fields: Mapping[Any, Any], path: str, warnings: list[str]) -> dict[str, Any]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import Message
 
+from dspex_trio.interface.named import NamedNumber
 from dspex_trio.rpc.metadata import NO_METADATA, MetadataLike, outgoing
 
 
-class StatusCode(enum.IntEnum):
+class StatusCode(NamedNumber):
     """The codes of gRPC, with their numbers on the wire."""
 
     OK = 0

@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.interface.arguments import needs_trio
 from dspex_trio.model import TrialFailure, TrialOutcome, TrialSuccess
 from dspex_trio.model.errors import FailureKind, TrialError
 from dspex_trio.runs.kept import compare, lm_of, program_name
@@ -132,6 +133,7 @@ async def run_trials(
         CannotKeep: The results cannot be written, or are of other trials.
         Refused: A worker does not take trials at all.
     """
+    needs_trio("run_trials")
     scorer = None if metric is None else Scorer(metric, metric_seconds)
     kept = compare(plan, results, lm=lm, metric=None if scorer is None else scorer.about, retry_failed=retry_failed)
     workers = tuple(workers)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
+from dspex_trio.observing.redaction import printable_json
 from dspex_trio.runs.plan import in_order
 from dspex_trio.wire import encode_json, read_json
 
@@ -150,7 +151,7 @@ class Results:
 
     def _append(self, line: Mapping[str, Any]) -> int:
         file = self._file.fileno()
-        end, rest = os.fstat(file).st_size, memoryview(encode_json(line) + b"\n")
+        end, rest = os.fstat(file).st_size, memoryview(printable_json(encode_json(line)) + b"\n")
         try:
             while rest:  # a disk that is nearly full takes a part first, and refuses the rest
                 rest = rest[os.write(file, rest) :]

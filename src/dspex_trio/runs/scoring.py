@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
 import trio
 
+from dspex_trio.observing.redaction import Redactor
 from dspex_trio.runs.metrics import Metric, about, is_ours, score
 
 
@@ -30,6 +32,7 @@ class Scorer:
         self._metric = metric
         self._seconds = seconds
         self._turn = trio.Lock()
+        self._redact = Redactor(environment=os.environ)  # a metric may ask a language model, too
 
     async def score(self, expected: Mapping[str, Any], prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """What to put into the result, `SCORE_FIELDS`: 0 for no prediction. None where the metric hangs.
@@ -44,9 +47,12 @@ class Scorer:
                 if self.hangs:
                     return None
                 with trio.move_on_after(self._seconds):
-                    return told | await trio.to_thread.run_sync(
+                    found = await trio.to_thread.run_sync(
                         score, self._metric, expected, prediction, limiter=trio.CapacityLimiter(1),
                         abandon_on_cancel=True,  # there is no other way to go on; its thread ends with the process
                     )  # fmt: skip
+                    if (error := found.get("metric_error")) is not None:
+                        found["metric_error"] = self._redact(error)
+                    return told | found
                 self.hangs = True
         return {**told, "score": None, "metric_error": f"TimeoutError: it did not return within {self._seconds:g} s"}

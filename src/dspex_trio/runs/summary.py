@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,9 @@ _COLUMNS: Final = (
     "metric",
     "metric_error",
 )
+# What spreadsheets take for a formula begins with one of these; in East Asian ones also with their wide forms.
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _LARGEST: Final = 2**63 - 1
 """The largest integer that a column of Parquet's holds."""
 _LARGEST_IN_FLOAT: Final = 2**53
@@ -202,7 +206,7 @@ def export(results: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write the results as a table: CSV, or Parquet where the name ends so and `dspex-trio[parquet]` is installed.
 
     The columns are those of a summary, then `variable.<name>`, `prediction.<field>` and `expected.<field>`; what is
-    neither text nor a number is JSON.
+    neither text nor a number is JSON. In CSV, text that a spreadsheet would take for a formula has a `'` before it.
 
     Raises:
         ModuleNotFoundError: Parquet was asked for without pyarrow.
@@ -215,13 +219,20 @@ def export(results: Iterable[Mapping[str, Any]], path: Path) -> None:
         return
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({name: _written(value) for name, value in row.items()} for row in rows)
+        writer.writerow({name: _cell(name) for name in names})
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
 
-def _written(value: Any) -> Any:
-    """An integer may have more digits than Python's csv writes."""
-    return json_text(value) if type(value) is int else value
+def _cell(value: Any) -> Any:
+    """What spreadsheets show as it is: text that begins like a formula is marked as text, numbers in text stay.
+
+    An integer may have more digits than Python's csv writes.
+    """
+    if type(value) is int:
+        return json_text(value)
+    if isinstance(value, str) and value.startswith(_FORMULAS) and _NUMBER.fullmatch(value) is None:
+        return f"'{value}"
+    return value
 
 
 def _own_columns(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

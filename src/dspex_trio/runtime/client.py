@@ -5,10 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from dspex_trio import rpc
-from dspex_trio.model import EventCallback, Program, TrialOptions, TrialOutcome, TrialRequest
+from dspex_trio.interface.arguments import check_callback, check_telemetry, check_type, needs_trio
+from dspex_trio.model import EventCallback, Program, TrialOptions, TrialOutcome, TrialRequest, check_trial
 from dspex_trio.model.errors import ValueNotDecodable
 from dspex_trio.rpc.client.stubs import Caller
 from dspex_trio.rpc.client.target import Target
@@ -48,8 +50,13 @@ async def open_client(
         telemetry: Makes a span of every call, whose context goes along as `traceparent`.
 
     Raises:
+        RuntimeError: No Trio runs here.
+        TypeError: An argument is of the wrong type.
         ValueError: A target is no address.
     """
+    needs_trio("open_client")
+    check_type("token", token, (str, NoneType), "text")
+    check_telemetry(telemetry)
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(
             rpc.open_channel(target, tls=tls, settings=settings or rpc.ChannelSettings())
@@ -111,8 +118,15 @@ class Client:
         Raises:
             InvalidSpec: `program` is a mapping and not a program's JSON form, or holds what has no JSON form.
             InvalidInput: An input has no JSON form.
+            TypeError: An argument is of the wrong type, or `on_event` does not take an event and its milliseconds.
+            RuntimeError: No Trio runs here.
             rpc.RpcError: The call failed; nothing is known of what became of the trial.
         """
+        needs_trio("execute")
+        check_trial(program, inputs, session_id=session_id, trial_id=trial_id, options=options, metadata=metadata)
+        check_type("timeout", timeout, (int, float, NoneType), "a number of seconds")
+        if on_event is not None:
+            check_callback("on_event", on_event, "event", "at_ms")
         request = TrialRequest(
             program=program if isinstance(program, Program) else program_from_json(program),
             inputs=inputs,

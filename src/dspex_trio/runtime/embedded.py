@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.model import Program, ToolSpec, TrialOptions, TrialOutcome, TrialRequest, Watch
+from dspex_trio.interface.arguments import check_callback, check_telemetry, check_type, kind_of, needs_trio
+from dspex_trio.model import Program, ToolSpec, TrialOptions, TrialOutcome, TrialRequest, Watch, check_trial
 from dspex_trio.model.errors import WorkerStuck
 from dspex_trio.observing import correlation
 from dspex_trio.observing.records import Records, open_records
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 EMBEDDED: Final = "embedded"
 
+_TOLD: Final = tuple(name for name in vars(Observer) if name.startswith(("begins", "on_")))
 
 Take: TypeAlias = Callable[[AnyMessage], Awaitable[None]]
 """What takes one encoded value of a stream; it returns once there is room for the next."""
@@ -191,7 +194,15 @@ class Runtime:
 
         Raises:
             InvalidSpec: `program` is a mapping and not a program's JSON form.
+            TypeError: An argument is of the wrong type, or `watch` does not take one event.
+            RuntimeError: No Trio runs here.
         """
+        needs_trio("run_trial")
+        session_id = session.session_id if isinstance(session, SessionContext) else session
+        check_trial(program, inputs, session_id=session_id, trial_id=trial_id, options=options, metadata=metadata)
+        check_type("deadline", deadline, (int, float), "a time of Trio's clock, in seconds")
+        if watch is not None:
+            check_callback("watch", watch, "event")
         arrived = trio.current_time()
         ends = self._deadline(arrived, deadline)
         options = options or TrialOptions()
@@ -199,7 +210,7 @@ class Runtime:
             TrialRequest(
                 program=program if isinstance(program, Program) else program_from_json(program),
                 inputs=inputs,
-                session_id=session if isinstance(session, str) else session.session_id,
+                session_id=session_id,
                 trial_id=trial_id,
                 arrived=arrived,
                 deadline=ends.at,
@@ -353,9 +364,15 @@ async def open_runtime(
             and is not installed.
         CannotPersist: The file of `settings.persist` cannot be used; in a group, when it cannot be written any more.
         CannotRecord: Nothing can be written to `settings.record`.
+        RuntimeError: No Trio runs here.
+        TypeError: An argument is of the wrong type, such as a model's name as `lm`.
         UnsupportedDspy: The installed DSPy lacks something that is relied on.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials cannot be ended; the body is cancelled.
     """
+    needs_trio("open_runtime")
+    check_type("settings", settings, (Settings, NoneType), "a dspex.Settings")
+    _check_observers(observers)
+    check_telemetry(telemetry)
     settings = settings or Settings()
     if executors is not None:
         settings = settings.model_copy(update={"isolation": "executor", "executors": executors})
@@ -416,6 +433,15 @@ async def open_runtime(
             yield runtime
     if body.cancelled_caught:
         raise WorkerStuck(limit.reason)
+
+
+def _check_observers(observers: Sequence[Observer]) -> None:
+    check_type("observers", observers, (list, tuple), "a list of observers")
+    for number, observer in enumerate(observers):
+        missing = [name for name in _TOLD if not callable(getattr(observer, name, None))]
+        if missing or isinstance(observer, type):
+            lacks = f", which has no {', '.join(missing)}" if missing else ""
+            raise TypeError(f"observers[{number}] is an observer of trials; got {kind_of(observer)}{lacks}")
 
 
 def _look(programs: Programs, trials: Trials, margin: ReplyMargin, late: float) -> None:

@@ -16,7 +16,7 @@ from dspex_trio.model import ToolSpec, TrialRequest
 from dspex_trio.model.errors import ToolError
 from dspex_trio.model.values import plain
 from dspex_trio.observing.redaction import Redactor
-from dspex_trio.programs import any_isolated, catalogue, homes, isolation_of
+from dspex_trio.programs import any_isolated, catalogue, check_lm, homes, isolation_of
 from dspex_trio.programs.yielding_tools import STREAMED
 from dspex_trio.runtime.assembly import Executor, TrialJob, open_rooms
 from dspex_trio.runtime.in_executors import PREPARE, SERVE, loading_children, log_line, opening
@@ -58,7 +58,7 @@ async def open_in_threads(
         shared: Modules that threads of all programs pass through, and must not be interrupted in.
 
     Raises:
-        CannotLoad, UnsupportedDspy: As `open_runtime` says.
+        CannotLoad, TypeError, UnsupportedDspy: As `open_runtime` says.
     """
 
     def patience(job: threads.Job) -> float:
@@ -70,6 +70,7 @@ async def open_in_threads(
         if isinstance(job, TrialJob) and job.request is not None:
             on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})
 
+    check_lm(lm)
     threads.keep_whole(*shared)
     async with AsyncExitStack() as stack:
         loader, workers = await stack.enter_async_context(

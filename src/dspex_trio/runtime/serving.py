@@ -6,11 +6,13 @@ import logging
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.interface.arguments import check_telemetry, check_type, needs_trio
 from dspex_trio.model.errors import WorkerStuck
 from dspex_trio.observing.telemetry import open_metrics
 from dspex_trio.rpc.server.listeners import reachable
@@ -54,11 +56,16 @@ async def serve(  # noqa: ASYNC128 - serve_runtime tells when it has started
         task_status: `started` gets the listeners once trials can be run; health and reflection answer before that.
 
     Raises:
-        OSError: The port cannot be bound.
+        OSError: The port cannot be bound, or a TLS file cannot be read.
+        RuntimeError, TypeError: As `open_runtime` says.
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
         InvalidSettings: As `open_runtime` says; or metrics cannot be served, or a TLS file cannot be used.
         WorkerStuck: Threads of `settings.max_stuck_threads` trials could not be ended; the orderly end is over.
     """
+    needs_trio("serve")
+    check_type("settings", settings, (Settings, NoneType), "a dspex.Settings")
+    check_telemetry(telemetry)
+    check_type("stopping", stopping, (trio.Event, NoneType), "a trio.Event")
     settings = settings or Settings()
     async with (
         open_metrics(settings, telemetry) as measured,

@@ -16,7 +16,9 @@ import dspy
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.interface.arguments import check_type, needs_trio
 from dspex_trio.model import Binding, Program, TrialOutcome, Variable
+from dspex_trio.programs import check_lm
 from dspex_trio.programs.registry import MODULE_REGISTRY, TOOL_REGISTRY, register, tool
 from dspex_trio.runtime.embedded import Runtime, open_runtime
 from dspex_trio.runtime.settings import Settings
@@ -55,6 +57,9 @@ class TrialEnvironment:
         timeline: Told of stages, LM and tool calls, and of the outcome.
         store: The session store, in place of an embedded one; its sessions stay there.
         settings: The runtime's; by default those of the environment, over the defaults.
+
+    Raises:
+        TypeError: An argument is of the wrong type, such as a model's name as `lm`.
     """
 
     def __init__(
@@ -69,6 +74,9 @@ class TrialEnvironment:
         store: FaultyStore | None = None,
         settings: Settings | None = None,
     ) -> None:
+        check_type("settings", settings, (Settings, types.NoneType), "a dspex.Settings")
+        check_type("timeout", timeout, (int, float, types.NoneType), "a number of seconds, or None")
+        check_lm(lm)
         self._given = variables or {}
         self._variables = variables_of(self._given)
         self._bindings = tuple(Binding(parameter, variable) for parameter, variable in (bind or {}).items())
@@ -93,7 +101,9 @@ class TrialEnvironment:
             TypeError: `program` is none of these, or an instance cannot be copied.
             InvalidSpec: `program` is a mapping and not a program's JSON form.
             VariableInvalid: A variable's value does not fit its type or its constraints.
+            RuntimeError: No Trio runs here; `run_sync` starts one.
         """
+        needs_trio("TrialEnvironment.run")
         timeline = self._timeline
         with ExitStack() as stack:
             specification = stack.enter_context(_specification(program))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.interface.arguments import needs_trio
 from dspex_trio.model import TrialOutcome, TrialRequest, Variable
+from dspex_trio.programs import check_lm
 from dspex_trio.runtime.client import Client, open_client
 from dspex_trio.runtime.embedded import Runtime, open_runtime
 from dspex_trio.runtime.serving import serve_runtime
@@ -120,6 +122,8 @@ async def system(
     Raises:
         VariableInvalid: A variable's value does not fit its type or its constraints.
     """
+    needs_trio("testing.system")
+    check_lm(lm)
     timeline = timeline if timeline is not None else Timeline()
     links = Links(Link(), Link(), Link())
     stopping = trio.Event()

@@ -16,6 +16,7 @@ from dspex_trio.model.values import type_name
 
 logger = logging.getLogger(__name__)
 
+MAX_TYPE_CHARS: Final = 1_024
 MAX_MESSAGE_CHARS: Final = 16_384
 MAX_TRACEBACK_CHARS: Final = 32_768
 MAX_CAUSES: Final = 32
@@ -76,7 +77,7 @@ def describe(
         stage=known.stage if known else None,
         retryable=known.retryable if known else False,
         retry_after=known.retry_after if known else None,
-        error_type=type_name(type(told)),
+        error_type=describer.type_of(told),
         message=describer.message(told, known.note if known else ""),
         traceback=describer.traceback(told),
         causes=describer.causes(told),
@@ -136,6 +137,10 @@ class _Describer:
         self._left = MAX_CAUSES
         self._seen: set[int] = set()
 
+    def type_of(self, error: BaseException) -> str:
+        """The type's name: a program may make one up of whatever it holds."""
+        return _cut(self._redact(type_name(type(error))), MAX_TYPE_CHARS)
+
     def message(self, error: BaseException, note: str = "") -> str:
         try:
             text = str(error)
@@ -170,7 +175,7 @@ class _Describer:
 
     def _cause(self, error: BaseException, relation: str) -> Cause:
         return Cause(
-            error_type=type_name(type(error)),
+            error_type=self.type_of(error),
             error_message=self.message(error),
             traceback=self.traceback(error),
             relation=relation,

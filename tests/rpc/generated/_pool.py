@@ -2,8 +2,12 @@
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import enum_type_wrapper
+from google.protobuf.message import Message
 
 POOL = descriptor_pool.DescriptorPool()
+
+# Their messages are `google.protobuf`'s own for everybody else, and are taken where these here are wanted.
+_KNOWN = "google/protobuf/"
 
 
 def load(namespace: dict[str, object], serialized: bytes) -> None:
@@ -12,8 +16,70 @@ def load(namespace: dict[str, object], serialized: bytes) -> None:
     file = POOL.FindFileByName(descriptor_pb2.FileDescriptorProto.FromString(serialized).name)
     namespace["DESCRIPTOR"] = file
     for name, message in file.message_types_by_name.items():
-        namespace[name] = message_factory.GetMessageClass(message)
+        namespace[name] = _made(message)
     for name, enum in file.enum_types_by_name.items():
         namespace[name] = enum_type_wrapper.EnumTypeWrapper(enum)
         namespace.update((value.name, value.number) for value in enum.values)
     namespace.update(file.extensions_by_name)
+
+
+def _made(message: object) -> type[Message]:
+    """The class of a message; one of the well-known types, and what has fields of them, takes public ones too."""
+    cls = message_factory.GetMessageClass(message)
+    if message.file.name.startswith(_KNOWN):
+        for name in ("CopyFrom", "MergeFrom"):
+            setattr(cls, name, _taking(getattr(cls, name)))
+    if _holds_known(message, set()):
+        cls.__init__ = _constructing(cls.__init__)
+    for nested in message.nested_types:
+        _made(nested)
+    return cls
+
+
+def _holds_known(message: object, seen: set[str]) -> bool:
+    """Whether a message may have one of the well-known types in it, however deep."""
+    inside = [each.message_type for each in message.fields if each.message_type is not None]
+    new = [each for each in inside if each.full_name not in seen]
+    seen.update(each.full_name for each in new)
+    return any(each.file.name.startswith(_KNOWN) or _holds_known(each, seen) for each in new)
+
+
+def _taking(method: object) -> object:
+    def take(self: Message, other: Message) -> None:
+        method(self, _ours(other) if type(other) is not type(self) else other)
+
+    return take
+
+
+def _constructing(construct: object) -> object:
+    def init(self: Message, *args: object, **fields: object) -> None:
+        try:
+            construct(self, *args, **fields)
+        except TypeError:
+            known = {name: _ours(value) for name, value in fields.items()}
+            if all(known[name] is value for name, value in fields.items()):
+                raise
+            self.Clear()
+            construct(self, *args, **known)
+
+    return init
+
+
+def _ours(value: object) -> object:
+    """A public message of a well-known type as this pool has it, also in a list or a mapping; all else as it is."""
+    if isinstance(value, Message):
+        public = value.DESCRIPTOR
+        if public.file.pool is POOL or not public.file.name.startswith(_KNOWN):
+            return value
+        try:
+            mine = POOL.FindMessageTypeByName(public.full_name)
+        except KeyError:
+            return value
+        return message_factory.GetMessageClass(mine).FromString(value.SerializePartialToString())
+    if isinstance(value, (list, tuple)):
+        found = [_ours(each) for each in value]
+        return value if all(new is old for new, old in zip(found, value)) else found
+    if isinstance(value, dict):
+        known = {key: _ours(each) for key, each in value.items()}
+        return value if all(known[key] is each for key, each in value.items()) else known
+    return value

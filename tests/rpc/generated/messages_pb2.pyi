@@ -4,6 +4,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import Any as _Any
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -54,7 +55,7 @@ class SimpleRequest(_message.Message):
     response_status: EchoStatus
     expect_compressed: BoolValue
     fill_server_id: bool
-    def __init__(self, response_type: _Optional[_Union[PayloadType, str]] = ..., response_size: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., fill_username: _Optional[bool] = ..., fill_oauth_scope: _Optional[bool] = ..., response_compressed: _Optional[_Union[BoolValue, _Mapping]] = ..., response_status: _Optional[_Union[EchoStatus, _Mapping]] = ..., expect_compressed: _Optional[_Union[BoolValue, _Mapping]] = ..., fill_server_id: _Optional[bool] = ...) -> None: ...
+    def __init__(self, response_type: _Optional[_Union[PayloadType, str]] = ..., response_size: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping[str, _Any]]] = ..., fill_username: _Optional[bool] = ..., fill_oauth_scope: _Optional[bool] = ..., response_compressed: _Optional[_Union[BoolValue, _Mapping[str, _Any]]] = ..., response_status: _Optional[_Union[EchoStatus, _Mapping[str, _Any]]] = ..., expect_compressed: _Optional[_Union[BoolValue, _Mapping[str, _Any]]] = ..., fill_server_id: _Optional[bool] = ...) -> None: ...
 
 class SimpleResponse(_message.Message):
     __slots__ = ("payload", "username", "oauth_scope", "server_id", "hostname")
@@ -68,7 +69,7 @@ class SimpleResponse(_message.Message):
     oauth_scope: str
     server_id: str
     hostname: str
-    def __init__(self, payload: _Optional[_Union[Payload, _Mapping]] = ..., username: _Optional[str] = ..., oauth_scope: _Optional[str] = ..., server_id: _Optional[str] = ..., hostname: _Optional[str] = ...) -> None: ...
+    def __init__(self, payload: _Optional[_Union[Payload, _Mapping[str, _Any]]] = ..., username: _Optional[str] = ..., oauth_scope: _Optional[str] = ..., server_id: _Optional[str] = ..., hostname: _Optional[str] = ...) -> None: ...
 
 class StreamingInputCallRequest(_message.Message):
     __slots__ = ("payload", "expect_compressed")
@@ -76,7 +77,7 @@ class StreamingInputCallRequest(_message.Message):
     EXPECT_COMPRESSED_FIELD_NUMBER: _ClassVar[int]
     payload: Payload
     expect_compressed: BoolValue
-    def __init__(self, payload: _Optional[_Union[Payload, _Mapping]] = ..., expect_compressed: _Optional[_Union[BoolValue, _Mapping]] = ...) -> None: ...
+    def __init__(self, payload: _Optional[_Union[Payload, _Mapping[str, _Any]]] = ..., expect_compressed: _Optional[_Union[BoolValue, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class StreamingInputCallResponse(_message.Message):
     __slots__ = ("aggregated_payload_size",)
@@ -92,7 +93,7 @@ class ResponseParameters(_message.Message):
     size: int
     interval_us: int
     compressed: BoolValue
-    def __init__(self, size: _Optional[int] = ..., interval_us: _Optional[int] = ..., compressed: _Optional[_Union[BoolValue, _Mapping]] = ...) -> None: ...
+    def __init__(self, size: _Optional[int] = ..., interval_us: _Optional[int] = ..., compressed: _Optional[_Union[BoolValue, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class StreamingOutputCallRequest(_message.Message):
     __slots__ = ("response_type", "response_parameters", "payload", "response_status")
@@ -104,10 +105,10 @@ class StreamingOutputCallRequest(_message.Message):
     response_parameters: _containers.RepeatedCompositeFieldContainer[ResponseParameters]
     payload: Payload
     response_status: EchoStatus
-    def __init__(self, response_type: _Optional[_Union[PayloadType, str]] = ..., response_parameters: _Optional[_Iterable[_Union[ResponseParameters, _Mapping]]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., response_status: _Optional[_Union[EchoStatus, _Mapping]] = ...) -> None: ...
+    def __init__(self, response_type: _Optional[_Union[PayloadType, str]] = ..., response_parameters: _Optional[_Iterable[_Union[ResponseParameters, _Mapping[str, _Any]]]] = ..., payload: _Optional[_Union[Payload, _Mapping[str, _Any]]] = ..., response_status: _Optional[_Union[EchoStatus, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class StreamingOutputCallResponse(_message.Message):
     __slots__ = ("payload",)
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     payload: Payload
-    def __init__(self, payload: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+    def __init__(self, payload: _Optional[_Union[Payload, _Mapping[str, _Any]]] = ...) -> None: ...

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import structlog
@@ -20,7 +20,7 @@ from dspex_trio.cli.libraries import log_through_root
 from dspex_trio.cli.log.handing_over import HandedOver
 from dspex_trio.cli.log.writer import Lines
 from dspex_trio.observing import correlation
-from dspex_trio.observing.redaction import Redactor
+from dspex_trio.observing.redaction import REDACTED, Redactor, is_secret_name, printable, printable_json
 
 if sys.platform != "win32":
     import fcntl
@@ -28,6 +28,8 @@ if sys.platform != "win32":
 LogFormat: TypeAlias = Literal["auto", "text", "json"]
 LOG_FORMATS: Final = ("auto", "text", "json")
 
+# What stands below an entry's line.
+_BLOCKS: Final = frozenset({"exception", "stack"})
 
 logger: Final = logging.getLogger("dspex_trio")
 
@@ -129,13 +131,16 @@ def formatter(secrets: Iterable[str] = (), *, as_json: bool, colours: bool = Fal
     ]
     if as_json:
         known.append(structlog.stdlib.ExtraAdder())  # in text the message says it all
+    on_terminal = structlog.dev.ConsoleRenderer(colors=colours, sort_keys=False, pad_event_to=0, pad_level=False)
     rendering: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         _redacting(Redactor(secrets, os.environ)),
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=colours, sort_keys=False, pad_event_to=0, pad_level=False),
+        *(
+            (structlog.processors.JSONRenderer(ensure_ascii=False), _in_one_line)
+            if as_json
+            else (_indented, on_terminal)
+        ),
     ]
     return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=known, processors=rendering)
 
@@ -150,6 +155,33 @@ def _redacting(redact: Callable[[str], str]) -> Processor:
     """Each text by itself: taken out of the whole line, a secret might take JSON's quotes along."""
 
     def redacted(_logger: Any, _method: str, entry: EventDict) -> EventDict:
-        return {key: redact(value) if isinstance(value, str) else value for key, value in entry.items()}
+        return {key: _without_secrets(key, value, redact) for key, value in entry.items()}
 
     return redacted
+
+
+def _without_secrets(name: str, value: Any, redact: Callable[[str], str]) -> Any:
+    """What was logged under that name, as JSON has it; objects as their text."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case Mapping():
+            return {redact(str(key)): _without_secrets(str(key), each, redact) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_without_secrets(name, each, redact) for each in value]
+    text = str(value)
+    return REDACTED if text and is_secret_name(name) else redact(text)
+
+
+def _in_one_line(_logger: Any, _method: str, line: Any) -> str:
+    return printable_json(line.encode("utf-8", "backslashreplace")).decode()
+
+
+def _indented(_logger: Any, _method: str, entry: EventDict) -> EventDict:
+    """Nothing in an entry steers the terminal, and none of its lines looks like the beginning of another entry."""
+    return {
+        key: ("  " if key in _BLOCKS else "") + printable(value, lines=True).replace("\n", "\n  ")
+        if isinstance(value, str)
+        else value
+        for key, value in entry.items()
+    }

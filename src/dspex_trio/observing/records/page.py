@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any, Final
 
 from dspex_trio.observing.records import words
 from dspex_trio.observing.records.reading import Recorded
 from dspex_trio.observing.records.waterfall import Bar, Waterfall, waterfall
+from dspex_trio.observing.redaction import printable
 from dspex_trio.wire import json_text
 
 _STYLE: Final = """
@@ -48,6 +49,11 @@ td { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
+def _escape(text: str) -> str:
+    """Text for a page: no markup in it, and nothing that turns or hides what stands around it."""
+    return html.escape(printable(text, lines=True))
+
+
 def page(trial: Recorded) -> str:
     """The page of one trial. Whatever the record holds is text in it, never markup."""
     return "\n".join(_page(trial))
@@ -57,9 +63,9 @@ def _page(trial: Recorded) -> Iterator[str]:
     record, result = trial.record, trial.result
     yield "<!doctype html>"
     yield '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    yield f"<title>{escape(trial.program)} {escape(trial.trial_id)}</title><style>{_STYLE}</style></head><body>"
-    yield f"<h1>{escape(trial.program)}</h1>"
-    yield f'<p class="dim">{escape(_about(trial))}</p>'
+    yield f"<title>{_escape(trial.program)} {_escape(trial.trial_id)}</title><style>{_STYLE}</style></head><body>"
+    yield f"<h1>{_escape(trial.program)}</h1>"
+    yield f'<p class="dim">{_escape(_about(trial))}</p>'
     yield from _ending(trial)
     drawn = waterfall(trial)
     yield '<h2>Where the time went</h2><div class="falls">'
@@ -102,13 +108,13 @@ def _ending(trial: Recorded) -> Iterator[str]:
     if failure is None:
         yield '<p class="good">OK</p>'
         for warning in trial.result.get("warnings", ()):
-            yield f"<p>Warning: {escape(str(warning))}</p>"
+            yield f"<p>Warning: {_escape(str(warning))}</p>"
         return
-    said = escape(f"{trial.kind} in {words.stage(trial)}")
+    said = _escape(f"{trial.kind} in {words.stage(trial)}")
     yield f'<p><span class="bad">{said}</span> <span class="dim">({words.prospects(failure)})</span></p>'
-    yield f"<pre>{escape(str(failure.get('error_message', '')))}</pre>"
+    yield f"<pre>{_escape(str(failure.get('error_message', '')))}</pre>"
     for late in trial.late:
-        yield f"<p>Its thread ended later, at {escape(str(late.get('ended_at')))}.</p>"
+        yield f"<p>Its thread ended later, at {_escape(str(late.get('ended_at')))}.</p>"
 
 
 def _row(bar: Bar, drawn: Waterfall) -> Iterator[str]:
@@ -118,17 +124,17 @@ def _row(bar: Bar, drawn: Waterfall) -> Iterator[str]:
     if drawn.deadline_ms is not None:
         mark = f'<span class="deadline" style="left:{drawn.deadline_ms / drawn.total_ms * 100:.3f}%"></span>'
     head = (
-        f'<span class="name" style="padding-left:{bar.depth * 1.1:.1f}rem">{escape(bar.name)}</span>'
+        f'<span class="name" style="padding-left:{bar.depth * 1.1:.1f}rem">{_escape(bar.name)}</span>'
         f'<span class="ms">{words.milliseconds(bar.end_ms - bar.start_ms)}</span>'
         f'<span class="track"><span class="bar {look}" style="left:{left:.3f}%;width:{width:.3f}%"></span>{mark}</span>'
-        f'<span class="note dim">{escape(bar.note)}</span>'
+        f'<span class="note dim">{_escape(bar.note)}</span>'
     )
     if not bar.parts:
         yield f'<div class="row head">{head}</div>'
         return
     yield f'<details class="row"><summary class="head">{head}</summary><div class="parts">'
     for heading, text in bar.parts:
-        yield f"<h3>{escape(heading)}</h3><pre>{escape(text)}</pre>"
+        yield f"<h3>{_escape(heading)}</h3><pre>{_escape(text)}</pre>"
     yield "</div></details>"
 
 
@@ -138,13 +144,13 @@ def _table(title: str, fields: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h2>{title}</h2><table>"
     for name, value in fields.items():
         said = value if isinstance(value, str) else _json(value)
-        yield f"<tr><th>{escape(str(name))}</th><td>{escape(said)}</td></tr>"
+        yield f"<tr><th>{_escape(str(name))}</th><td>{_escape(said)}</td></tr>"
     yield "</table>"
 
 
 def _unfolded(title: str, text: str) -> Iterator[str]:
     if text:
-        yield f"<h2>{title}</h2><details><summary>show</summary><pre>{escape(text)}</pre></details>"
+        yield f"<h2>{title}</h2><details><summary>show</summary><pre>{_escape(text)}</pre></details>"
 
 
 def _json(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from dspex_trio.model import LmFinished, ToolFinished, TrialEvent, TrialOptions, TrialOutcome, TrialRequest
 from dspex_trio.model.values import plain
-from dspex_trio.observing.redaction import Redactor, redacted, secrets_in
+from dspex_trio.observing.redaction import Redactor, printable_json, redacted, secrets_in
 from dspex_trio.wire import encode_json, encode_jsonable, event_to_json, jsonable, outcome_to_json, program_to_json
 
 FORMAT: Final = "dspex_trio.trial/1"
@@ -63,15 +63,16 @@ def record_of(
         "outcome": outcome_to_json(outcome),
         "events": [_event(event, at_ms) for at_ms, event in events],
     }
-    redact = redact.with_secrets(secrets_in(program))  # a request may bring a key of its own, of any shape
+    # A request may bring a key of its own, of any shape.
+    redact = redact.with_secrets([*secrets_in(program), *secrets_in(request.metadata)])
     try:
         encoded = encode_jsonable(record)
     except TypeError:
         pass
     else:
         if redact.passes(encoded):
-            return encoded
-    return encode_json(redacted(record, redact))
+            return printable_json(encoded)
+    return printable_json(encode_json(redacted(record, redact)))
 
 
 def _event(event: TrialEvent, at_ms: float) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _event(event: TrialEvent, at_ms: float) -> dict[str, Any]:
 def ending_of(trial_id: str, details: Mapping[str, str], *, ended_at: float) -> bytes:
     """The record of a thread that ended after its trial had been answered, as JSON."""
     record = {"format": ENDING_FORMAT, "ended_at": _timestamp(ended_at), "trial_id": trial_id, "details": dict(details)}
-    return encode_json(record)
+    return printable_json(encode_json(record))
 
 
 def _timestamp(seconds: float) -> str:

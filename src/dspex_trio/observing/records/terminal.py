@@ -10,6 +10,7 @@ import click
 from dspex_trio.observing.records import words
 from dspex_trio.observing.records.reading import Recorded
 from dspex_trio.observing.records.waterfall import Bar, Waterfall, waterfall
+from dspex_trio.observing.redaction import printable
 from dspex_trio.wire import json_text
 
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
@@ -98,7 +99,7 @@ def _ending(trial: Recorded, width: int | None) -> Iterator[str]:
     yield click.style(said, fg="red", bold=True) + f" ({words.prospects(failure)})"
     lines = str(failure.get("error_message", "")).splitlines()
     for line in lines if width is None else lines[:_MOST_LINES]:
-        yield _cut(f"  {_printable(line)}", width)
+        yield _cut(f"  {printable(line)}", width)
     if width is not None and len(lines) > _MOST_LINES:
         yield f"  … {len(lines) - _MOST_LINES} more lines"
     if details := failure.get("details"):
@@ -145,12 +146,8 @@ def _fields(title: str, fields: Any, width: int | None) -> Iterator[str]:
 
 
 def _one_line(text: object) -> str:
-    return _printable(" ".join(str(text).split()))
-
-
-def _printable(text: str) -> str:
-    """Without control characters: what a program returned must not steer the reader's terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    """What a program returned must not steer the reader's terminal."""
+    return printable(" ".join(str(text).split()))
 
 
 def _cut(text: str, most: int | None) -> str:

@@ -7,10 +7,12 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
+from types import NoneType
 from typing import Any
 
 import dspy
 
+from dspex_trio.interface.arguments import check_type
 from dspex_trio.model import LanguageModel
 from dspex_trio.model.errors import InvalidSpec
 from dspex_trio.model.lm_arguments import SAMPLING, Refused, refusal
@@ -18,6 +20,15 @@ from dspex_trio.model.variable_types import show
 from dspex_trio.programs.bind.model_names import ModelNames
 from dspex_trio.programs.dspy.private import LM15Error, select_backend
 from dspex_trio.programs.settings import ProgramSettings
+
+
+def check_lm(lm: object) -> None:
+    """Refuse what is no language model, before the first trial fails of it.
+
+    Raises:
+        TypeError: `lm` is neither a `dspy.BaseLM` nor None.
+    """
+    check_type("lm", lm, (dspy.BaseLM, NoneType), "a dspy.BaseLM; a name goes into Settings(lm=…)")
 
 
 class LanguageModels:

@@ -92,7 +92,7 @@ class Told:
             with streamed_to(partial(OutputStream, module, name, self._watch, self._redact, asked_again)):
                 yield
         except BaseException as error:
-            failed = {"error_type": type_name(type(error))}
+            failed = {"error_type": self._redact(type_name(type(error)))}
             if isinstance(error, dspy.LMError):
                 failed |= self._said_by(error)
             elif not isinstance(error, Exception):  # the trial's end
@@ -124,7 +124,8 @@ class Told:
         try:
             yield answered
         except BaseException as error:
-            error_type, error_message = type_name(type(error)), self._redact(_text(error))[:_MOST_SAID]
+            error_type = self._redact(type_name(type(error)))
+            error_message = self._redact(_text(error))[:_MOST_SAID]
             raise
         finally:
             took = (time.monotonic() - began) * 1e3

@@ -7,10 +7,12 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from types import NoneType
 from typing import Final
 
 import trio
 
+from dspex_trio.interface.arguments import check_type, needs_trio
 from dspex_trio.rpc.client.call import ClientCall
 from dspex_trio.rpc.client.connection import ClientConnection
 from dspex_trio.rpc.client.endpoint import Endpoint
@@ -44,8 +46,13 @@ async def open_channel(
         settings: Limits and habits.
 
     Raises:
+        RuntimeError: No Trio runs here.
+        TypeError: An argument is of the wrong type.
         ValueError: The target is no address.
     """
+    needs_trio("open_channel")
+    check_type("tls", tls, (ssl.SSLContext, NoneType), "an ssl.SSLContext, such as client_tls() makes, or None")
+    check_type("settings", settings, ChannelSettings, "an rpc.ChannelSettings")
     channel = Channel(addresses(target), tls, settings)
     body = _Body()
     try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import trio
+
+from dspex_trio.interface.arguments import kind_of
 
 _AUTHORITY: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -42,12 +44,18 @@ def addresses(target: Target) -> tuple[Address, ...]:
     are tried one after another (happy eyeballs), not spread over.
 
     Raises:
+        TypeError: It is nothing of that.
         ValueError: A text is none of these, or there is no address at all.
     """
     if isinstance(target, str):
         found = tuple(_parse(target))
     elif callable(target):
         found = (Address("memory", "localhost", "localhost", target),)
+    elif isinstance(target, bytes | Mapping) or not isinstance(target, Iterable):
+        raise TypeError(
+            f'a target is text such as "host:port", a function that opens a stream, or several of these; '
+            f"got {kind_of(target)}"
+        )
     else:
         found = tuple(address for one in target for address in addresses(one))
     if not found:

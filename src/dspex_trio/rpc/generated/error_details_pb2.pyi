@@ -6,6 +6,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from google.protobuf import duration_pb2 as _public_duration_pb2
+from typing import Any as _Any
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -30,7 +32,7 @@ class RetryInfo(_message.Message):
     __slots__ = ("retry_delay",)
     RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
     retry_delay: _duration_pb2.Duration
-    def __init__(self, retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, retry_delay: _Optional[_Union[datetime.timedelta, _Union[_duration_pb2.Duration, _public_duration_pb2.Duration], _Mapping[str, _Any]]] = ...) -> None: ...
 
 class DebugInfo(_message.Message):
     __slots__ = ("stack_entries", "detail")
@@ -70,7 +72,7 @@ class QuotaFailure(_message.Message):
         def __init__(self, subject: _Optional[str] = ..., description: _Optional[str] = ..., api_service: _Optional[str] = ..., quota_metric: _Optional[str] = ..., quota_id: _Optional[str] = ..., quota_dimensions: _Optional[_Mapping[str, str]] = ..., quota_value: _Optional[int] = ..., future_quota_value: _Optional[int] = ...) -> None: ...
     VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
     violations: _containers.RepeatedCompositeFieldContainer[QuotaFailure.Violation]
-    def __init__(self, violations: _Optional[_Iterable[_Union[QuotaFailure.Violation, _Mapping]]] = ...) -> None: ...
+    def __init__(self, violations: _Optional[_Iterable[_Union[QuotaFailure.Violation, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class PreconditionFailure(_message.Message):
     __slots__ = ("violations",)
@@ -85,7 +87,7 @@ class PreconditionFailure(_message.Message):
         def __init__(self, type: _Optional[str] = ..., subject: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
     VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
     violations: _containers.RepeatedCompositeFieldContainer[PreconditionFailure.Violation]
-    def __init__(self, violations: _Optional[_Iterable[_Union[PreconditionFailure.Violation, _Mapping]]] = ...) -> None: ...
+    def __init__(self, violations: _Optional[_Iterable[_Union[PreconditionFailure.Violation, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class BadRequest(_message.Message):
     __slots__ = ("field_violations",)
@@ -99,10 +101,10 @@ class BadRequest(_message.Message):
         description: str
         reason: str
         localized_message: LocalizedMessage
-        def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ..., reason: _Optional[str] = ..., localized_message: _Optional[_Union[LocalizedMessage, _Mapping]] = ...) -> None: ...
+        def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ..., reason: _Optional[str] = ..., localized_message: _Optional[_Union[LocalizedMessage, _Mapping[str, _Any]]] = ...) -> None: ...
     FIELD_VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
     field_violations: _containers.RepeatedCompositeFieldContainer[BadRequest.FieldViolation]
-    def __init__(self, field_violations: _Optional[_Iterable[_Union[BadRequest.FieldViolation, _Mapping]]] = ...) -> None: ...
+    def __init__(self, field_violations: _Optional[_Iterable[_Union[BadRequest.FieldViolation, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class RequestInfo(_message.Message):
     __slots__ = ("request_id", "serving_data")
@@ -135,7 +137,7 @@ class Help(_message.Message):
         def __init__(self, description: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
     LINKS_FIELD_NUMBER: _ClassVar[int]
     links: _containers.RepeatedCompositeFieldContainer[Help.Link]
-    def __init__(self, links: _Optional[_Iterable[_Union[Help.Link, _Mapping]]] = ...) -> None: ...
+    def __init__(self, links: _Optional[_Iterable[_Union[Help.Link, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class LocalizedMessage(_message.Message):
     __slots__ = ("locale", "message")

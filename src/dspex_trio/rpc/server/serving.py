@@ -6,10 +6,12 @@ import logging
 import math
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from types import NoneType
 from typing import Any, Final
 
 import trio
 
+from dspex_trio.interface.arguments import check_type, needs_trio
 from dspex_trio.rpc.server.arrivals import Arrivals
 from dspex_trio.rpc.server.call import Call
 from dspex_trio.rpc.server.connection import ServerConnection
@@ -69,8 +71,13 @@ async def serve(
 
     Raises:
         OSError: The port, or the UNIX socket, cannot be bound.
+        RuntimeError: No Trio runs here.
+        TypeError: An argument is of the wrong type.
         ValueError: Two servicers serve the same service.
     """
+    needs_trio("serve")
+    check_type("tls", tls, (ssl.SSLContext, NoneType), "an ssl.SSLContext, such as server_tls() makes, or None")
+    check_type("settings", settings, ServerSettings, "an rpc.ServerSettings")
     server = _Server(servicers, tls, settings, tuple(interceptors), patience)
     opened = listening(listeners if listeners is not None else await open_listeners(host, port), tls)
     async with trio.open_nursery() as watching:

@@ -14,6 +14,7 @@ import dspy
 import trio
 
 from dspex_trio import rpc
+from dspex_trio.interface.arguments import needs_trio
 from dspex_trio.model import Program, TrialOutcome, TrialRequest, Variable
 from dspex_trio.observing.records import Recorded, read_records
 from dspex_trio.programs.registry import TOOL_REGISTRY, not_isolated
@@ -108,6 +109,7 @@ async def replay(
         CannotReplay: The record lacks what is needed, or the trial ended by something that is not in it.
         InvalidSpec: The program in it cannot be read.
     """
+    needs_trio("replay")
     found: Mapping[str, Any] = record.record if isinstance(record, Recorded) else record
     of_models, of_tools = lm_replies(found), tool_replies(found)
     in_a_call = any(reply.hangs for reply in of_models) or any(reply.hangs for reply in of_tools)

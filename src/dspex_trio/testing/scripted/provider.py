@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from dspex_trio.interface.arguments import needs_trio
 from dspex_trio.tasks.background import open_background
 from dspex_trio.testing.http_provider import CallerGone, Exchange, Request, Server
 from dspex_trio.testing.http_provider.chat import PATH, ApiError, ChatRequest, read_request
@@ -128,6 +129,7 @@ async def open_provider(
         script: The script, in place of `replies`.
         timeline: Told of what happens; by default nobody is.
     """
+    needs_trio("open_provider")
     if script is not None and replies:
         raise ValueError("replies are given one after another, or by a script")
     provider = ScriptedProvider(

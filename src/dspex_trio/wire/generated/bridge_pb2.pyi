@@ -8,6 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from google.protobuf import any_pb2 as _public_any_pb2
+from google.protobuf import timestamp_pb2 as _public_timestamp_pb2
+from typing import Any as _Any
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -23,7 +26,7 @@ class PingResponse(_message.Message):
     SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
     message: str
     server_time: _timestamp_pb2.Timestamp
-    def __init__(self, message: _Optional[str] = ..., server_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, message: _Optional[str] = ..., server_time: _Optional[_Union[datetime.datetime, _Union[_timestamp_pb2.Timestamp, _public_timestamp_pb2.Timestamp], _Mapping[str, _Any]]] = ...) -> None: ...
 
 class InitializeSessionRequest(_message.Message):
     __slots__ = ("session_id", "metadata", "config")
@@ -40,7 +43,7 @@ class InitializeSessionRequest(_message.Message):
     session_id: str
     metadata: _containers.ScalarMap[str, str]
     config: SessionConfig
-    def __init__(self, session_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., config: _Optional[_Union[SessionConfig, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., config: _Optional[_Union[SessionConfig, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class SessionConfig(_message.Message):
     __slots__ = ("enable_caching", "cache_ttl_seconds", "enable_telemetry")
@@ -60,14 +63,14 @@ class InitializeSessionResponse(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: ToolSpec
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ToolSpec, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ToolSpec, _Mapping[str, _Any]]] = ...) -> None: ...
     class InitialVariablesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: Variable
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Variable, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Variable, _Mapping[str, _Any]]] = ...) -> None: ...
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_TOOLS_FIELD_NUMBER: _ClassVar[int]
@@ -117,7 +120,7 @@ class GetSessionResponse(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     created_at: _timestamp_pb2.Timestamp
     tool_count: int
-    def __init__(self, session_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tool_count: _Optional[int] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _Union[_timestamp_pb2.Timestamp, _public_timestamp_pb2.Timestamp], _Mapping[str, _Any]]] = ..., tool_count: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("session_id", "client_time")
@@ -125,7 +128,7 @@ class HeartbeatRequest(_message.Message):
     CLIENT_TIME_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     client_time: _timestamp_pb2.Timestamp
-    def __init__(self, session_id: _Optional[str] = ..., client_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., client_time: _Optional[_Union[datetime.datetime, _Union[_timestamp_pb2.Timestamp, _public_timestamp_pb2.Timestamp], _Mapping[str, _Any]]] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
     __slots__ = ("server_time", "session_valid")
@@ -133,7 +136,7 @@ class HeartbeatResponse(_message.Message):
     SESSION_VALID_FIELD_NUMBER: _ClassVar[int]
     server_time: _timestamp_pb2.Timestamp
     session_valid: bool
-    def __init__(self, server_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., session_valid: _Optional[bool] = ...) -> None: ...
+    def __init__(self, server_time: _Optional[_Union[datetime.datetime, _Union[_timestamp_pb2.Timestamp, _public_timestamp_pb2.Timestamp], _Mapping[str, _Any]]] = ..., session_valid: _Optional[bool] = ...) -> None: ...
 
 class OptimizationStatus(_message.Message):
     __slots__ = ("optimizing", "optimizer_id", "started_at")
@@ -143,7 +146,7 @@ class OptimizationStatus(_message.Message):
     optimizing: bool
     optimizer_id: str
     started_at: _timestamp_pb2.Timestamp
-    def __init__(self, optimizing: _Optional[bool] = ..., optimizer_id: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, optimizing: _Optional[bool] = ..., optimizer_id: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _Union[_timestamp_pb2.Timestamp, _public_timestamp_pb2.Timestamp], _Mapping[str, _Any]]] = ...) -> None: ...
 
 class Variable(_message.Message):
     __slots__ = ("id", "name", "type", "value", "constraints_json", "metadata", "source", "last_updated_at", "version", "access_control_json", "optimization_status", "binary_value")
@@ -184,7 +187,7 @@ class Variable(_message.Message):
     access_control_json: str
     optimization_status: OptimizationStatus
     binary_value: bytes
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., constraints_json: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., source: _Optional[_Union[Variable.Source, str]] = ..., last_updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., access_control_json: _Optional[str] = ..., optimization_status: _Optional[_Union[OptimizationStatus, _Mapping]] = ..., binary_value: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., constraints_json: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., source: _Optional[_Union[Variable.Source, str]] = ..., last_updated_at: _Optional[_Union[datetime.datetime, _Union[_timestamp_pb2.Timestamp, _public_timestamp_pb2.Timestamp], _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., access_control_json: _Optional[str] = ..., optimization_status: _Optional[_Union[OptimizationStatus, _Mapping[str, _Any]]] = ..., binary_value: _Optional[bytes] = ...) -> None: ...
 
 class GetVariableRequest(_message.Message):
     __slots__ = ("session_id", "variable_identifier", "bypass_cache")
@@ -202,7 +205,7 @@ class GetVariableResponse(_message.Message):
     FROM_CACHE_FIELD_NUMBER: _ClassVar[int]
     variable: Variable
     from_cache: bool
-    def __init__(self, variable: _Optional[_Union[Variable, _Mapping]] = ..., from_cache: _Optional[bool] = ...) -> None: ...
+    def __init__(self, variable: _Optional[_Union[Variable, _Mapping[str, _Any]]] = ..., from_cache: _Optional[bool] = ...) -> None: ...
 
 class SetVariableRequest(_message.Message):
     __slots__ = ("session_id", "variable_identifier", "value", "metadata", "expected_version", "binary_value")
@@ -225,7 +228,7 @@ class SetVariableRequest(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     expected_version: int
     binary_value: bytes
-    def __init__(self, session_id: _Optional[str] = ..., variable_identifier: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., expected_version: _Optional[int] = ..., binary_value: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., variable_identifier: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., expected_version: _Optional[int] = ..., binary_value: _Optional[bytes] = ...) -> None: ...
 
 class SetVariableResponse(_message.Message):
     __slots__ = ("success", "error_message", "new_version")
@@ -257,7 +260,7 @@ class BatchGetVariablesResponse(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: Variable
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Variable, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Variable, _Mapping[str, _Any]]] = ...) -> None: ...
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     MISSING_VARIABLES_FIELD_NUMBER: _ClassVar[int]
     variables: _containers.MessageMap[str, Variable]
@@ -272,7 +275,7 @@ class BatchSetVariablesRequest(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -297,7 +300,7 @@ class BatchSetVariablesRequest(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     atomic: bool
     binary_updates: _containers.ScalarMap[str, bytes]
-    def __init__(self, session_id: _Optional[str] = ..., updates: _Optional[_Mapping[str, _any_pb2.Any]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., atomic: _Optional[bool] = ..., binary_updates: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., updates: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., atomic: _Optional[bool] = ..., binary_updates: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class BatchSetVariablesResponse(_message.Message):
     __slots__ = ("success", "errors", "new_versions")
@@ -346,7 +349,7 @@ class RegisterVariableRequest(_message.Message):
     constraints_json: str
     metadata: _containers.ScalarMap[str, str]
     initial_binary_value: bytes
-    def __init__(self, session_id: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., initial_value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., constraints_json: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., initial_binary_value: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., initial_value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., constraints_json: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., initial_binary_value: _Optional[bytes] = ...) -> None: ...
 
 class RegisterVariableResponse(_message.Message):
     __slots__ = ("success", "variable_id", "error_message")
@@ -370,7 +373,7 @@ class ListVariablesResponse(_message.Message):
     __slots__ = ("variables",)
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     variables: _containers.RepeatedCompositeFieldContainer[Variable]
-    def __init__(self, variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ...) -> None: ...
+    def __init__(self, variables: _Optional[_Iterable[_Union[Variable, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class DeleteVariableRequest(_message.Message):
     __slots__ = ("session_id", "variable_identifier")
@@ -419,7 +422,7 @@ class VariableUpdate(_message.Message):
     update_metadata: _containers.ScalarMap[str, str]
     timestamp: _timestamp_pb2.Timestamp
     update_type: str
-    def __init__(self, variable_id: _Optional[str] = ..., variable: _Optional[_Union[Variable, _Mapping]] = ..., update_source: _Optional[str] = ..., update_metadata: _Optional[_Mapping[str, str]] = ..., timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_type: _Optional[str] = ...) -> None: ...
+    def __init__(self, variable_id: _Optional[str] = ..., variable: _Optional[_Union[Variable, _Mapping[str, _Any]]] = ..., update_source: _Optional[str] = ..., update_metadata: _Optional[_Mapping[str, str]] = ..., timestamp: _Optional[_Union[datetime.datetime, _Union[_timestamp_pb2.Timestamp, _public_timestamp_pb2.Timestamp], _Mapping[str, _Any]]] = ..., update_type: _Optional[str] = ...) -> None: ...
 
 class ToolSpec(_message.Message):
     __slots__ = ("name", "description", "parameters", "metadata", "supports_streaming", "required_variables")
@@ -442,7 +445,7 @@ class ToolSpec(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     supports_streaming: bool
     required_variables: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterSpec, _Mapping]]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., supports_streaming: _Optional[bool] = ..., required_variables: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterSpec, _Mapping[str, _Any]]]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., supports_streaming: _Optional[bool] = ..., required_variables: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ToolRegistration(_message.Message):
     __slots__ = ("name", "description", "parameters", "metadata", "supports_streaming")
@@ -463,7 +466,7 @@ class ToolRegistration(_message.Message):
     parameters: _containers.RepeatedCompositeFieldContainer[ParameterSpec]
     metadata: _containers.ScalarMap[str, str]
     supports_streaming: bool
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterSpec, _Mapping]]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., supports_streaming: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterSpec, _Mapping[str, _Any]]]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., supports_streaming: _Optional[bool] = ...) -> None: ...
 
 class ParameterSpec(_message.Message):
     __slots__ = ("name", "type", "description", "required", "default_value", "validation_json")
@@ -479,7 +482,7 @@ class ParameterSpec(_message.Message):
     required: bool
     default_value: _any_pb2.Any
     validation_json: str
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., description: _Optional[str] = ..., required: _Optional[bool] = ..., default_value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., validation_json: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., description: _Optional[str] = ..., required: _Optional[bool] = ..., default_value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., validation_json: _Optional[str] = ...) -> None: ...
 
 class ExecuteToolRequest(_message.Message):
     __slots__ = ("session_id", "tool_name", "parameters", "metadata", "stream", "binary_parameters")
@@ -489,7 +492,7 @@ class ExecuteToolRequest(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -516,7 +519,7 @@ class ExecuteToolRequest(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     stream: bool
     binary_parameters: _containers.ScalarMap[str, bytes]
-    def __init__(self, session_id: _Optional[str] = ..., tool_name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, _any_pb2.Any]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., stream: _Optional[bool] = ..., binary_parameters: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., tool_name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., stream: _Optional[bool] = ..., binary_parameters: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class ExecuteToolResponse(_message.Message):
     __slots__ = ("success", "result", "error_message", "metadata", "execution_time_ms", "binary_result")
@@ -539,7 +542,7 @@ class ExecuteToolResponse(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     execution_time_ms: int
     binary_result: bytes
-    def __init__(self, success: _Optional[bool] = ..., result: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., error_message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., execution_time_ms: _Optional[int] = ..., binary_result: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, success: _Optional[bool] = ..., result: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., error_message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., execution_time_ms: _Optional[int] = ..., binary_result: _Optional[bytes] = ...) -> None: ...
 
 class ToolChunk(_message.Message):
     __slots__ = ("chunk_id", "data", "is_final", "metadata")
@@ -568,7 +571,7 @@ class RegisterToolsRequest(_message.Message):
     session_id: str
     tools: _containers.RepeatedCompositeFieldContainer[ToolRegistration]
     worker_id: str
-    def __init__(self, session_id: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[ToolRegistration, _Mapping]]] = ..., worker_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[ToolRegistration, _Mapping[str, _Any]]]] = ..., worker_id: _Optional[str] = ...) -> None: ...
 
 class RegisterToolsResponse(_message.Message):
     __slots__ = ("success", "tool_ids", "error_message")
@@ -597,7 +600,7 @@ class GetExposedElixirToolsResponse(_message.Message):
     __slots__ = ("tools",)
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     tools: _containers.RepeatedCompositeFieldContainer[ToolSpec]
-    def __init__(self, tools: _Optional[_Iterable[_Union[ToolSpec, _Mapping]]] = ...) -> None: ...
+    def __init__(self, tools: _Optional[_Iterable[_Union[ToolSpec, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class ExecuteElixirToolRequest(_message.Message):
     __slots__ = ("session_id", "tool_name", "parameters", "metadata")
@@ -607,7 +610,7 @@ class ExecuteElixirToolRequest(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -623,7 +626,7 @@ class ExecuteElixirToolRequest(_message.Message):
     tool_name: str
     parameters: _containers.MessageMap[str, _any_pb2.Any]
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, session_id: _Optional[str] = ..., tool_name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, _any_pb2.Any]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., tool_name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExecuteElixirToolResponse(_message.Message):
     __slots__ = ("success", "result", "error_message", "metadata", "execution_time_ms", "binary_result")
@@ -646,7 +649,7 @@ class ExecuteElixirToolResponse(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     execution_time_ms: int
     binary_result: bytes
-    def __init__(self, success: _Optional[bool] = ..., result: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., error_message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., execution_time_ms: _Optional[int] = ..., binary_result: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, success: _Optional[bool] = ..., result: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., error_message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., execution_time_ms: _Optional[int] = ..., binary_result: _Optional[bytes] = ...) -> None: ...
 
 class TelemetryValue(_message.Message):
     __slots__ = ("int_value", "float_value", "string_value")
@@ -666,7 +669,7 @@ class TelemetryEvent(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: TelemetryValue
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[TelemetryValue, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[TelemetryValue, _Mapping[str, _Any]]] = ...) -> None: ...
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -694,7 +697,7 @@ class TelemetryControl(_message.Message):
     toggle: TelemetryToggle
     sampling: TelemetrySamplingUpdate
     filter: TelemetryEventFilter
-    def __init__(self, toggle: _Optional[_Union[TelemetryToggle, _Mapping]] = ..., sampling: _Optional[_Union[TelemetrySamplingUpdate, _Mapping]] = ..., filter: _Optional[_Union[TelemetryEventFilter, _Mapping]] = ...) -> None: ...
+    def __init__(self, toggle: _Optional[_Union[TelemetryToggle, _Mapping[str, _Any]]] = ..., sampling: _Optional[_Union[TelemetrySamplingUpdate, _Mapping[str, _Any]]] = ..., filter: _Optional[_Union[TelemetryEventFilter, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class TelemetryToggle(_message.Message):
     __slots__ = ("enabled",)

@@ -6,6 +6,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from google.protobuf import duration_pb2 as _public_duration_pb2
+from typing import Any as _Any
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -30,7 +32,7 @@ class TrialEnvelope(_message.Message):
     trial_id: str
     metadata: _containers.ScalarMap[str, str]
     options: OptionsEnvelope
-    def __init__(self, session_id: _Optional[str] = ..., program_spec: _Optional[_Union[ProgramEnvelope, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trial_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Union[OptionsEnvelope, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., program_spec: _Optional[_Union[ProgramEnvelope, _Mapping[str, _Any]]] = ..., timeout: _Optional[_Union[datetime.timedelta, _Union[_duration_pb2.Duration, _public_duration_pb2.Duration], _Mapping[str, _Any]]] = ..., trial_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Union[OptionsEnvelope, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class ProgramEnvelope(_message.Message):
     __slots__ = ("name", "python_class", "config_space")
@@ -40,7 +42,7 @@ class ProgramEnvelope(_message.Message):
     name: str
     python_class: str
     config_space: _containers.RepeatedCompositeFieldContainer[BindingEnvelope]
-    def __init__(self, name: _Optional[str] = ..., python_class: _Optional[str] = ..., config_space: _Optional[_Iterable[_Union[BindingEnvelope, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., python_class: _Optional[str] = ..., config_space: _Optional[_Iterable[_Union[BindingEnvelope, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class BindingEnvelope(_message.Message):
     __slots__ = ("parameter", "variable")

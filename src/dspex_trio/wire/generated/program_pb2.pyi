@@ -8,6 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from google.protobuf import any_pb2 as _public_any_pb2
+from google.protobuf import duration_pb2 as _public_duration_pb2
+from typing import Any as _Any
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -77,7 +80,7 @@ class ExecuteProgramRequest(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -99,7 +102,7 @@ class ExecuteProgramRequest(_message.Message):
     trial_id: str
     metadata: _containers.ScalarMap[str, str]
     options: TrialOptions
-    def __init__(self, session_id: _Optional[str] = ..., program_spec: _Optional[_Union[ProgramSpecification, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _any_pb2.Any]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trial_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Union[TrialOptions, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., program_spec: _Optional[_Union[ProgramSpecification, _Mapping[str, _Any]]] = ..., inputs: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., timeout: _Optional[_Union[datetime.timedelta, _Union[_duration_pb2.Duration, _public_duration_pb2.Duration], _Mapping[str, _Any]]] = ..., trial_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Union[TrialOptions, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class ExecuteProgramResponse(_message.Message):
     __slots__ = ("success", "failure")
@@ -107,7 +110,7 @@ class ExecuteProgramResponse(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     success: TrialSuccess
     failure: TrialFailure
-    def __init__(self, success: _Optional[_Union[TrialSuccess, _Mapping]] = ..., failure: _Optional[_Union[TrialFailure, _Mapping]] = ...) -> None: ...
+    def __init__(self, success: _Optional[_Union[TrialSuccess, _Mapping[str, _Any]]] = ..., failure: _Optional[_Union[TrialFailure, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class ProgramSpecification(_message.Message):
     __slots__ = ("name", "python_class", "signature", "config_space", "dependencies", "description", "lm", "parameters", "state_json")
@@ -117,14 +120,14 @@ class ProgramSpecification(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     PYTHON_CLASS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
@@ -143,7 +146,7 @@ class ProgramSpecification(_message.Message):
     lm: LanguageModel
     parameters: _containers.MessageMap[str, _any_pb2.Any]
     state_json: bytes
-    def __init__(self, name: _Optional[str] = ..., python_class: _Optional[str] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., config_space: _Optional[_Iterable[_Union[VariableBinding, _Mapping]]] = ..., dependencies: _Optional[_Mapping[str, _any_pb2.Any]] = ..., description: _Optional[str] = ..., lm: _Optional[_Union[LanguageModel, _Mapping]] = ..., parameters: _Optional[_Mapping[str, _any_pb2.Any]] = ..., state_json: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., python_class: _Optional[str] = ..., signature: _Optional[_Union[Signature, _Mapping[str, _Any]]] = ..., config_space: _Optional[_Iterable[_Union[VariableBinding, _Mapping[str, _Any]]]] = ..., dependencies: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., description: _Optional[str] = ..., lm: _Optional[_Union[LanguageModel, _Mapping[str, _Any]]] = ..., parameters: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., state_json: _Optional[bytes] = ...) -> None: ...
 
 class Signature(_message.Message):
     __slots__ = ("text", "fields")
@@ -151,7 +154,7 @@ class Signature(_message.Message):
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     text: str
     fields: SignatureFields
-    def __init__(self, text: _Optional[str] = ..., fields: _Optional[_Union[SignatureFields, _Mapping]] = ...) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., fields: _Optional[_Union[SignatureFields, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class SignatureFields(_message.Message):
     __slots__ = ("instructions", "inputs", "outputs", "name")
@@ -163,7 +166,7 @@ class SignatureFields(_message.Message):
     inputs: _containers.RepeatedCompositeFieldContainer[Field]
     outputs: _containers.RepeatedCompositeFieldContainer[Field]
     name: str
-    def __init__(self, instructions: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Field, _Mapping]]] = ..., name: _Optional[str] = ...) -> None: ...
+    def __init__(self, instructions: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Field, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[Field, _Mapping[str, _Any]]]] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Field(_message.Message):
     __slots__ = ("name", "type", "description")
@@ -185,7 +188,7 @@ class VariableBinding(_message.Message):
     variable: str
     optional: bool
     default: _any_pb2.Any
-    def __init__(self, parameter: _Optional[str] = ..., variable: _Optional[str] = ..., optional: _Optional[bool] = ..., default: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+    def __init__(self, parameter: _Optional[str] = ..., variable: _Optional[str] = ..., optional: _Optional[bool] = ..., default: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
 
 class LanguageModel(_message.Message):
     __slots__ = ("model", "params")
@@ -195,12 +198,12 @@ class LanguageModel(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     model: str
     params: _containers.MessageMap[str, _any_pb2.Any]
-    def __init__(self, model: _Optional[str] = ..., params: _Optional[_Mapping[str, _any_pb2.Any]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., params: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ...) -> None: ...
 
 class TrialOptions(_message.Message):
     __slots__ = ("omit_trace", "omit_prompts", "max_trace_bytes", "no_cache")
@@ -222,14 +225,14 @@ class TrialSuccess(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     class VariablesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: BoundVariable
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BoundVariable, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BoundVariable, _Mapping[str, _Any]]] = ...) -> None: ...
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
@@ -250,7 +253,7 @@ class TrialSuccess(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     trace_truncated: bool
     completions: _containers.RepeatedCompositeFieldContainer[Completion]
-    def __init__(self, prediction: _Optional[_Mapping[str, _any_pb2.Any]] = ..., trace: _Optional[_Iterable[_Union[TraceEntry, _Mapping]]] = ..., latency_ms: _Optional[float] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., variables: _Optional[_Mapping[str, BoundVariable]] = ..., trial_id: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., trace_truncated: _Optional[bool] = ..., completions: _Optional[_Iterable[_Union[Completion, _Mapping]]] = ...) -> None: ...
+    def __init__(self, prediction: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., trace: _Optional[_Iterable[_Union[TraceEntry, _Mapping[str, _Any]]]] = ..., latency_ms: _Optional[float] = ..., cost: _Optional[_Union[Cost, _Mapping[str, _Any]]] = ..., timings: _Optional[_Union[Timings, _Mapping[str, _Any]]] = ..., variables: _Optional[_Mapping[str, BoundVariable]] = ..., trial_id: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., trace_truncated: _Optional[bool] = ..., completions: _Optional[_Iterable[_Union[Completion, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class TrialFailure(_message.Message):
     __slots__ = ("error_type", "error_message", "traceback", "kind", "stage", "retryable", "retry_after", "causes", "timings", "partial_trace", "cost", "trial_id", "details", "variables")
@@ -267,7 +270,7 @@ class TrialFailure(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: BoundVariable
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BoundVariable, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BoundVariable, _Mapping[str, _Any]]] = ...) -> None: ...
     ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
@@ -296,7 +299,7 @@ class TrialFailure(_message.Message):
     trial_id: str
     details: _containers.ScalarMap[str, str]
     variables: _containers.MessageMap[str, BoundVariable]
-    def __init__(self, error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., traceback: _Optional[str] = ..., kind: _Optional[_Union[FailureKind, str]] = ..., stage: _Optional[_Union[Stage, str]] = ..., retryable: _Optional[bool] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., causes: _Optional[_Iterable[_Union[Cause, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., partial_trace: _Optional[_Iterable[_Union[TraceEntry, _Mapping]]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., trial_id: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Mapping[str, BoundVariable]] = ...) -> None: ...
+    def __init__(self, error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., traceback: _Optional[str] = ..., kind: _Optional[_Union[FailureKind, str]] = ..., stage: _Optional[_Union[Stage, str]] = ..., retryable: _Optional[bool] = ..., retry_after: _Optional[_Union[datetime.timedelta, _Union[_duration_pb2.Duration, _public_duration_pb2.Duration], _Mapping[str, _Any]]] = ..., causes: _Optional[_Iterable[_Union[Cause, _Mapping[str, _Any]]]] = ..., timings: _Optional[_Union[Timings, _Mapping[str, _Any]]] = ..., partial_trace: _Optional[_Iterable[_Union[TraceEntry, _Mapping[str, _Any]]]] = ..., cost: _Optional[_Union[Cost, _Mapping[str, _Any]]] = ..., trial_id: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Mapping[str, BoundVariable]] = ...) -> None: ...
 
 class Cause(_message.Message):
     __slots__ = ("error_type", "error_message", "traceback", "causes", "relation")
@@ -310,7 +313,7 @@ class Cause(_message.Message):
     traceback: str
     causes: _containers.RepeatedCompositeFieldContainer[Cause]
     relation: str
-    def __init__(self, error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., traceback: _Optional[str] = ..., causes: _Optional[_Iterable[_Union[Cause, _Mapping]]] = ..., relation: _Optional[str] = ...) -> None: ...
+    def __init__(self, error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., traceback: _Optional[str] = ..., causes: _Optional[_Iterable[_Union[Cause, _Mapping[str, _Any]]]] = ..., relation: _Optional[str] = ...) -> None: ...
 
 class TraceEntry(_message.Message):
     __slots__ = ("predictor", "class_name", "signature", "inputs", "outputs", "lm_calls", "started_ms", "latency_ms")
@@ -320,14 +323,14 @@ class TraceEntry(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     PREDICTOR_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
@@ -344,7 +347,7 @@ class TraceEntry(_message.Message):
     lm_calls: _containers.RepeatedCompositeFieldContainer[LmCall]
     started_ms: float
     latency_ms: float
-    def __init__(self, predictor: _Optional[str] = ..., class_name: _Optional[str] = ..., signature: _Optional[str] = ..., inputs: _Optional[_Mapping[str, _any_pb2.Any]] = ..., outputs: _Optional[_Mapping[str, _any_pb2.Any]] = ..., lm_calls: _Optional[_Iterable[_Union[LmCall, _Mapping]]] = ..., started_ms: _Optional[float] = ..., latency_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, predictor: _Optional[str] = ..., class_name: _Optional[str] = ..., signature: _Optional[str] = ..., inputs: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., outputs: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ..., lm_calls: _Optional[_Iterable[_Union[LmCall, _Mapping[str, _Any]]]] = ..., started_ms: _Optional[float] = ..., latency_ms: _Optional[float] = ...) -> None: ...
 
 class LmCall(_message.Message):
     __slots__ = ("model", "messages_json", "response_json", "usage", "cost_usd", "cost_known", "cache_hit", "started_ms", "latency_ms")
@@ -366,7 +369,7 @@ class LmCall(_message.Message):
     cache_hit: bool
     started_ms: float
     latency_ms: float
-    def __init__(self, model: _Optional[str] = ..., messages_json: _Optional[str] = ..., response_json: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost_usd: _Optional[float] = ..., cost_known: _Optional[bool] = ..., cache_hit: _Optional[bool] = ..., started_ms: _Optional[float] = ..., latency_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., messages_json: _Optional[str] = ..., response_json: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping[str, _Any]]] = ..., cost_usd: _Optional[float] = ..., cost_known: _Optional[bool] = ..., cache_hit: _Optional[bool] = ..., started_ms: _Optional[float] = ..., latency_ms: _Optional[float] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
@@ -394,7 +397,7 @@ class Cost(_message.Message):
     usage: Usage
     lm_calls: int
     cache_hits: int
-    def __init__(self, total_usd: _Optional[float] = ..., known: _Optional[bool] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., lm_calls: _Optional[int] = ..., cache_hits: _Optional[int] = ...) -> None: ...
+    def __init__(self, total_usd: _Optional[float] = ..., known: _Optional[bool] = ..., usage: _Optional[_Union[Usage, _Mapping[str, _Any]]] = ..., lm_calls: _Optional[int] = ..., cache_hits: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queued_ms", "hydrate_ms", "sync_ms", "execute_ms", "serialize_ms", "total_ms")
@@ -420,10 +423,10 @@ class Completion(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     fields: _containers.MessageMap[str, _any_pb2.Any]
-    def __init__(self, fields: _Optional[_Mapping[str, _any_pb2.Any]] = ...) -> None: ...
+    def __init__(self, fields: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ...) -> None: ...
 
 class BoundVariable(_message.Message):
     __slots__ = ("variable", "value", "version", "from_default", "parameter")
@@ -437,7 +440,7 @@ class BoundVariable(_message.Message):
     version: int
     from_default: bool
     parameter: str
-    def __init__(self, variable: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., version: _Optional[int] = ..., from_default: _Optional[bool] = ..., parameter: _Optional[str] = ...) -> None: ...
+    def __init__(self, variable: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., from_default: _Optional[bool] = ..., parameter: _Optional[str] = ...) -> None: ...
 
 class ProgramEvent(_message.Message):
     __slots__ = ("stage", "lm_started", "lm_finished", "tool_started", "tool_finished", "output", "response", "dropped", "at_ms")
@@ -459,7 +462,7 @@ class ProgramEvent(_message.Message):
     response: ExecuteProgramResponse
     dropped: EventsDropped
     at_ms: float
-    def __init__(self, stage: _Optional[_Union[StageStarted, _Mapping]] = ..., lm_started: _Optional[_Union[LmStarted, _Mapping]] = ..., lm_finished: _Optional[_Union[LmFinished, _Mapping]] = ..., tool_started: _Optional[_Union[ToolStarted, _Mapping]] = ..., tool_finished: _Optional[_Union[ToolFinished, _Mapping]] = ..., output: _Optional[_Union[OutputChunk, _Mapping]] = ..., response: _Optional[_Union[ExecuteProgramResponse, _Mapping]] = ..., dropped: _Optional[_Union[EventsDropped, _Mapping]] = ..., at_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, stage: _Optional[_Union[StageStarted, _Mapping[str, _Any]]] = ..., lm_started: _Optional[_Union[LmStarted, _Mapping[str, _Any]]] = ..., lm_finished: _Optional[_Union[LmFinished, _Mapping[str, _Any]]] = ..., tool_started: _Optional[_Union[ToolStarted, _Mapping[str, _Any]]] = ..., tool_finished: _Optional[_Union[ToolFinished, _Mapping[str, _Any]]] = ..., output: _Optional[_Union[OutputChunk, _Mapping[str, _Any]]] = ..., response: _Optional[_Union[ExecuteProgramResponse, _Mapping[str, _Any]]] = ..., dropped: _Optional[_Union[EventsDropped, _Mapping[str, _Any]]] = ..., at_ms: _Optional[float] = ...) -> None: ...
 
 class StageStarted(_message.Message):
     __slots__ = ("stage",)
@@ -485,7 +488,7 @@ class LmFinished(_message.Message):
     call: int
     lm_call: LmCall
     error_type: str
-    def __init__(self, call: _Optional[int] = ..., lm_call: _Optional[_Union[LmCall, _Mapping]] = ..., error_type: _Optional[str] = ...) -> None: ...
+    def __init__(self, call: _Optional[int] = ..., lm_call: _Optional[_Union[LmCall, _Mapping[str, _Any]]] = ..., error_type: _Optional[str] = ...) -> None: ...
 
 class ToolStarted(_message.Message):
     __slots__ = ("call", "tool", "arguments")
@@ -495,14 +498,14 @@ class ToolStarted(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: _any_pb2.Any
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ...) -> None: ...
     CALL_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     call: int
     tool: str
     arguments: _containers.MessageMap[str, _any_pb2.Any]
-    def __init__(self, call: _Optional[int] = ..., tool: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _any_pb2.Any]] = ...) -> None: ...
+    def __init__(self, call: _Optional[int] = ..., tool: _Optional[str] = ..., arguments: _Optional[_Mapping[str, _Union[_any_pb2.Any, _public_any_pb2.Any]]] = ...) -> None: ...
 
 class ToolFinished(_message.Message):
     __slots__ = ("call", "result", "error_type", "latency_ms")
@@ -514,7 +517,7 @@ class ToolFinished(_message.Message):
     result: _any_pb2.Any
     error_type: str
     latency_ms: float
-    def __init__(self, call: _Optional[int] = ..., result: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., error_type: _Optional[str] = ..., latency_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, call: _Optional[int] = ..., result: _Optional[_Union[_Union[_any_pb2.Any, _public_any_pb2.Any], _Mapping[str, _Any]]] = ..., error_type: _Optional[str] = ..., latency_ms: _Optional[float] = ...) -> None: ...
 
 class OutputChunk(_message.Message):
     __slots__ = ("predictor", "field", "text", "is_last")

@@ -2,10 +2,14 @@ from google.protobuf.internal import well_known_types as _well_known_types
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Optional as _Optional
+from google.protobuf import timestamp_pb2 as _public_timestamp_pb2
+from typing import Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Timestamp(_message.Message, _well_known_types.Timestamp):
+    def CopyFrom(self, other_msg: _Union[Timestamp, _public_timestamp_pb2.Timestamp]) -> None: ...
+    def MergeFrom(self, other_msg: _Union[Timestamp, _public_timestamp_pb2.Timestamp]) -> None: ...
     __slots__ = ("seconds", "nanos")
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     NANOS_FIELD_NUMBER: _ClassVar[int]

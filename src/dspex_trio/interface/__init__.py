@@ -1,0 +1,1 @@
+"""What public calls have in common: arguments are checked at once, numbers have names."""
