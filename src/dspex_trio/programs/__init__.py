@@ -45,6 +45,7 @@ __all__ = [
     "UnsupportedDspy",
     "any_isolated",
     "current_interrupt",
+    "dspy_prepared",
     "get_module_class",
     "homes",
     "interrupt_of_frame",

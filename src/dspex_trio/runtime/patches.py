@@ -10,7 +10,7 @@ from dspex_trio.threads import PatchState
 
 
 def list_patches() -> list[PatchState]:
-    """Each change of the standard library and of DSPy: why, whether it is installed now, and whether it is still ours."""
+    """Each change of the standard library and of DSPy, its reason, and whether it is in place now and still ours."""
     return [*threads.patches(), *programs.patches()]
 
 
