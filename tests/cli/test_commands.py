@@ -82,7 +82,16 @@ def test_a_port_that_is_taken_is_named_in_one_line(run):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["max_connections", "max_connections_per_peer", "first_call_timeout"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_connections",
+        "max_connections_per_peer",
+        "first_call_timeout",
+        "max_undelivered_bytes",
+        "undelivered_timeout",
+    ],
+)
 def test_a_store_has_the_limits_of_connections_that_a_worker_has(name):
     option = "--" + name.replace("_", "-")
     told = " ".join(CliRunner().invoke(main, ["store", "--help"]).output.split())

@@ -49,6 +49,7 @@ def test_lists_and_objects_have_a_form_for_the_environment(monkeypatch):
         ({"allow_import": ("mine", "dspy.primitives")}, "", "import another one at the start, with --load"),
         ({"allow_model": ("openai/a b",)}, "", "'openai/a b' is no model's name, such as openai/gpt-4o-mini"),
         ({"lm_args": "secret-but-not-json"}, "", "is no JSON object"),
+        ({"max_undelivered_bytes": 2**20}, "", "max_undelivered_bytes must be at least max_message_bytes"),
     ],
 )
 def test_a_wrong_setting_is_named_with_where_it_can_be_set(tmp_path, arguments, toml, told):

@@ -15,6 +15,7 @@ import trio
 from dspy.utils import DummyLM
 
 import dspex_trio as dspex
+from dspex_trio import programs
 from dspex_trio.programs import ProgramSettings, UnsupportedDspy, current_interrupt, interrupt_of_frame, open_programs
 from dspex_trio.programs.dspy import private
 from dspex_trio.programs.dspy.private import base_lm, parallelizer
@@ -316,3 +317,22 @@ def test_whoever_opened_a_runtime_may_configure_dspy_and_anybody_may_afterwards(
     with open_programs(ProgramSettings()):
         dspy.configure(warn_on_type_mismatch=dspy.settings.warn_on_type_mismatch)
     assert private.dspy_settings.config_owner_thread_id is None
+
+
+def test_every_change_of_dspy_is_listed_with_whether_it_is_in_place():
+    names = {each.where for each in programs.patches()}
+    assert {"dspy.cache", "dspy.clients.base_lm.BaseLM.__call__"} <= names
+    with programs.dspy_prepared(memory_cache=True, disk_cache=False):
+        states = {each.where: each.state for each in programs.patches()}
+        kept = base_lm.GLOBAL_HISTORY
+        base_lm.GLOBAL_HISTORY = []
+        covered = [each.where for each in programs.patches() if each.state == "covered"]
+        base_lm.GLOBAL_HISTORY = kept
+    no_need = {
+        "ast.parse",
+        'os.environ["LITELLM_LOCAL_MODEL_COST_MAP"]',
+        "dspy.dsp.utils.settings.config_owner_thread_id",
+    }
+    assert {where for where, state in states.items() if state != "ours"} <= no_need
+    assert covered == ["dspy.clients.base_lm.GLOBAL_HISTORY"]
+    assert {each.state for each in programs.patches()} == {"not installed"}

@@ -227,10 +227,14 @@ def test_modules_that_keep_shared_state_can_be_named(tmp_path, monkeypatch):
     inside, beside = str(package.with_name("connections.py")), str(tmp_path / "test_pool_three.py")
     monkeypatch.syspath_prepend(tmp_path)
     assert bears_an_exception(stack_of("stop()", inside))
-    keep_whole("test_pool", "test_pool_too", "test_pool_absent", "test_pool_absent.below")
-    assert not bears_an_exception(stack_of("stop()", inside))
-    assert not bears_an_exception(stack_of("stop()", str(module)))
-    assert bears_an_exception(stack_of("stop()", beside))
+    with keep_whole("test_pool"):
+        with keep_whole("test_pool", "test_pool_too", "test_pool_absent", "test_pool_absent.below"):
+            assert not bears_an_exception(stack_of("stop()", inside))
+            assert not bears_an_exception(stack_of("stop()", str(module)))
+            assert bears_an_exception(stack_of("stop()", beside))
+        assert not bears_an_exception(stack_of("stop()", inside))
+        assert bears_an_exception(stack_of("stop()", str(module)))
+    assert bears_an_exception(stack_of("stop()", inside))
 
 
 @pytest.mark.parametrize("module", [importlib, logging, threading, queue, socket, ssl, concurrent.futures.thread])

@@ -87,6 +87,12 @@ class Exchange:
             raise self._answer
         return self._answer
 
+    def take_answer(self) -> bytes:
+        """As `answer`, and let go of it: an exchange and who waits for it may hold each other until a collection."""
+        answer = self.answer()
+        self._answer = b""
+        return answer
+
     @asynccontextmanager
     async def replying(
         self,

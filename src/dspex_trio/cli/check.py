@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 from dataclasses import asdict
@@ -10,8 +11,11 @@ from typing import Final
 
 import click
 
+from dspex_trio import programs
 from dspex_trio.observing.redaction import printable
+from dspex_trio.runtime.patches import list_patches
 from dspex_trio.selftest.run import DEADLINE, Finding, examine_all
+from dspex_trio.threads import hooks
 
 PACKAGES: Final = ("dspex-trio", "dspy", "litellm", "openai", "httpx", "requests", "trio", "anyio")
 HEADINGS: Final = ("", "what", "rung", "seen", "answer", "thread", "provider")
@@ -41,6 +45,28 @@ async def check(*, as_json: bool) -> int:
     else:
         click.echo(f"{len(found) - failed} of {len(found)} work" + (f", {failed} FAILED" if failed else ""))
     return 1 if failed else 0
+
+
+def check_patches(*, as_json: bool) -> int:
+    """Print what an open runtime changes in its process, as it is while one is open; returns the exit code.
+
+    That is 1 if a change is covered: somebody has put something else in its place since, as a module that patches the
+    same does.
+    """
+    with hooks(), programs.dspy_prepared(memory_cache=True, disk_cache=False):
+        patches = list_patches()
+    covered = sum(each.state == "covered" for each in patches)
+    if as_json:
+        click.echo(
+            json.dumps({"versions": _versions(), "ok": not covered, "patches": [asdict(each) for each in patches]})
+        )
+        return 1 if covered else 0
+    for (package, reason), group in itertools.groupby(patches, lambda each: (each.package, each.reason)):
+        click.echo(f"{package}: {reason}")
+        for each in group:
+            click.echo(f"    {each.state:13}  {each.where}")
+    click.echo(f"{sum(each.state == 'ours' for each in patches)} of {len(patches)} installed, {covered} covered")
+    return 1 if covered else 0
 
 
 def _versions() -> dict[str, str]:

@@ -94,7 +94,12 @@ def demo(**options: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def check(*, as_json: bool) -> None:
+@click.option(
+    "--patches",
+    is_flag=True,
+    help="List instead what an open runtime changes in its process, why, and whether that is in place.",
+)
+def check(*, as_json: bool, patches: bool) -> None:
     """Prove that deadlines stop the work on the versions installed here.
 
     Trials outlive their deadline in every way that is known, against a provider on loopback that never answers. Takes
@@ -103,7 +108,10 @@ def check(*, as_json: bool) -> None:
     import trio
 
     from dspex_trio.cli.check import check as run_check
+    from dspex_trio.cli.check import check_patches
 
+    if patches:
+        sys.exit(check_patches(as_json=as_json))
     sys.exit(trio.run(partial(run_check, as_json=as_json)))
 
 

@@ -87,6 +87,8 @@ def setting_options(command: Callable[..., Any], of: type[Settings] = Settings) 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The settings about connections, for a command that has no others of `Settings`."""
     for name, least in (
+        ("undelivered_timeout", click.FloatRange(0, min_open=True)),
+        ("max_undelivered_bytes", click.IntRange(64 * 2**20)),
         ("first_call_timeout", click.FloatRange(0, min_open=True)),
         ("max_connections_per_peer", click.IntRange(1)),
         ("max_connections", click.IntRange(1)),

@@ -134,12 +134,11 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     logging.basicConfig(handlers=[_ToFront(parent)], format="%(message)s", level=opening.log_level, force=True)
     settings = _settings_of(opening)
     _import_others(opening.homes, settings.load)
-    if settings.otel:
-        threads.keep_whole(*KEPT_WHOLE)
     redact = settings.redactor()
     store = BridgeServiceStub(ThroughFront(partial(_ask_front, settings.max_message_bytes)))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
     async with AsyncExitStack() as stack:
+        stack.enter_context(threads.keep_whole(*KEPT_WHOLE if settings.otel else ()))
         await stack.enter_async_context(export_as_child(settings))
         loader, workers = await stack.enter_async_context(
             open_rooms(settings, redact, _patience, on_late_end=_job_ended_late)
@@ -158,7 +157,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
                     write=partial(_note_records, parent, settings.max_message_bytes),
                 )
             )
-        threads.carries_programs(_Program.call)
+        stack.enter_context(threads.carrying_programs(_Program.call))
         executor = Executor(workers, _Job, on_abandoned=_abandoned)
         trials = Trials(
             runner=InThreads(

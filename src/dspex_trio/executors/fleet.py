@@ -227,7 +227,7 @@ class Fleet:
                 await exchange.done.wait()
             if exchange.done.is_set():
                 with suppress(Exception):  # there is no answer, or none that can be understood
-                    on_answer(exchange.answer())
+                    on_answer(exchange.take_answer())
             raise
         finally:
             exchange.on_report = _ignore
@@ -235,7 +235,7 @@ class Fleet:
                 self._answered(executor, exchange)
             else:
                 self._nursery.start_soon(self._answered_late, executor, exchange)
-        on_answer(exchange.answer())
+        on_answer(exchange.take_answer())
 
     async def _answered_late(self, executor: Executor, exchange: Exchange) -> None:
         await exchange.done.wait()

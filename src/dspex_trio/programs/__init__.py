@@ -12,7 +12,7 @@ from dspex_trio.model import RunInLoop
 from dspex_trio.model.errors import InvalidSpec, UnsupportedDspy
 from dspex_trio.programs import asynchronous as awaited
 from dspex_trio.programs.bind.language_models import LanguageModels, check_lm
-from dspex_trio.programs.dspy.patches import WATCHERS, dspy_prepared, interrupt_of_frame
+from dspex_trio.programs.dspy.patches import WATCHERS, dspy_prepared, interrupt_of_frame, patches
 from dspex_trio.programs.endings import ENDING, current_interrupt
 from dspex_trio.programs.hydrate.choices import replace_submodule
 from dspex_trio.programs.hydrate.classes import import_module
@@ -46,17 +46,19 @@ __all__ = [
     "any_isolated",
     "check_lm",
     "current_interrupt",
+    "dspy_prepared",
     "get_module_class",
     "homes",
     "interrupt_of_frame",
     "isolation_of",
     "open_programs",
+    "patches",
     "register",
     "tool",
 ]
 
 
-CARRIERS: Final = (
+CARRIERS: Final[tuple[Callable[..., object], ...]] = (
     Hydrated.call,
     Hydrated._call,  # noqa: SLF001 - of this package
     Hydrated._let_go,  # noqa: SLF001 - as above

@@ -15,7 +15,7 @@ import dspy
 from dspex_trio.model import Interrupt
 from dspex_trio.programs.dspy.private import parallelizer
 from dspex_trio.programs.record.recorder import current_recorder
-from dspex_trio.threads import left_alone
+from dspex_trio.threads import Patch, left_alone
 
 logger: Final = logging.getLogger(__name__)
 
@@ -91,13 +91,25 @@ def _ended_parallel(original: Callable[..., Any] | None) -> Callable[..., Any]:
     return execute
 
 
+_INTERPRETER: Final = "a code interpreter is shut down at the end of its trial"
+
 ENDED: Final = (
-    (dspy.PythonInterpreter, "_health_check", _killable_sandbox),
-    (dspy.ProgramOfThought, "_interpreter_context", _ended_interpreter),
-    (dspy.RLM, "_interpreter_context", _ended_interpreter),
-    (parallelizer.ParallelExecutor, "execute", _ended_parallel),
+    Patch(
+        dspy.PythonInterpreter,
+        "_health_check",
+        "a code interpreter's process is killed at the end of its trial",
+        _killable_sandbox,
+    ),
+    Patch(dspy.ProgramOfThought, "_interpreter_context", _INTERPRETER, _ended_interpreter),
+    Patch(dspy.RLM, "_interpreter_context", _INTERPRETER, _ended_interpreter),
+    Patch(
+        parallelizer.ParallelExecutor,
+        "execute",
+        "dspy.Parallel begins nothing more after the end of its trial",
+        _ended_parallel,
+    ),
 )
-"""Methods of DSPy's and what takes their place while a runtime is open. Outside of trials they pass through."""
+"""Methods of DSPy's that are changed while a runtime is open. Outside of trials they pass through."""
 
 ENDING: Final = (_ended_parallel(None),)
 """Functions whose code is on the stack while they run what a program gave them."""

@@ -33,6 +33,11 @@ class ServerSettings:
         connection_window: What may be on its way from one client at once.
         max_buffered: The most unread request bytes of one connection; the call that exceeds it is RESOURCE_EXHAUSTED.
         output_buffer: How much a connection holds for a client that reads slowly before handlers have to wait.
+        max_undelivered_bytes: The most bytes of replies that wait for their readers, of all connections together and
+            beside the `output_buffer` of each; beyond, the call ends as RESOURCE_EXHAUSTED whose reader has taken
+            nothing for the longest time. At least `max_response_size`.
+        undelivered_timeout: Time after which a call is RESOURCE_EXHAUSTED whose reader takes nothing of a reply; a
+            connection that takes nothing at all is closed then.
         max_concurrent_calls: Calls of one connection at once. A slot is free again when the call's handler has ended.
             One more is refused in a way that tells the client that it may try again.
         max_connections: Connections at once, or three quarters of the files that the process may have open, if that is
@@ -68,6 +73,8 @@ class ServerSettings:
     connection_window: int = 4 * _MIB
     max_buffered: int = 64 * _MIB
     output_buffer: int = 256 * _KIB
+    max_undelivered_bytes: int = 256 * _MIB
+    undelivered_timeout: float = 30.0
     max_concurrent_calls: int = 1000
     max_connections: int = 1000
     max_connections_per_peer: int = 500
@@ -89,6 +96,13 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         _check(self)
+        if not self.undelivered_timeout:
+            raise ValueError("undelivered_timeout must not be 0")
+        if self.max_undelivered_bytes < self.max_response_size:
+            raise ValueError(
+                f"max_undelivered_bytes must be at least max_response_size, {self.max_response_size}, "
+                f"not {self.max_undelivered_bytes}"
+            )
 
     def limits(self) -> Limits:
         """What the engine needs of them."""

@@ -28,6 +28,8 @@ _SLICES: Final = (2**7, 2**16)  # the first one is the smallest: a stranger may 
 _CONTROL_FACTOR: Final = 4
 # How much of the connection's window a call that waits for it is expected to take.
 _WINDOW_SHARE: Final = 2**14
+# Writes are cut, so that a peer which takes a large one slowly is seen to take it.
+_WRITE_SIZE: Final = 2**17
 # What is read and thrown away from a peer that still sends when we have closed.
 _LINGER_BYTES: Final = 2**20
 
@@ -53,6 +55,11 @@ class Connection(Generic[EngineT]):
         engine: The connection's protocol.
         output_buffer: Bytes queued to be written above which senders wait.
         close_timeout: Seconds for the last bytes.
+
+    Attributes:
+        heard_at: When the peer last sent something, on Trio's clock.
+        writing: Whether a write is under way that the stream has not taken yet.
+        wrote_at: When the stream last took something, or such a write began, on Trio's clock.
     """
 
     def __init__(self, stream: trio.abc.Stream, engine: EngineT, *, output_buffer: int, close_timeout: float) -> None:
@@ -69,7 +76,8 @@ class Connection(Generic[EngineT]):
         self._broken = False
         self._blocked: dict[Blocked, None] = {}  # who waits for a window, in turn
         self._window_grew = False
-        self.heard_at = trio.current_time()
+        self.writing = False
+        self.wrote_at = self.heard_at = trio.current_time()
         self._heard: trio.Event | None = None
 
     def on_event(self, event: Event) -> None:
@@ -155,7 +163,7 @@ class Connection(Generic[EngineT]):
                 while True:
                     data = self.engine.data_to_send()
                     if data:
-                        await self.stream.send_all(data)
+                        await self._write_out(data)
                         self.pass_on()
                     elif self._closing:
                         return
@@ -165,9 +173,29 @@ class Connection(Generic[EngineT]):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
         self._broken = True
-        self._idle = False
+        self._idle = self.writing = False
         self._room.unpark_all()
         self.on_broken()
+
+    async def _write_out(self, data: bytearray) -> None:
+        self.writing = True
+        self.wrote_at = trio.current_time()
+        self.on_writing()
+        if len(data) <= _WRITE_SIZE:
+            await self.stream.send_all(data)
+        else:
+            whole = memoryview(data)
+            for start in range(0, len(data), _WRITE_SIZE):
+                await self.stream.send_all(whole[start : start + _WRITE_SIZE])
+                self.wrote_at = trio.current_time()
+        self.writing = False
+
+    def on_writing(self) -> None:
+        """A write begins."""
+
+    def give_up_writing(self) -> None:
+        """Write nothing more, not even what is under way: the connection is broken, and what is queued is dropped."""
+        self._writing.cancel()
 
     def on_broken(self) -> None:
         """Nothing can be written any more."""

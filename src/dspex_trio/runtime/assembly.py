@@ -99,10 +99,9 @@ async def open_rooms(
 @contextmanager
 def _threads_prepared() -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
-    for carrier in (*programs.CARRIERS, *trials.CARRIERS):
-        threads.carries_programs(carrier)
-    threads.keep_whole(*programs.KEPT_WHOLE)
     with ExitStack() as stack:
+        stack.enter_context(threads.carrying_programs(*programs.CARRIERS, *trials.CARRIERS))
+        stack.enter_context(threads.keep_whole(*programs.KEPT_WHOLE))
         stack.callback(threads.add_lookup(programs.current_interrupt))
         stack.callback(threads.add_frame_lookup(programs.interrupt_of_frame))
         yield

@@ -71,8 +71,8 @@ async def open_in_threads(
             on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})
 
     check_lm(lm)
-    threads.keep_whole(*shared)
     async with AsyncExitStack() as stack:
+        stack.enter_context(threads.keep_whole(*shared))
         loader, workers = await stack.enter_async_context(
             open_rooms(settings, redact, patience, lm=lm, on_late_end=job_ended)
         )

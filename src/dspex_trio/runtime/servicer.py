@@ -85,7 +85,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
         async with aclosing(trial) as events:
             async for at_ms, event in events:
                 if isinstance(event, Ended):
-                    yield event_with(event.result.SerializeToString(), at_ms)  # noqa: ASYNC119 - servers close generators
+                    last = event_with(event.result.SerializeToString(), at_ms)
+                    del event  # or a large reply would be held twice while its reader is slow
+                    yield last  # noqa: ASYNC119 - servers close generators
                 else:
                     yield encode_event(event, at_ms)  # noqa: ASYNC119 - as above
 

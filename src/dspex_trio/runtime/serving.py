@@ -191,6 +191,8 @@ async def _serve_calls(  # noqa: ASYNC128 - rpc.serve tells when it has started
             max_connections=settings.max_connections,
             max_connections_per_peer=settings.max_connections_per_peer,
             first_call_timeout=settings.first_call_timeout,
+            max_undelivered_bytes=settings.max_undelivered_bytes,
+            undelivered_timeout=settings.undelivered_timeout,
         ),
         interceptors=interceptors,
         drain=drain,

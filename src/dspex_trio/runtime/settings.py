@@ -156,6 +156,17 @@ class Settings(BaseSettings):
         description="The time for a connection's first call (with a token: the first that carries it), in seconds; "
         "then it is closed.",
     )
+    max_undelivered_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024,
+        description="The most bytes of replies that wait for callers that read slowly; beyond, the call is "
+        "RESOURCE_EXHAUSTED whose caller has read nothing for the longest time. At least `max_message_bytes`.",
+    )
+    undelivered_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        description="A call whose caller reads nothing of a reply for so long is RESOURCE_EXHAUSTED, in seconds.",
+    )
     max_sessions: int = Field(
         default=1024, ge=1, description="Session contexts kept at once; the longest unused one goes first."
     )
@@ -319,6 +330,12 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_key go together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_one_reply(self) -> Self:
+        if self.max_undelivered_bytes < self.max_message_bytes:
+            raise ValueError("max_undelivered_bytes must be at least max_message_bytes, or no large reply would arrive")
         return self
 
     @model_validator(mode="after")

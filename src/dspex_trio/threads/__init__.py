@@ -3,21 +3,25 @@
 from dspex_trio.threads.ladder.clock import ClockedThread, Parks, ThreadClock, Waiter
 from dspex_trio.threads.ladder.fairness import keep_collections_short
 from dspex_trio.threads.ladder.hop import run_in_loop
-from dspex_trio.threads.ladder.interrupt import add_frame_lookup, carries_programs, keep_whole
+from dspex_trio.threads.ladder.interrupt import add_frame_lookup, carries_programs, carrying_programs, keep_whole
 from dspex_trio.threads.ladder.job import Job, add_lookup, current_job
 from dspex_trio.threads.ladder.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.ladder.slots import Slot, Slots
 from dspex_trio.threads.patches.excepthooks import JobCancelled
 from dspex_trio.threads.patches.gate import gated_job, left_alone, waits_are_left_alone
-from dspex_trio.threads.patches.install import hooks, replaced
+from dspex_trio.threads.patches.install import hooks, patches, replaced
 from dspex_trio.threads.patches.process_state import ProcessState, put_back_what_programs_change
+from dspex_trio.threads.patches.registry import Installed, Patch, PatchState
 from dspex_trio.threads.patches.subprocesses import stay_in_group
 
 __all__ = [
     "ClockedThread",
+    "Installed",
     "Job",
     "JobCancelled",
     "Parks",
+    "Patch",
+    "PatchState",
     "ProcessState",
     "Slot",
     "Slots",
@@ -28,6 +32,7 @@ __all__ = [
     "add_frame_lookup",
     "add_lookup",
     "carries_programs",
+    "carrying_programs",
     "current_job",
     "gated_job",
     "hooks",
@@ -35,6 +40,7 @@ __all__ = [
     "keep_whole",
     "left_alone",
     "open_threads",
+    "patches",
     "put_back_what_programs_change",
     "replaced",
     "run_in_loop",

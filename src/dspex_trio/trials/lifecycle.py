@@ -123,6 +123,8 @@ class Trials:
                 # Cancelled, or Trio's own KeyboardInterrupt: nobody is answered, but the trial did take place.
                 self._observer.on_outcome(trial.request, self._failure(trial, trial.unanswered()))
                 raise
+            finally:
+                trial.let_go()
         self._observer.on_outcome(trial.request, outcome)
         return outcome
 

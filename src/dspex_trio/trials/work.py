@@ -98,6 +98,10 @@ class Trial(Work):
         program = self.request.program
         return self._under_way(program.name or program.python_class, self.stage, max(self.began, self.request.arrived))
 
+    def let_go(self) -> None:
+        """It has ended, and nobody asks any more: its reply is not kept until the next garbage collection."""
+        self.recording, self.details = Recording, dict
+
     @property
     def callers_deadline(self) -> float:
         """When its caller stops waiting, on Trio's clock."""

@@ -29,6 +29,7 @@ from dspex_trio.programs.dspy.private import (
     xml_adapter,
 )
 from dspex_trio.programs.record.recorder import current_recorder
+from dspex_trio.threads import Patch
 
 
 class _Marker(str):
@@ -87,14 +88,17 @@ def _is_decimal(annotation: Any) -> bool:
     return annotation is Decimal or inner == {Decimal}
 
 
-CHANGED: Final[tuple[tuple[Any, str, Callable[[Any], Any]], ...]] = (
-    *((module, "CUSTOM_TYPE_START_IDENTIFIER", _Marker) for module in (base_type, type_markers)),
-    *((module, "CUSTOM_TYPE_END_IDENTIFIER", _Marker) for module in (base_type, type_markers)),
-    (adapter_base, "_expand_legacy_custom_type_markers_in_chat_message", _expanding),
-    (chat_adapter, "parse_value", _exact),
-    (xml_adapter, "parse_value", _exact),
+_MARKS: Final = "a text that looks like a marked image is a text"
+_DECIMALS: Final = "a decimal in an answer keeps its digits"
+
+CHANGED: Final = (
+    *(Patch(module, "CUSTOM_TYPE_START_IDENTIFIER", _MARKS, _Marker) for module in (base_type, type_markers)),
+    *(Patch(module, "CUSTOM_TYPE_END_IDENTIFIER", _MARKS, _Marker) for module in (base_type, type_markers)),
+    Patch(adapter_base, "_expand_legacy_custom_type_markers_in_chat_message", _MARKS, _expanding),
+    Patch(chat_adapter, "parse_value", _DECIMALS, _exact),
+    Patch(xml_adapter, "parse_value", _DECIMALS, _exact),
 )
-"""Module, name, and what makes its replacement of it."""
+"""What is changed of the adapters while a runtime is open."""
 
 
 def marks_only_images(adapter: dspy.Adapter) -> bool:

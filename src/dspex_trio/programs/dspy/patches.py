@@ -41,7 +41,7 @@ from dspex_trio.programs.record.prices import ModelInfo
 from dspex_trio.programs.record.recorder import RECORDER, Recorder, asked_lm, attempt_failed, current_recorder
 from dspex_trio.programs.record.streaming import Unstreamed, streaming_attempt, streaming_completion
 from dspex_trio.programs.session import cached_for
-from dspex_trio.threads import replaced
+from dspex_trio.threads import Installed, Patch, PatchState
 
 # Without it litellm fetches a price list over the network on its first import, and stalls for seconds where it cannot.
 _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
@@ -233,17 +233,67 @@ def _delay_in_time(original: Callable[..., float]) -> Callable[..., float]:
     return delay
 
 
-# A trial's LM calls and tool calls are seen here, whoever made the LM or the tool. Others pass through.
-_WATCHED: Final = (
-    (dspy.BaseLM, "__call__", _watched_lm),
-    (dspy.BaseLM, "acall", _watched_lm_async),
-    (dspy.Tool, "__call__", _watched_tool),
-    (dspy.Tool, "acall", _watched_tool_async),
-    (execution, "_aattempt", _noted_attempt_async),
-    (execution, "_delay", _delay_in_time),
-)
 WATCHERS: Final = (_watched_lm(None), _watched_lm_async(None), _watched_tool(None), _watched_tool_async(None))
 """Functions whose code is on the stack while a program's LM or tool runs."""
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+_SEEN: Final = "a trial's calls of language models are recorded, whoever made the model"
+_TOOLS: Final = "a trial's calls of tools are recorded, whoever made the tool"
+_WHY: Final = "what an attempt to get a reply failed with is told in the trial's failure"
+_STREAMS: Final = "a reply is read as it comes, so that a trial's end closes its connection"
+_PRICES: Final = "what DSPy's list of models says of a model is looked up once, and not at each call"
+
+
+def _there(value: Any) -> bool:
+    return value is not None
+
+
+def _table(*, memory_cache: bool = True, disk_cache: bool = False) -> Iterator[Patch]:
+    """What is changed; wrappers of DSPy's functions pass through outside of trials."""
+    yield Patch(
+        os.environ, _LOCAL_PRICES, "litellm fetches no price list over the network", lambda _: "True", unless=_there
+    )
+    reason = "parsing in two threads at once fails in Python before 3.11.8"
+    yield Patch(ast, "parse", reason, one_at_a_time, unless=lambda _: not FAILS_AT_ONCE)
+    reason = "the last 10,000 prompts of the process are kept for nobody"
+    yield Patch(base_lm, "GLOBAL_HISTORY", reason, lambda _: _NoHistory())
+    # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
+    reason = "no trial's thread may change the settings of all"
+    yield Patch(dspy_settings, _OWNER, reason, lambda _: threading.get_ident(), unless=_there)
+    yield Patch(parallelizer, "tqdm", "dspy.Parallel shows no progress bar on the worker's output", _QuietProgress)
+    reason = "context variables, such as the current span, reach the threads of dspy.Parallel"
+    yield Patch(parallelizer, "ThreadPoolExecutor", reason, lambda _: _InContext)
+    for module in (costs, capabilities):
+        yield Patch(module, "model_info", _PRICES, ModelInfo)
+    unstreamed = Unstreamed()
+    yield Patch(execution, "_attempt", _STREAMS, lambda there: _noted_attempt(streaming_attempt(there, unstreamed)))
+    yield Patch(lm_module, "_get_stream_completion_fn", _STREAMS, lambda there: streaming_completion(there, unstreamed))
+    yield Patch(dspy.BaseLM, "__call__", _SEEN, _watched_lm)
+    yield Patch(dspy.BaseLM, "acall", _SEEN, _watched_lm_async)
+    yield Patch(dspy.Tool, "__call__", _TOOLS, _watched_tool)
+    yield Patch(dspy.Tool, "acall", _TOOLS, _watched_tool_async)
+    yield Patch(execution, "_aattempt", _WHY, _noted_attempt_async)
+    yield Patch(execution, "_delay", "no attempt is waited for that would begin after the trial's end", _delay_in_time)
+    yield from ENDED
+    yield from CHANGED
+    reason = "a cached reply is no other endpoint's, and by default no other session's"
+    yield Patch(dspy, "cache", reason, lambda _: _salted_cache(memory_cache=memory_cache, disk_cache=disk_cache))
+
+
+def _salted_cache(*, memory_cache: bool, disk_cache: bool) -> SaltedCache:
+    return SaltedCache(
+        disk_cache, memory_cache, dspy.clients.DISK_CACHE_DIR, dspy.clients.DISK_CACHE_LIMIT, _MEMORY_CACHE_ENTRIES
+    )
+
+
+_installed: Final = Installed(_table)
+
+
+def patches() -> list[PatchState]:
+    """What this package changes in the process, with what has become of each."""
+    return _installed.states("programs")
 
 
 # ---- making and taking back -----------------------------------------------------------------------------------------
@@ -273,37 +323,11 @@ def dspy_prepared(*, memory_cache: bool, disk_cache: bool) -> Iterator[None]:
 def _change_dspy(*, memory_cache: bool, disk_cache: bool) -> ExitStack:
     check_names()
     with ExitStack() as stack:
-        if _LOCAL_PRICES not in os.environ:
-            os.environ[_LOCAL_PRICES] = "True"
-            stack.callback(os.environ.pop, _LOCAL_PRICES, None)
-        if FAILS_AT_ONCE:
-            stack.callback(replaced(ast, "parse", one_at_a_time(ast.parse)))
-        stack.callback(replaced(base_lm, "GLOBAL_HISTORY", _NoHistory()))
-        if vars(dspy_settings)[_OWNER] is None:
-            # DSPy lets the first thread that asks change the settings of all: that must not be a trial's.
-            stack.callback(replaced(dspy_settings, _OWNER, threading.get_ident()))
-        stack.callback(replaced(parallelizer, "tqdm", _QuietProgress(parallelizer.tqdm)))
-        stack.callback(replaced(parallelizer, "ThreadPoolExecutor", _InContext))
-        for module in (costs, capabilities):
-            stack.callback(replaced(module, "model_info", ModelInfo(module.model_info)))
-        unstreamed = Unstreamed()
-        streamed = _noted_attempt(streaming_attempt(execution._attempt, unstreamed))  # noqa: SLF001 - of `private`
-        stack.callback(replaced(execution, "_attempt", streamed))
-        completion = streaming_completion(lm_module._get_stream_completion_fn, unstreamed)  # noqa: SLF001 - as above
-        stack.callback(replaced(lm_module, "_get_stream_completion_fn", completion))
-        for owner, name, changed in (*_WATCHED, *ENDED, *CHANGED):
-            stack.callback(replaced(owner, name, changed(vars(owner)[name])))
-        cache = SaltedCache(
-            disk_cache,
-            memory_cache,
-            dspy.clients.DISK_CACHE_DIR,
-            dspy.clients.DISK_CACHE_LIMIT,
-            _MEMORY_CACHE_ENTRIES,
-        )
-        if disk_cache:
-            stack.callback(cache.disk_cache.close)
         with dspy._cache_lock:  # noqa: SLF001 - the lock that DSPy's own configure_cache takes
-            stack.callback(replaced(dspy, "cache", cache))
+            _installed.install(_table(memory_cache=memory_cache, disk_cache=disk_cache))
+        if disk_cache:
+            stack.callback(_installed.made[-1].replacement.disk_cache.close)
+        stack.callback(_installed.take_back)
         _check_recording()
         return stack.pop_all()
     raise AssertionError  # ExitStack lets exceptions through

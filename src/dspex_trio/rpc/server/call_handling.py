@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -20,6 +21,7 @@ from dspex_trio.rpc.http2.messages import BadMessage, compressor, frame
 from dspex_trio.rpc.server.call import Call
 from dspex_trio.rpc.server.interceptors import Interceptor, chain
 from dspex_trio.rpc.server.service import Route, replied
+from dspex_trio.rpc.server.undelivered import Undelivered
 from dspex_trio.rpc.status import OK, RpcError, Status, StatusCode
 from dspex_trio.rpc.transport import Connection
 
@@ -43,6 +45,7 @@ class ServerCall(CallStream):
         patience: When its handler is cancelled because time is up: a moment before the deadline.
         streaming: Whether there may be several replies.
         handled: Called when its handler is asked: no interceptor has refused the call.
+        undelivered: Counts the reply while it waits for its reader.
 
     Attributes:
         scope: What its handler's task runs under, once there is one.
@@ -60,6 +63,7 @@ class ServerCall(CallStream):
         patience: float,
         streaming: bool,
         handled: Callable[[Call], None],
+        undelivered: Undelivered,
     ) -> None:
         super().__init__(connection, stream_id)
         self.engine = connection.engine
@@ -75,11 +79,17 @@ class ServerCall(CallStream):
         self.handled = handled
         self._compress: Callable[[bytes], bytes] | None = None
         self._headers_sent = False
+        self._undelivered = undelivered
+        self._sent_at = -math.inf
+        self._unread = False  # whether it was ended because its reader took nothing
 
     def abandon(self) -> None:
         """The caller is not there any more: nothing may be sent, the handler is of no use."""
         if not self.gone and self.call.on_given_up is not None:
             self.call.on_given_up()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.gone = True
         self.end_input()
         if self.scope is not None:
@@ -96,6 +106,20 @@ class ServerCall(CallStream):
             self.engine.send_status(self.stream_id, _TOO_LATE)
             self.connection.wake()
         self.abandon()
+
+    @property
+    def taken_at(self) -> float:
+        """As `Reader.taken_at`: what waits for room in the output buffer moves with what its connection writes."""
+        waits_for_window = self._window is not None
+        return self._sent_at if waits_for_window else max(self._sent_at, self.connection.wrote_at)
+
+    def end_unread(self, why: str) -> None:
+        """As `Reader.end_unread`. The caller has not given up, so that it is not told to `Call.on_given_up`."""
+        if not self.gone and self.engine.is_open(self.stream_id):
+            self.engine.send_status(self.stream_id, Status(StatusCode.RESOURCE_EXHAUSTED, why))
+            self.connection.wake()
+        self._unread = True
+        self._let_go()
 
     def finish(self, status: Status) -> None:
         """Queue the answer with a status, if there is anybody to answer."""
@@ -120,6 +144,8 @@ class ServerCall(CallStream):
         """As `Call.cancelled_as`."""
         if not self.gone:
             return self.cancelled_status().code
+        if self._unread:
+            return StatusCode.RESOURCE_EXHAUSTED
         return StatusCode.DEADLINE_EXCEEDED if self._late() else StatusCode.CANCELLED
 
     def _late(self) -> bool:
@@ -150,6 +176,7 @@ class ServerCall(CallStream):
         if self.gone:
             await trio.sleep_forever()  # until the cancellation, which is under way, arrives
         framed = self._framed(data)
+        del data, reply  # one copy is enough for a reader that may take its time
         if self.send_now(framed):
             # A single reply goes out together with the status; one of several should not wait for the next one.
             if self._streaming:
@@ -160,6 +187,19 @@ class ServerCall(CallStream):
             await self.send(framed)
         except trio.ClosedResourceError:
             await trio.sleep_forever()  # as above
+
+    async def send(self, framed: bytes, *, end: bool = False) -> None:
+        """As `CallStream.send`; what waits counts among what the server has not delivered."""
+        self._sent_at = trio.current_time()
+        with self._undelivered.waiting(self, len(framed)):
+            await super().send(framed, end=end)
+
+    def _send_some(self, data: memoryview, *, end: bool) -> int:
+        sent = super()._send_some(data, end=end)
+        if sent:
+            self._sent_at = trio.current_time()
+            self._undelivered.taken(self)
+        return sent
 
     def reply_now(self, reply: Any) -> bool:
         """Queue the only message, if all of it can be sent now; one that is late is left to `finish`."""

@@ -35,6 +35,7 @@ from dspex_trio.rpc.server.call_handling import ServerCall, respond, respond_at_
 from dspex_trio.rpc.server.deadlines import Deadline, DeadlineWatch, margin_of
 from dspex_trio.rpc.server.interceptors import Interceptor
 from dspex_trio.rpc.server.service import Route
+from dspex_trio.rpc.server.undelivered import Undelivered
 from dspex_trio.rpc.settings import ServerSettings
 from dspex_trio.rpc.status import Status, StatusCode
 from dspex_trio.rpc.transport import Connection, log
@@ -62,6 +63,8 @@ class ServerConnection(Connection[ServerEngine]):
         interceptors: What runs around each call.
         settings: Limits.
         watch: The server's deadlines.
+        arrivals: When what is read has arrived.
+        undelivered: The server's replies that wait for their readers.
         patience: As `serve` says.
 
     Attributes:
@@ -79,6 +82,7 @@ class ServerConnection(Connection[ServerEngine]):
         settings: ServerSettings,
         watch: DeadlineWatch,
         arrivals: Arrivals,
+        undelivered: Undelivered,
         patience: Callable[[Call], float] | None = None,
     ) -> None:
         super().__init__(
@@ -94,6 +98,8 @@ class ServerConnection(Connection[ServerEngine]):
         self._settings = settings
         self._watch = watch
         self._arrivals = arrivals
+        self._undelivered = undelivered
+        self._write_watch: Deadline | None = None
         self._patience = patience
         self._live: dict[int, ServerCall] = {}  # until the handler has ended, so that a slot is really free
         self._begun: deque[tuple[ServerCall, Route]] = deque()  # of these, those whose handlers are not started yet
@@ -139,8 +145,9 @@ class ServerConnection(Connection[ServerEngine]):
                     self.close()
                     tasks.cancel_scope.cancel()  # all but the writer, which is shielded until it is done
         finally:
-            if self._first_call is not None:
-                self._first_call.cancel()
+            for timer in (self._first_call, self._write_watch):
+                if timer is not None:
+                    timer.cancel()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.close_timeout):
                 await self.hang_up()
             self.engine.close()
@@ -183,6 +190,25 @@ class ServerConnection(Connection[ServerEngine]):
     def on_broken(self) -> None:
         """The client cannot be written to: it is gone."""
         self._reading.cancel()
+
+    def on_writing(self) -> None:
+        """Have the write looked at once in a while: a timer for each would be a good part of its cost."""
+        if self._write_watch is None and self._settings.undelivered_timeout < math.inf:
+            self._write_watch = self._watch.add(
+                trio.current_time() + self._settings.undelivered_timeout, self._check_writing
+            )
+
+    def _check_writing(self) -> None:
+        """End the connection of a client that has taken nothing of a write for too long."""
+        self._write_watch = None
+        if not self.writing:
+            return
+        until = self.wrote_at + self._settings.undelivered_timeout
+        if until > trio.current_time():
+            self._write_watch = self._watch.add(until, self._check_writing)
+            return
+        log.info("a connection is closed: its peer has read nothing for %g s", self._settings.undelivered_timeout)
+        self.give_up_writing()
 
     def on_event(self, event: Event) -> None:  # noqa: C901 - one case for each event
         """Act on one event."""
@@ -252,6 +278,7 @@ class ServerConnection(Connection[ServerEngine]):
             patience=deadline - margin,
             streaming=route.stream_out,
             handled=self._handled,
+            undelivered=self._undelivered,
         )
         context.respond_with(call)
         if not self._live:

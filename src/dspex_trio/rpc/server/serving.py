@@ -28,6 +28,7 @@ from dspex_trio.rpc.server.listeners import (
     peer_name,
 )
 from dspex_trio.rpc.server.service import Servicer, routes
+from dspex_trio.rpc.server.undelivered import Undelivered
 from dspex_trio.rpc.settings import ServerSettings
 
 log: Final = logging.getLogger("dspex_trio.rpc")
@@ -126,6 +127,7 @@ class _Server:
     ) -> None:
         self.watch = DeadlineWatch()
         self.arrivals = Arrivals()
+        self._undelivered = Undelivered(settings.max_undelivered_bytes, settings.undelivered_timeout, self.watch)
         self._routes = routes(servicers)
         self._tls = tls
         self._settings = settings
@@ -200,6 +202,7 @@ class _Server:
             settings=self._settings,
             watch=self.watch,
             arrivals=self.arrivals,
+            undelivered=self._undelivered,
             patience=self._patience,
         )
         guest.connection = connection

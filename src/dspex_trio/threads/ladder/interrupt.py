@@ -25,17 +25,20 @@ import ssl
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from dspex_trio.threads.ladder.job import Job
 from dspex_trio.threads.patches.excepthooks import JobCancelled
+
+KeyT = TypeVar("KeyT")
 
 _raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
@@ -64,7 +67,7 @@ _WHOLE: Final = (
     *map(_home, (importlib, logging, threading, queue, weakref, selectors, socket, ssl)),
     *map(_home, (asyncio, concurrent.futures, trio)),
 )
-_lenders: list[str] = []
+_kept_whole: Counter[str] = Counter()
 # What threads, thread pools and event loops stand on while a program's code runs on top of it; not by themselves.
 _BASES: Final = {
     threading.__file__: frozenset({"_bootstrap", "_bootstrap_inner", "run"}),
@@ -75,30 +78,47 @@ _BASES: Final = {
     str(Path(_home(trio)) / "_core" / "_run.py"): frozenset({"run", "unrolled_run"}),
     str(Path(_home(trio)) / "_core" / "_thread_cache.py"): frozenset({"_work", "_handle_job"}),
 }
-_carriers: set[CodeType] = set()
+_carriers: set[CodeType] = set()  # of ours for good
+_carriers_now: Counter[CodeType] = Counter()
 _passing: set[CodeType] = set()
 _frame_lookups: list[Callable[[FrameType], object]] = []
 
 
-def keep_whole(*names: str) -> None:
-    """Never raise while code of these modules or packages is on the stack; those that are not installed do not matter.
+@contextmanager
+def keep_whole(*names: str) -> Iterator[None]:
+    """Meanwhile, never raise while code of these modules or packages is on the stack; absent ones do not matter.
 
     For code that lends out what many jobs share, as a connection pool: left halfway, a connection is lost to all.
     """
-    for name in names:
-        try:
-            spec = importlib.util.find_spec(name)
-        except ModuleNotFoundError:  # nor is its parent
-            continue
-        if spec is not None and spec.origin is not None:
-            whole = str(Path(spec.origin).parent) + os.sep if spec.submodule_search_locations else spec.origin
-            if whole not in _lenders:
-                _lenders.append(whole)
+    places = Counter(whole for name in names if (whole := _place(name)) is not None)
+    _kept_whole.update(places)
+    try:
+        yield
+    finally:
+        _take_off(_kept_whole, places)
+
+
+def _place(name: str) -> str | None:
+    """The file of a module, or the folder of a package."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # nor is its parent there
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    return str(Path(spec.origin).parent) + os.sep if spec.submodule_search_locations else spec.origin
+
+
+def _take_off(counted: Counter[KeyT], given: Mapping[KeyT, int]) -> None:
+    counted.subtract(given)
+    for key in given:
+        if not counted[key]:
+            del counted[key]
 
 
 def lends(top: FrameType) -> bool:
     """Whether code that `keep_whole` names is on a stack."""
-    lenders = tuple(_lenders)
+    lenders = tuple(_kept_whole)
     frame: FrameType | None = top
     while frame is not None:
         code = frame.f_code
@@ -114,6 +134,17 @@ def carries_programs(function: Callable[..., object]) -> None:
     An exception from outside leaves it only where it calls the program; its own bytecode is never interrupted.
     """
     _carriers.add(function.__code__)
+
+
+@contextmanager
+def carrying_programs(*functions: Callable[..., object]) -> Iterator[None]:
+    """Meanwhile, take these functions for ones that `carries_programs` declares."""
+    codes = Counter(function.__code__ for function in functions)
+    _carriers_now.update(codes)
+    try:
+        yield
+    finally:
+        _take_off(_carriers_now, codes)
 
 
 def passes_on(function: Callable[..., object]) -> None:
@@ -195,12 +226,12 @@ def bears_an_exception(top: FrameType) -> bool:
     """
     if top.f_code.co_filename.startswith(_OURS) and top.f_code not in _passing:
         return False
-    whole = (*_WHOLE, *_lenders)
+    whole = (*_WHOLE, *_kept_whole)
     frame: FrameType | None = top
     while isinstance(frame, FrameType):  # as in _works_for
         code = frame.f_code
         if code.co_filename.startswith(_OURS):
-            if code not in _carriers and code not in _passing:
+            if code not in _carriers and code not in _carriers_now and code not in _passing:
                 return False
         elif code.co_filename.startswith(whole) and (
             frame is top or code.co_name not in _BASES.get(code.co_filename, ())

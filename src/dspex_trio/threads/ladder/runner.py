@@ -80,8 +80,7 @@ async def open_threads(
             the process has it.
         on_late_end: Told of each job whose threads ended after its cancelled call had gone on without them.
     """
-    keep_whole(*_POOLS)
-    with hooks(), Turns(switch_interval) as turns:
+    with keep_whole(*_POOLS), hooks(), Turns(switch_interval) as turns:
         async with open_background() as nursery:
             yield Threads(nursery, patience, turns, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
 

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final
 
+from dspex_trio.threads.patches.registry import PACKAGE, Patch, PatchState, State
+
 
 class JobCancelled(BaseException):
     """Ends a job's code; no `except Exception` of a program's keeps it. Never leaves `Threads.run`."""
@@ -56,6 +58,12 @@ class _Hook:
     def in_place(self) -> bool:
         """Whether ours is there; where somebody has put theirs over it, it stays below and is not counted."""
         return self._ours is not None and vars(self._owner)[self._name] is self._ours
+
+    def state(self) -> PatchState:
+        """What has become of it."""
+        patch = Patch(self._owner, self._name, _REASON, self._quieter)
+        state: State = "ours" if self.in_place() else "not installed" if self._ours is None else "covered"
+        return PatchState(PACKAGE, patch.where, _REASON, state)
 
     def put(self, *, ours: bool) -> None:
         """Put ours there, or the one that was there before."""
@@ -101,6 +109,14 @@ _HOOKS: Final = (
     _Hook(sys, "unraisablehook", _quiet_hook),
     _Hook(asyncio.BaseEventLoop, "call_exception_handler", _quiet_loop),
 )
+_REASON: Final = "the end of a trial is not reported as an error of a library's thread, task or finaliser"
+
+
+def hook_states() -> list[PatchState]:
+    """The hooks, with what has become of each."""
+    return [hook.state() for hook in _HOOKS]
+
+
 _holders: Final[set[object]] = set()
 _settling: Final = allocate_lock()
 

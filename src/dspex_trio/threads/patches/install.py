@@ -1,6 +1,6 @@
-"""The seam: Python's own blocking calls, so changed that a job's threads can be woken out of them, whoever calls them.
+"""Python's own blocking calls, so changed that a job's threads can be woken out of them, whoever calls them.
 
-One seam below every library (requests, httpx, urllib, DSPy's native stack, litellm, a user's own tool) in place of a
+One layer below every library (requests, httpx, urllib, DSPy's native stack, litellm, a user's own tool) in place of a
 hook for each. Outside of jobs every call passes through. Hooks are installed while a runtime is open, counted over
 runtimes, and taken back where they are still ours; where somebody patched over them they stay and pass everything on.
 """
@@ -35,18 +35,17 @@ from dspex_trio.threads.patches import connection_pools as pools
 from dspex_trio.threads.patches import event_loops as loops
 from dspex_trio.threads.patches import excepthooks as cancelled
 from dspex_trio.threads.patches import sockets, subprocesses, waits
+from dspex_trio.threads.patches.registry import PACKAGE, Installed, InstalledPatch, Patch, PatchState, install
 
 _SELECTORS: Final = ("SelectSelector", "_PollLikeSelector", "EpollSelector", "KqueueSelector")
 
 _lock = threading.Lock()
 _users = 0
-_take_back: list[Callable[[], None]] = []
-_ABSENT: Final = object()
 
 
 @contextmanager
 def hooks() -> Iterator[None]:
-    """Keep the seam installed, as open threads do; for whoever imports modules that bind its calls by name."""
+    """Keep the patches installed, as open threads do; for whoever imports modules that bind these calls by name."""
     with cancelled.quiet():
         _enter()
         try:
@@ -59,7 +58,7 @@ def _enter() -> None:
     global _users  # noqa: PLW0603 - the classes that are changed are the process's, and so is the count
     with _lock:
         if _users == 0:
-            _take_back.extend(replaced(*each) for each in list(_replacements()))
+            INSTALLED.install()
         _users += 1
 
 
@@ -68,8 +67,7 @@ def _leave() -> None:
     with _lock:
         _users -= 1
         if _users == 0:
-            while _take_back:
-                _take_back.pop()()
+            INSTALLED.take_back()
 
 
 def replaced(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
@@ -78,18 +76,9 @@ def replaced(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
     If somebody has put something else there meanwhile, that stays, and calls ours. An attribute that is made when it is
     first asked for is not asked for.
     """
-    own = vars(owner).get(name, _ABSENT)
-    setattr(owner, name, replacement)
-
-    def take_back() -> None:
-        if vars(owner).get(name) is not replacement:
-            return
-        if own is _ABSENT:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)
-
-    return take_back
+    made = install(Patch(owner, name, "", lambda _there: replacement))
+    assert isinstance(made, InstalledPatch)  # noqa: S101 - it was not left as it is
+    return made.take_back
 
 
 def _reloading(original: Callable[[ModuleType], ModuleType]) -> Callable[[ModuleType], ModuleType]:
@@ -100,60 +89,79 @@ def _reloading(original: Callable[[ModuleType], ModuleType]) -> Callable[[Module
         reloaded = original(module)
         with _lock:
             if _users:
-                for owner, name, replacement in list(_replacements()):
-                    if owner is module or getattr(owner, "__module__", None) == module.__name__:
-                        _take_back.append(replaced(owner, name, replacement))
+                for patch in list(_table()):
+                    if patch.owner is module or getattr(patch.owner, "__module__", None) == module.__name__:
+                        INSTALLED.add(patch)
         return reloaded
 
     return reload
 
 
-def _replacements() -> Iterator[tuple[Any, str, Any]]:
+_SOCKETS: Final = "a wait on a socket ends with its trial"
+_NAMES: Final = "a name lookup cannot be woken, so it is left to a thread that nobody waits for"
+_PROCESSES: Final = "a wait for a process ends with its trial, and so does the process"
+_LOOPS: Final = "an event loop of a program's is ended from inside, by cancelling its tasks"
+_POOLS: Final = "a wait for a connection ends with its trial, and the pool's count stays right"
+
+
+def _table() -> Iterator[Patch]:
     for name in sockets.WAITING:
-        yield socket.socket, name, sockets.blocking(getattr(socket.socket, name))
+        yield Patch(socket.socket, name, _SOCKETS, sockets.blocking)
     for name in sockets.SENDING:
-        yield socket.socket, name, sockets.sending(getattr(socket.socket, name))
-    accept = getattr(socket.socket, sockets.ACCEPTING)
-    yield socket.socket, sockets.ACCEPTING, sockets.accepting(accept)
+        yield Patch(socket.socket, name, _SOCKETS, sockets.sending)
+    yield Patch(socket.socket, sockets.ACCEPTING, _SOCKETS, sockets.accepting)
     for name in sockets.TLS:
-        yield ssl.SSLSocket, name, sockets.secured(getattr(ssl.SSLSocket, name))
+        yield Patch(ssl.SSLSocket, name, _SOCKETS, sockets.secured)
     for name in sockets.RESOLVING:
-        yield socket, name, sockets.resolving(getattr(socket, name))
+        yield Patch(socket, name, _NAMES, sockets.resolving)
     yield from _of_waits()
     if hasattr(select, "PIPE_BUF"):  # on Windows a pipe is nothing to select from
-        yield subprocess.Popen, "__init__", subprocesses.starting(subprocess.Popen.__init__)
-        yield os, "system", subprocesses.running_a_shell(os.system)
-    yield subprocess.Popen, "communicate", subprocesses.communicating(subprocess.Popen.communicate)
-    yield subprocess.Popen, "_wait", subprocesses.waiting_for_process(vars(subprocess.Popen)["_wait"])
-    yield (
-        multiprocessing.popen_fork.Popen,
-        "wait",
-        subprocesses.waiting_for_worker(multiprocessing.popen_fork.Popen.wait),
+        reason = "processes that a program starts end with its trial, and waits at their pipes do"
+        yield Patch(subprocess.Popen, "__init__", reason, subprocesses.starting)
+        yield Patch(os, "system", "it waits in C, where nothing reaches it", subprocesses.running_a_shell)
+    yield Patch(subprocess.Popen, "communicate", _PROCESSES, subprocesses.communicating)
+    yield Patch(subprocess.Popen, "_wait", _PROCESSES, subprocesses.waiting_for_process)
+    yield Patch(multiprocessing.popen_fork.Popen, "wait", _PROCESSES, subprocesses.waiting_for_worker)
+    reason = "a wait for what a process sends ends with its trial"
+    yield Patch(multiprocessing.connection.Connection, "_recv_bytes", reason, subprocesses.receiving)
+    reason = "a pool that ends with its trial ends its processes to the last"
+    yield Patch(multiprocessing.pool.Pool, "_terminate_pool", reason, subprocesses.finishing)
+    yield Patch(asyncio.BaseEventLoop, "run_forever", _LOOPS, loops.running_a_loop)
+    yield Patch(trio, "run", _LOOPS, loops.running_trio)
+    yield Patch(
+        trio.from_thread, "run", "what a thread waits for in a Trio loop is cancelled there", loops.calling_trio
     )
-    receive = vars(multiprocessing.connection.Connection)["_recv_bytes"]
-    yield multiprocessing.connection.Connection, "_recv_bytes", subprocesses.receiving(receive)
-    terminate = vars(multiprocessing.pool.Pool)["_terminate_pool"]
-    yield multiprocessing.pool.Pool, "_terminate_pool", subprocesses.finishing(terminate)
-    yield asyncio.BaseEventLoop, "run_forever", loops.running_a_loop(asyncio.BaseEventLoop.run_forever)
-    yield trio, "run", loops.running_trio(trio.run)
-    yield trio.from_thread, "run", loops.calling_trio(trio.from_thread.run)
-    yield importlib, "reload", _reloading(importlib.reload)
-    yield logging.Handler, "handle", waits.logging_(logging.Handler.handle)
-    yield HTTPConnectionPool, "_get_conn", pools.lending(vars(HTTPConnectionPool)["_get_conn"])
-    yield HTTPConnectionPool, "_put_conn", pools.taking_back(vars(HTTPConnectionPool)["_put_conn"])
+    yield Patch(importlib, "reload", "a module that is reloaded is changed as before", _reloading)
+    reason = "a log handler's socket is not broken by a trial's end, and its errors end no thread of ours"
+    yield Patch(logging.Handler, "handle", reason, waits.logging_)
+    yield Patch(HTTPConnectionPool, "_get_conn", _POOLS, pools.lending)
+    yield Patch(HTTPConnectionPool, "_put_conn", _POOLS, pools.taking_back)
 
 
-def _of_waits() -> Iterator[tuple[Any, str, Any]]:
+def _of_waits() -> Iterator[Patch]:
+    selecting = "a wait for files and sockets ends with its trial"
     for name in _SELECTORS:
         if (selector := getattr(selectors, name, None)) is not None:
-            yield selector, "select", waits.selecting(selector.select)
-    yield select, "select", waits.select_call(select.select)
+            yield Patch(selector, "select", selecting, waits.selecting)
+    yield Patch(select, "select", selecting, waits.select_call)
     if hasattr(select, "poll"):
-        yield select, "poll", waits.polling(select.poll)
-    yield threading.Condition, "wait", waits.conditions(threading.Condition.wait)
-    yield threading.Thread, "start", waits.starting(threading.Thread.start)
-    yield threading.Thread, "join", waits.joining(threading.Thread.join)
-    yield time, "sleep", waits.sleeping(time.sleep)
+        yield Patch(select, "poll", selecting, waits.polling)
+    reason = "a wait for a lock, an event, a queue or a future ends with its trial"
+    yield Patch(threading.Condition, "wait", reason, waits.conditions)
+    yield Patch(
+        threading.Thread, "start", "a thread that is being started is not lost at its trial's end", waits.starting
+    )
+    yield Patch(threading.Thread, "join", "a wait for a thread ends with its trial", waits.joining)
+    yield Patch(time, "sleep", "a sleep ends with its trial", waits.sleeping)
     if hasattr(signal, "sigtimedwait"):  # not on macOS, nor Windows
         for name in ("sigwait", "sigwaitinfo"):
-            yield signal, name, waits.awaiting_signals(getattr(signal, name))
+            yield Patch(signal, name, "it waits in C, where nothing reaches it", waits.awaiting_signals)
+
+
+INSTALLED: Final = Installed(_table)
+"""The changes that `hooks` makes."""
+
+
+def patches() -> list[PatchState]:
+    """What this package changes in the process, with what has become of each."""
+    return [*cancelled.hook_states(), *INSTALLED.states(PACKAGE)]
