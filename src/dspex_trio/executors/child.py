@@ -67,7 +67,7 @@ from dspex_trio.model import (
 from dspex_trio.model.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.model.values import plain, type_name
 from dspex_trio.observing.records.records import RecordLine, Records, open_records
-from dspex_trio.observing.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
+from dspex_trio.observing.telemetry import NEVER_INTERRUPTED, continuing, export_as_child, no_context
 from dspex_trio.programs import catalogue, open_programs
 from dspex_trio.programs.yielding_tools import STREAMED
 from dspex_trio.runtime.assembly import Executor, open_rooms, program_settings
@@ -135,7 +135,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     settings = _settings_of(opening)
     _import_others(opening.homes, settings.load)
     if settings.otel:
-        threads.keep_whole(*KEPT_WHOLE)
+        threads.never_interrupt(*NEVER_INTERRUPTED)
     redact = settings.redactor()
     store = BridgeServiceStub(ThroughFront(partial(_ask_front, settings.max_message_bytes)))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
@@ -158,7 +158,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
                     write=partial(_note_records, parent, settings.max_message_bytes),
                 )
             )
-        threads.carries_programs(_Program.call)
+        threads.allow_interrupts_in(_Program.call)
         executor = Executor(workers, _Job, on_abandoned=_abandoned)
         trials = Trials(
             runner=InThreads(

@@ -99,9 +99,9 @@ async def open_rooms(
 @contextmanager
 def _threads_prepared() -> Iterator[None]:
     """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
-    for carrier in (*programs.CARRIERS, *trials.CARRIERS):
-        threads.carries_programs(carrier)
-    threads.keep_whole(*programs.KEPT_WHOLE)
+    for carrier in (*programs.INTERRUPTIBLE, *trials.INTERRUPTIBLE):
+        threads.allow_interrupts_in(carrier)
+    threads.never_interrupt(*programs.NEVER_INTERRUPTED)
     with ExitStack() as stack:
         stack.callback(threads.add_lookup(programs.current_interrupt))
         stack.callback(threads.add_frame_lookup(programs.interrupt_of_frame))

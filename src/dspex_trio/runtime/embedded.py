@@ -17,7 +17,7 @@ from dspex_trio.model.errors import WorkerStuck
 from dspex_trio.observing import correlation
 from dspex_trio.observing.records import Records, open_records
 from dspex_trio.observing.redaction import Redactor
-from dspex_trio.observing.telemetry import KEPT_WHOLE, process_telemetry
+from dspex_trio.observing.telemetry import NEVER_INTERRUPTED, process_telemetry
 from dspex_trio.runtime.in_executors import open_executors
 from dspex_trio.runtime.observer import RuntimeObserver
 from dspex_trio.runtime.servicer import ProgramExecutor
@@ -437,7 +437,7 @@ def _open_programs(
             observer.limit,
             observer.on_late_end,
             lm=lm,
-            shared=KEPT_WHOLE if traced else (),
+            shared=NEVER_INTERRUPTED if traced else (),
         )
     return open_executors(settings, observer.margin, observer.on_late_end, records=records)
 

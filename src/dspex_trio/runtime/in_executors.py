@@ -116,7 +116,7 @@ async def open_executors(
     def note(data: bytes) -> None:
         assert records is not None, "executors make records if they are told to"  # noqa: S101 - our own bug
         for line in decode_records(data):
-            records.made_elsewhere(line)
+            records.add_line(line)
 
     async with AsyncExitStack() as stack:
         starter = await stack.enter_async_context(open_starter(PREPARE, SERVE, lambda: opened(1)))

@@ -70,7 +70,7 @@ async def open_in_threads(
         if isinstance(job, TrialJob) and job.request is not None:
             on_late_end(job.request, {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"})
 
-    threads.keep_whole(*shared)
+    threads.never_interrupt(*shared)
     async with AsyncExitStack() as stack:
         loader, workers = await stack.enter_async_context(
             open_rooms(settings, redact, patience, lm=lm, on_late_end=job_ended)

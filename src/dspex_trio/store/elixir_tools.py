@@ -138,7 +138,7 @@ def _contained(job: threads.Job, function: Callable[[], Any]) -> Any:
         raise ToolError(_exited(error)) from None
 
 
-threads.carries_programs(_contained)
+threads.allow_interrupts_in(_contained)
 
 
 def _exited(error: BaseException) -> str:

@@ -38,5 +38,5 @@ def blaming(blamed: type[TrialError], function: Callable[..., Any], *args: Any) 
         raise blamed(type_name(type(error))) from error
 
 
-CARRIERS: Final = (contained, blaming, *DESCRIBERS)
+INTERRUPTIBLE: Final = (contained, blaming, *DESCRIBERS)
 """What of this room stays on the stack while a program's code runs."""

@@ -97,7 +97,7 @@ async def open_records(
         on_dropped: Told how many records were lost since it was told last.
         lm: The language model of programs that name none.
         write: Takes lines in place of the directory, in a thread; may raise OSError.
-        elsewhere: Whether the process that answers a trial makes its record too: see `Records.made_elsewhere`.
+        elsewhere: Whether the process that answers a trial makes its record too: see `Records.add_line`.
 
     Raises:
         CannotRecord: Nothing can be written there.
@@ -204,7 +204,7 @@ class Records:
             return
         self._record(ended_at, request, outcome, tag)
 
-    def made_elsewhere(self, line: RecordLine) -> None:
+    def add_line(self, line: RecordLine) -> None:
         """Another process has made the record of a trial: it is written if that process gave the trial's answer."""
         if self._expected.pop(line.tag, None) is not None:
             self._enqueue(_Line(line.ended_at, len(line.text), lambda: line.text))
@@ -216,7 +216,7 @@ class Records:
     def _expect(self, ended_at: float, request: TrialRequest, outcome: TrialOutcome) -> None:
         self._expected[request.key] = (ended_at, request, outcome)
         if (line := self._early.pop(request.key, None)) is not None:
-            self.made_elsewhere(line)
+            self.add_line(line)
         # One whose process was lost meanwhile is recorded with what is known here.
         while self._expected and next(iter(self._expected.values()))[0] < ended_at - _EXPECTED_SECONDS:
             self._make_do()

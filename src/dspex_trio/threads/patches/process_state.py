@@ -1,4 +1,4 @@
-"""What is the whole process's and programs change: noticed, told, and put back.
+"""Process-wide state that programs change: noticed, reported, and put back.
 
 Each is read before a program runs and after it. Programs that run at the same time share what is the process's, so that
 nothing is put back while another one runs: it might be what that one needs.
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from dspex_trio.threads.ladder import fairness
 
-# So many names of environment variables are told.
+# At most so many names of environment variables are reported.
 _MOST_NAMES: Final = 10
 _DECIMAL: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 
