@@ -70,7 +70,7 @@ from dspex_trio.observing.records.records import RecordLine, Records, open_recor
 from dspex_trio.observing.telemetry import NEVER_INTERRUPTED, continuing, export_as_child, no_context
 from dspex_trio.programs import catalogue, open_programs
 from dspex_trio.programs.yielding_tools import STREAMED
-from dspex_trio.runtime.assembly import Executor, open_rooms, program_settings
+from dspex_trio.runtime.assembly import Executor, open_programs_and_threads, program_settings
 from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
 from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, StandIns
@@ -78,8 +78,8 @@ from dspex_trio.tasks.background import open_background
 from dspex_trio.threads.patches.subprocesses import stay_in_group
 from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
 from dspex_trio.trials.admission import Slot
-from dspex_trio.trials.contained import blaming, contained
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.contained import contained, raising_as
+from dspex_trio.trials.observer import Observer
 from dspex_trio.trials.work import Work
 from dspex_trio.wire import decode_request, encode_any, encode_tool_spec
 from dspex_trio.wire.anys import encoding
@@ -142,7 +142,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(export_as_child(settings))
         loader, workers = await stack.enter_async_context(
-            open_rooms(settings, redact, _patience, on_late_end=_job_ended_late)
+            open_programs_and_threads(settings, redact, _patience, on_late_end=_job_ended_late)
         )
         background = await stack.enter_async_context(open_background())
         lateness = LatenessWatch(workers.loop_was_late)
@@ -257,7 +257,7 @@ class _Answering:
             function = catalogue.tool_function(name, threads.run_in_loop, take)
             if function is None:
                 raise ToolError(f"there is no tool {name!r}")
-            todo = (work.job, self._redact, blaming, ToolError, partial(function, **arguments))
+            todo = (work.job, self._redact, raising_as, ToolError, partial(function, **arguments))
             return await self._executor.run(contained, *todo, job=work.job, slot=slot)
 
         try:
@@ -423,7 +423,7 @@ class _Trial:
         return self._outcome
 
 
-class _Observer(Nobody):
+class _Observer(Observer):
     """Keeps outcomes, and makes records of them."""
 
     def __init__(self, records: Records | None) -> None:

@@ -1,4 +1,4 @@
-"""Admission, the road of a trial, its deadline, and the conversion of what goes wrong into failures."""
+"""Admission, the lifecycle of a trial, its deadline, and the conversion of what goes wrong into failures."""
 
 from dspex_trio.trials.admission import Admission
 from dspex_trio.trials.contained import INTERRUPTIBLE

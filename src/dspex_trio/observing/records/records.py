@@ -85,7 +85,7 @@ async def open_records(
     on_dropped: Callable[[int], None] = lambda _count: None,
     lm: str = "",
     write: Callable[[Sequence[RecordLine]], None] | None = None,
-    elsewhere: bool = False,
+    in_executors: bool = False,
 ) -> AsyncIterator[Records]:
     """Write records to `directory` until the block ends; the last ones are written then, in five seconds at most.
 
@@ -97,7 +97,7 @@ async def open_records(
         on_dropped: Told how many records were lost since it was told last.
         lm: The language model of programs that name none.
         write: Takes lines in place of the directory, in a thread; may raise OSError.
-        elsewhere: Whether the process that answers a trial makes its record too: see `Records.add_line`.
+        in_executors: Whether the process that answers a trial makes its record too: see `Records.add_line`.
 
     Raises:
         CannotRecord: Nothing can be written there.
@@ -109,7 +109,7 @@ async def open_records(
             raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
         write = partial(_write_to, directory)
     assert write is not None, "records go to a directory or to a function"  # noqa: S101 - our own bug
-    records = Records(write, redact, late_since, on_dropped, lm, elsewhere=elsewhere)
+    records = Records(write, redact, late_since, on_dropped, lm, in_executors=in_executors)
     async with open_background() as nursery:
         nursery.start_soon(records._write_all)  # noqa: SLF001 - the other half of this class
         try:
@@ -170,7 +170,7 @@ class Records:
         on_dropped: Callable[[int], None],
         lm: str,
         *,
-        elsewhere: bool,
+        in_executors: bool,
     ) -> None:
         self.dropped = 0
         self._on_dropped = on_dropped
@@ -179,7 +179,7 @@ class Records:
         self._redact = redact
         self._late_since = late_since
         self._lm = lm
-        self._elsewhere = elsewhere
+        self._in_executors = in_executors
         self._expected: dict[int, tuple[float, TrialRequest, TrialOutcome]] = {}
         self._early: dict[int, RecordLine] = {}
         self._put, self._take = trio.open_memory_channel[_Line](MAX_WAITING)
@@ -191,7 +191,7 @@ class Records:
 
     def begins(self, request: TrialRequest) -> TrialRequest:
         """The request, watched for what its record needs."""
-        if self._elsewhere:
+        if self._in_executors:
             return request
         streams = request.watch is not None and request.stream_output
         return replace(request, watch=_Watcher(request), stream_output=streams)
@@ -199,7 +199,7 @@ class Records:
     def trial_ended(self, request: TrialRequest, outcome: TrialOutcome, *, tag: int = 0) -> None:
         """Record a trial whose request went through `begins`; never blocks. The line gets the tag."""
         ended_at = time.time()
-        if self._elsewhere and (outcome.reply or _unanswered(outcome)):
+        if self._in_executors and (outcome.reply or _unanswered(outcome)):
             self._expect(ended_at, request, outcome)
             return
         self._record(ended_at, request, outcome, tag)

@@ -165,8 +165,8 @@ class ProcessState:
         self._known: list[Any] = []  # the last time that it was read
 
     @contextmanager
-    def watching(self, tell: Callable[[str], object]) -> Iterator[None]:
-        """While a program runs; `tell` is called with a line for each thing that has changed. In the Trio thread."""
+    def watching(self, report: Callable[[str], object]) -> Iterator[None]:
+        """While a program runs; `report` is called with a line for each thing that has changed. In the Trio thread."""
         alone = self._running == 0
         if alone:
             self._before = self._known = _read()
@@ -179,7 +179,7 @@ class ProcessState:
             puts_back = self._running == 0 and os.getpid() in _ours
             for part, was, known, is_now in zip(_PARTS, self._before, self._known, now, strict=True):
                 if known != is_now:
-                    tell(f"while the program ran, {part.name(known, is_now)} of its process was changed")
+                    report(f"while the program ran, {part.name(known, is_now)} of its process was changed")
                 if puts_back and was != is_now:
                     with suppress(OSError, ValueError, RecursionError):  # what was is no more possible
                         part.write(was, is_now)
