@@ -178,7 +178,7 @@ class NoJob:
         """Return: nothing runs here that could be ended."""
 
     def time_left(self) -> float:
-        """Nothing runs here that would need to know."""
+        """Infinite: nothing runs here."""
         return math.inf
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:

@@ -53,7 +53,7 @@ EMBEDDED: Final = "embedded"
 
 
 Take: TypeAlias = Callable[[AnyMessage], Awaitable[None]]
-"""What takes one encoded value of a stream; it returns once there is room for the next."""
+"""What takes one encoded value of a stream; it returns once the next can be taken."""
 
 
 class Programs(Protocol):

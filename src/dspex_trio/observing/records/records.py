@@ -62,7 +62,7 @@ class RecordLine:
     """One record as it is written.
 
     Attributes:
-        tag: What whoever makes and whoever writes records know the trial by.
+        tag: Identifies the trial to the process that makes its record and to the one that writes it.
         ended_at: When the trial ended, in seconds since the epoch.
         text: A line of JSON.
     """
@@ -94,7 +94,7 @@ async def open_records(
             `write` takes the records.
         redact: Takes secrets out of text.
         late_since: How late the loop has been since a time of Trio's clock, in seconds.
-        on_dropped: Told how many records were lost since it was told last.
+        on_dropped: Called with how many records were lost since the last call.
         lm: The language model of programs that name none.
         write: Takes lines in place of the directory, in a thread; may raise OSError.
         in_executors: Whether the process that answers a trial makes its record too: see `Records.add_line`.
@@ -155,7 +155,7 @@ def _append(file: Path, text: bytes) -> None:
 
 
 class Records:
-    """Writes what it is told, in the background; made by `open_records`.
+    """Writes trial records in the background; made by `open_records`.
 
     Attributes:
         dropped: How many records were lost: because they came faster than they could be written, or because the disk
@@ -174,7 +174,7 @@ class Records:
     ) -> None:
         self.dropped = 0
         self._on_dropped = on_dropped
-        self._told = 0
+        self._reported = 0
         self._write_lines = write
         self._redact = redact
         self._late_since = late_since
@@ -315,10 +315,10 @@ class Records:
             logger.error("records cannot be written: %s", error)  # noqa: TRY400 - no bug of ours
 
     def _tell_of_losses(self) -> None:
-        if self.dropped > self._told:
-            logger.warning("%d trial records were dropped, %d in all", self.dropped - self._told, self.dropped)
-            self._on_dropped(self.dropped - self._told)
-            self._told = self.dropped
+        if self.dropped > self._reported:
+            logger.warning("%d trial records were dropped, %d in all", self.dropped - self._reported, self.dropped)
+            self._on_dropped(self.dropped - self._reported)
+            self._reported = self.dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +332,7 @@ class _Line:
 
 
 def _unanswered(outcome: TrialOutcome) -> bool:
-    """Whether nobody was answered, so that it is the executor who knows what became of the trial."""
+    """Whether there was no reply, so that only the executor knows the outcome."""
     return not isinstance(outcome, TrialSuccess) and outcome.kind is FailureKind.CANCELLED
 
 
@@ -354,7 +354,7 @@ def _characters(request: TrialRequest, outcome: TrialOutcome) -> int:
 
 
 class _Watcher:
-    """Keeps the events of one trial that its record needs, and tells whoever else watches of all of them."""
+    """Keeps the events of one trial that its record needs, and passes all of them on to the next watch."""
 
     def __init__(self, request: TrialRequest) -> None:
         self.events: list[tuple[float, TrialEvent]] = []
