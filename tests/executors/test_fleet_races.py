@@ -17,7 +17,7 @@ from dspex_trio.model import TrialOptions, TrialRequest
 from dspex_trio.model.errors import Stage
 from dspex_trio.testing import run_schedule, schedules
 from dspex_trio.trials import Admission, Trials
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 from dspex_trio.wire.generated.program_pb2 import ExecuteProgramRequest
 
 from .scripted import DYING, PATIENCE, STARTING, open_site
@@ -40,7 +40,7 @@ def answer(text):
     return encode_ending(outcome, TrialOptions(), 1 << 20, trio.current_time)
 
 
-class Seen(Nobody):
+class Seen(Observer):
     """Keeps the outcomes that it is told."""
 
     def __init__(self, timeline):

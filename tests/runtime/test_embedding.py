@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import dspex_trio as dspex
 from dspex_trio.programs import MODULE_REGISTRY
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 
 SETTINGS = dspex.Settings(max_trials=2)
 PREDICT = dspex.Program("dspy.Predict", dspex.Signature("question -> answer"))
@@ -254,7 +254,7 @@ async def test_what_a_caller_names_a_trial_cannot_forge_or_flood_the_log(caplog)
 
 @pytest.mark.parametrize("error", [SystemExit(3), ValueError("mine"), GeneratorExit()])
 async def test_an_observer_that_raises_or_exits_ends_no_trial(caplog, error):
-    class Fails(Nobody):
+    class Fails(Observer):
         def begins(self, request):
             raise error
 

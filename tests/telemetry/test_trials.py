@@ -21,7 +21,7 @@ from dspex_trio.programs import MODULE_REGISTRY
 from dspex_trio.rpc.ext.otel import server_telemetry
 from dspex_trio.store.memory import MemoryStore
 from dspex_trio.store.servicer import SessionStore
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 from dspex_trio.wire import encode_request, program_from_json
 from dspex_trio.wire.generated.program_grpc import SnakepitBridgeStub
 
@@ -239,7 +239,7 @@ async def test_a_thread_that_goes_on_after_its_trial_has_a_span_of_its_own_and_i
             dspy.Tool(holds)()
             return {}
 
-    class Ends(Nobody):
+    class Ends(Observer):
         def on_late_end(self, request, details):
             ended.set()
 
@@ -346,7 +346,7 @@ async def test_other_observers_watches_and_records_see_what_they_saw_without_it(
     """In real time, in which the records are written."""
     events, outcomes = [], []
 
-    class Keeps(Nobody):
+    class Keeps(Observer):
         def on_outcome(self, request, outcome):
             outcomes.append(request.trial_id)
 
@@ -378,7 +378,7 @@ async def test_a_watched_trial_does_not_stream_because_spans_are_made_of_it(virt
     """Only who reads the text as it comes makes the provider stream it."""
     requests = []
 
-    class Keeps(Nobody):
+    class Keeps(Observer):
         def begins(self, request):
             requests.append(request)
             return request

@@ -8,7 +8,7 @@ import trio
 import dspex_trio as dspex
 from dspex_trio.testing import Answer, Leaked, Script, ScriptedLM, TrialEnvironment, no_leaks
 from dspex_trio.testing.faults import misbehaving
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 
 ENDED = {
     "Sleeps": ("EXECUTE", "wake"),
@@ -68,7 +68,7 @@ async def test_what_is_busy_without_end_is_answered_and_then_ended(name):
     """In real time: virtual time stands still while a thread computes, or waits for another process."""
     ended = trio.Event()
 
-    class Observer(Nobody):
+    class Observer(Observer):
         def on_outcome(self, request, outcome):
             if outcome.details["stuck"] == "false":
                 ended.set()

@@ -109,7 +109,7 @@ async def test_what_was_ended_before_the_runtime_closed_may_say_so_afterwards(ca
         job.cancel()
 
     async with open_threads() as threads:
-        with pytest.raises(RuntimeError, match="cancelled by somebody else"):
+        with pytest.raises(RuntimeError, match="cancelled, but not by its caller"):
             await threads.run(work, job=job, slot=Slots(1).acquire_nowait())
         while not ending.is_set():
             job.wake()

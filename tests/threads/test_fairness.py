@@ -30,25 +30,25 @@ def test_turns_are_longer_where_nobody_computes_and_short_at_once_where_somebody
     before = sys.getswitchinterval()
     with Turns(0.0001) as turns:
         for _ in range(9):
-            turns.looked(computing=False)
+            turns.sampled(computing=False)
             assert interval_ms() == 0.1
-        turns.looked(computing=False)
+        turns.sampled(computing=False)
         assert interval_ms() == 1
-        turns.looked(computing=True)
+        turns.sampled(computing=True)
         assert interval_ms() == 0.1
         with Turns(0.002) as longer:
             for _ in range(10):
-                turns.looked(computing=False)
-                longer.looked(computing=False)
+                turns.sampled(computing=False)
+                longer.sampled(computing=False)
             assert interval_ms() == 1
-    turns.looked(computing=True)
+    turns.sampled(computing=True)
     assert sys.getswitchinterval() == before, "a look that comes late changes nothing any more"
 
 
 def test_never_shorter_than_what_was_asked_for():
     with Turns(0.003) as turns:
         for _ in range(20):
-            turns.looked(computing=False)
+            turns.sampled(computing=False)
             assert interval_ms() == 3
 
 

@@ -13,7 +13,7 @@ from dspy._vendor.lm15.transports._types import TransportRequest
 from requests.adapters import HTTPAdapter
 
 from dspex_trio.threads import Job, Slots
-from dspex_trio.threads.ladder.interrupt import bears_an_exception
+from dspex_trio.threads.ladder.interrupt import is_interruptible
 
 SIZE = 4
 LANES = 6
@@ -188,4 +188,4 @@ async def test_nothing_is_raised_into_a_librarys_pool(module, threads):
     file = (sys.modules[module] if isinstance(module, str) else module).__file__
     frames = []
     exec(compile("stop()", file, "exec"), {"stop": lambda: frames.append(sys._getframe(1))})  # noqa: S102 - ours
-    assert not bears_an_exception(frames[0])
+    assert not is_interruptible(frames[0])

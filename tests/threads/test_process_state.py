@@ -141,8 +141,8 @@ def test_the_interval_that_is_wished_is_no_change_of_a_programs(ours):
     with Turns(0.002) as turns:
         with ProcessState().watching(told.append):
             for _ in range(20):
-                turns.looked(computing=False)
+                turns.sampled(computing=False)
         assert told == []
         sys.setswitchinterval(0.03)
-        turns.looked(computing=True)
+        turns.sampled(computing=True)
         assert sys.getswitchinterval() == pytest.approx(0.002)

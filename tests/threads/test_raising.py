@@ -15,8 +15,8 @@ import threading
 import pytest
 import trio
 
-from dspex_trio.threads import Job, Slots, add_frame_lookup, keep_whole, open_threads
-from dspex_trio.threads.ladder.interrupt import bears_an_exception, raise_in, threads_of
+from dspex_trio.threads import Job, Slots, add_frame_lookup, never_interrupt, open_threads
+from dspex_trio.threads.ladder.interrupt import is_interruptible, raise_in, threads_of
 from dspex_trio.threads.ladder.run import Run
 
 
@@ -208,7 +208,7 @@ async def test_a_loop_inside_trio_is_ended(threads):
     await run_and_cancel(threads, work, job)
     assert job.details()["rung"] == "raise"
     run = trio.run.__wrapped__
-    assert not bears_an_exception(stack_of("def unrolled_run():\n    stop()\nunrolled_run()", run.__code__.co_filename))
+    assert not is_interruptible(stack_of("def unrolled_run():\n    stop()\nunrolled_run()", run.__code__.co_filename))
 
 
 def stack_of(source, name):
@@ -226,20 +226,20 @@ def test_modules_that_keep_shared_state_can_be_named(tmp_path, monkeypatch):
         file.touch()
     inside, beside = str(package.with_name("connections.py")), str(tmp_path / "test_pool_three.py")
     monkeypatch.syspath_prepend(tmp_path)
-    assert bears_an_exception(stack_of("stop()", inside))
-    with keep_whole("test_pool"):
-        with keep_whole("test_pool", "test_pool_too", "test_pool_absent", "test_pool_absent.below"):
-            assert not bears_an_exception(stack_of("stop()", inside))
-            assert not bears_an_exception(stack_of("stop()", str(module)))
-            assert bears_an_exception(stack_of("stop()", beside))
-        assert not bears_an_exception(stack_of("stop()", inside))
-        assert bears_an_exception(stack_of("stop()", str(module)))
-    assert bears_an_exception(stack_of("stop()", inside))
+    assert is_interruptible(stack_of("stop()", inside))
+    with never_interrupt("test_pool"):
+        with never_interrupt("test_pool", "test_pool_too", "test_pool_absent", "test_pool_absent.below"):
+            assert not is_interruptible(stack_of("stop()", inside))
+            assert not is_interruptible(stack_of("stop()", str(module)))
+            assert is_interruptible(stack_of("stop()", beside))
+        assert not is_interruptible(stack_of("stop()", inside))
+        assert is_interruptible(stack_of("stop()", str(module)))
+    assert is_interruptible(stack_of("stop()", inside))
 
 
 @pytest.mark.parametrize("module", [importlib, logging, threading, queue, socket, ssl, concurrent.futures.thread])
 def test_what_the_standard_library_keeps_is_kept_whole(module):
-    assert not bears_an_exception(stack_of("def acquire():\n    stop()\nacquire()", module.__file__))
+    assert not is_interruptible(stack_of("def acquire():\n    stop()\nacquire()", module.__file__))
 
 
 async def test_code_that_was_told_is_unwinding_and_gets_longer(threads, monkeypatch):
@@ -252,10 +252,10 @@ async def test_code_that_was_told_is_unwinding_and_gets_longer(threads, monkeypa
     run.interrupt()
     assert raised == []  # the first two rungs have had no time yet
     job._cancelled_at -= 0.1
-    job._told[1] = job._cancelled_at
+    job._raised_at[1] = job._cancelled_at
     run.interrupt()
     assert raised == []
-    job._told[1] -= 1
+    job._raised_at[1] -= 1
     run.interrupt()
     assert raised == [1]
     run.interrupt()
@@ -289,13 +289,13 @@ async def test_the_carriers_own_code_is_not_interrupted(threads):
 
     class Observing:
         def __enter__(self):
-            at_home.append(bears_an_exception(sys._getframe().f_back))
+            at_home.append(is_interruptible(sys._getframe().f_back))
 
         def __exit__(self, *error):
             pass
 
     def program():
-        on_top.append(bears_an_exception(sys._getframe()))
+        on_top.append(is_interruptible(sys._getframe()))
 
     job = Job()
     await threads.run(program, job=job, slot=Slots(1).acquire_nowait())

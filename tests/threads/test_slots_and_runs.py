@@ -129,7 +129,7 @@ async def test_a_cancel_by_somebody_else_than_the_caller_is_an_error_of_the_runs
         job.cancel()
         job.check()
 
-    with pytest.raises(RuntimeError, match="'shared' was cancelled by somebody else"):
+    with pytest.raises(RuntimeError, match="'shared' was cancelled, but not by its caller"):
         await threads.run(work, job=job, slot=slot)
     slot.release()
     assert slots.free == 1

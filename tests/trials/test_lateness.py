@@ -79,7 +79,7 @@ async def test_a_loop_that_is_too_late_is_told_to_the_log_once_a_minute(virtual_
             await look(virtual_clock, 0.2)
         [told] = [record.getMessage() for record in caplog.records]
         assert told.startswith(
-            "the loop was 200 ms late (p99 200 ms, at most 200 ms over the last 1 looks): threads that"
+            "the loop was 200 ms late (p99 200 ms, at most 200 ms over the last 1 samples): threads that"
         )
         virtual_clock.jump(60)
         await look(virtual_clock, 0.2)

@@ -19,7 +19,7 @@ from dspex_trio.model.errors import (
 )
 from dspex_trio.trials import MarginRules, ReplyMargin
 from dspex_trio.trials.ids import trial_ids
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 
 from .fakes import FakeProgram, Told, answers, bound, raises, request, sleeps, trials
 
@@ -236,7 +236,7 @@ async def test_a_trial_without_an_id_has_the_same_made_one_in_its_outcome_and_fo
     """An empty id in a log or in a list of stuck threads tells nobody which trial it was."""
     seen = []
 
-    class Sees(Nobody):
+    class Sees(Observer):
         def begins(self, request):
             seen.append(request.trial_id)
             return request
@@ -365,7 +365,7 @@ class Elsewhere:
     """Runs trials as another process does; gets as far as EXECUTE, and does not end the stage."""
 
     async def run(self, trial, slot):
-        with trial.elsewhere({Stage.EXECUTE: 5}):
+        with trial.in_other_process({Stage.EXECUTE: 5}):
             trial.entered(Stage.EXECUTE)
             await trio.sleep_forever()
 

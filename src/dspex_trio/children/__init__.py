@@ -1,4 +1,4 @@
-"""Child processes: started, spoken to over a socket, watched, killed, replaced. Knows nothing of trials or DSPy."""
+"""Child processes: started, called over a socket, watched, killed, replaced. Knows nothing of trials or DSPy."""
 
 from dspex_trio.children.exchange import ChildFailed, ChildLost, Exchange
 from dspex_trio.children.forking import CAN_FORK

@@ -46,9 +46,9 @@ from dspex_trio.children.frames import (
 
 _PR_SET_PDEATHSIG: Final = 1
 _PIECE: Final = 1 << 20
-# What the kernel is told to end first when memory runs out: the child, not its parent (-1000 to 1000).
+# The child's OOM score: the kernel ends it before its parent when memory runs out (-1000 to 1000).
 _OOM_SCORE: Final = "500"
-# How much the parent goes before the child when both want to run: it keeps the deadlines (0 to 19).
+# The child's niceness: the parent, which keeps the deadlines, runs first (0 to 19).
 _NICENESS: Final = 5
 # The exit code when the connection to the parent is gone while the parent may not be.
 _CUT_OFF: Final = 70
@@ -78,7 +78,7 @@ class Request:
         self._freed = b""
 
     def report(self, data: bytes) -> None:
-        """Tell the parent something before the answer, from any thread: it is not lost by a kill of this process.
+        """Report something to the parent before the answer, from any thread: it is not lost by a kill of this process.
 
         Blocks while the parent is behind.
         """
@@ -154,11 +154,11 @@ class Parent:
         os.register_at_fork(after_in_child=self._forget)
 
     def log(self, data: bytes) -> None:
-        """Tell the parent something for its log, at any time and from any thread; blocks while the parent is behind."""
+        """Send the parent a line for its log, at any time and from any thread; blocks while the parent is behind."""
         self.send(LOG, 0, data)
 
     def note(self, data: bytes) -> None:
-        """Tell the parent something that belongs to no exchange, from any thread; blocks as `log`."""
+        """Send the parent a note that belongs to no exchange, from any thread; blocks as `log`."""
         self.send(NOTE, 0, data)
 
     async def call(self, exchange: int, data: bytes) -> bytes:
@@ -202,7 +202,7 @@ class Parent:
         while True:
             await trio.lowlevel.wait_readable(self._connection)
             data = self._connection.recv(_PIECE, socket.MSG_DONTWAIT)
-            if not data:  # the parent is gone, and nobody is left who could want an answer
+            if not data:  # the parent is gone, and no answer is needed
                 os._exit(0)
             for kind, number, frame in frames.feed(data):
                 self._take(kind, number, frame)
@@ -279,7 +279,7 @@ async def _run(parent: Parent, target: str) -> None:
         nursery.start_soon(parent.listen)
         try:
             await parent.serve(function_named(target))
-        except Exception as error:  # noqa: BLE001 - the parent tells it to whoever waits
+        except Exception as error:  # noqa: BLE001 - the parent raises it where somebody waits
             parent.send(FAILURE, 1, failure(error))  # the exchange of the opening
             os._exit(1)
         nursery.cancel_scope.cancel()

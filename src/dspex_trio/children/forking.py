@@ -220,7 +220,7 @@ class Starter:
         finally:
             self.pid = None
             self._connection = None
-            if self._warm.is_set():  # else somebody waits for it already
+            if self._warm.is_set():  # else it is being waited for already
                 self._warm = trio.Event()
             with trio.CancelScope(deadline=trio.current_time() + _FAREWELL, shield=True):
                 process.kill()
@@ -239,7 +239,7 @@ class Starter:
                 self._warm.set()
 
     def _not_warm(self, error: Exception) -> None:
-        """There is no warm parent, and this is why; only the first one may be waited for by whoever wants to know."""
+        """There is no warm parent, and this is why; only the first start may have waiters, who get it raised."""
         if not self._known.is_set():
             self._failure = error
             self._known.set()

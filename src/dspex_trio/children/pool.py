@@ -106,8 +106,9 @@ class Children:
     ) -> bytes:
         """The answer of a child to `request`; waits for one that is free.
 
-        When cancelled, the child is told. One that then answers in time, and `may_stay`, is used again; any other is
-        killed with the processes that it started. The cancel goes on when that is done, or when the patience is over.
+        When cancelled, so is the child's request. A child that then answers in time, and `may_stay`, is used again; any
+        other is killed with the processes that it started. The cancel goes on when that is done, or when the patience
+        is over.
 
         Args:
             request: What the child's function gets.

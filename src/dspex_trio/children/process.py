@@ -135,7 +135,7 @@ class Child:
         self._send(END, 0, b"")
 
     def kill(self, because: str = "") -> None:
-        """End it and the processes that it started; `because` is the reason for whoever waits for an answer."""
+        """End it and the processes that it started; `because` is the reason in the ChildLost that waiters get."""
         self._ending = True
         self._lost_because = self._lost_because or because
         self.started.kill()

@@ -33,7 +33,7 @@ class Started(Protocol):
         ...
 
     def has_ended(self) -> bool:
-        """Whether it has ended just now, known without waiting for anybody to say so."""
+        """Whether it has ended just now, found out without waiting."""
         ...
 
     async def wait(self) -> int | None:
@@ -58,7 +58,7 @@ class Spawned:
             [sys.executable, "-P", "-m", *arguments],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=2,  # the standard output of this process may be read by whoever started it
+            stdout=2,  # the standard output of this process may be read by the process that started it
             process_group=0,  # killed together with what it starts
         )
 

@@ -24,7 +24,7 @@ from dspex_trio.children.child import end_with, function_named, run_child
 from dspex_trio.children.frames import ANSWER, FAILURE, FREED, HEADER, REPORT, failure, framed
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
-# Processes that a child left are looked for so often until none is left, in milliseconds.
+# How often leftover processes of an ended child are searched for until none is left, in milliseconds.
 _SWEEP_MS: Final = 20
 _PASSES: Final = 50
 
@@ -37,7 +37,7 @@ def main(descriptor: int, parent: int, prepare: str, serve: str) -> None:
     opening = _read_frame(connection)
     try:
         function_named(prepare)(opening)
-    except Exception as error:  # noqa: BLE001 - the other side tells it to whoever waits
+    except Exception as error:  # noqa: BLE001 - the other side raises it where somebody waits
         connection.sendall(framed(FAILURE, 0, failure(error)))
         sys.exit(1)
     if (others := threading.active_count() - 1) > 0:
@@ -98,7 +98,7 @@ class _Nursery:
                 os.close(theirs)
         if pid == 0:
             self._become_child(theirs, me)
-        with suppress(OSError):  # the child does the same; whoever is first
+        with suppress(OSError):  # the child does the same; either may be first
             os.setpgid(pid, pid)
         try:
             descriptor = os.pidfd_open(pid)

@@ -106,7 +106,7 @@ class Alone:
         def killed(seconds: float) -> None:
             remote.extra = {"rung": "kill", "rung_ms": f"{seconds * 1e3:.1f}", "stuck": "false"}
 
-        with trial.elsewhere(self._settings.stage_budgets()):
+        with trial.in_other_process(self._settings.stage_budgets()):
             try:
                 await self._children.run(
                     request_of(trial.request, patience, alone=True),

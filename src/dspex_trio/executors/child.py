@@ -1,7 +1,7 @@
 """The executor's side: trials and tools in a process of their own, with the same stages and the same ladder as in one.
 
-`prepare` runs once in a warm parent; `open_executor` in each child. What happens in a trial is told to the front as it
-happens, so that the front can answer without the executor.
+`prepare` runs once in a warm parent; `open_executor` in each child. What happens in a trial is reported to the front at
+once, so that the front can answer without the executor.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ from dspex_trio.model import (
 from dspex_trio.model.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.model.values import plain, type_name
 from dspex_trio.observing.records.records import RecordLine, Records, open_records
-from dspex_trio.observing.telemetry import KEPT_WHOLE, continuing, export_as_child, no_context
+from dspex_trio.observing.telemetry import NEVER_INTERRUPTED, continuing, export_as_child, no_context
 from dspex_trio.programs import catalogue, open_programs
 from dspex_trio.programs.yielding_tools import STREAMED
-from dspex_trio.runtime.assembly import Executor, open_rooms, program_settings
+from dspex_trio.runtime.assembly import Executor, open_programs_and_threads, program_settings
 from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
 from dspex_trio.store.elixir_tools import ELIXIR_TOOLS, StandIns
@@ -78,8 +78,8 @@ from dspex_trio.tasks.background import open_background
 from dspex_trio.threads.patches.subprocesses import stay_in_group
 from dspex_trio.trials import Admission, Described, InThreads, LatenessWatch, Trials, failure_of
 from dspex_trio.trials.admission import Slot
-from dspex_trio.trials.contained import blaming, contained
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.contained import contained, raising_as
+from dspex_trio.trials.observer import Observer
 from dspex_trio.trials.work import Work
 from dspex_trio.wire import decode_request, encode_any, encode_tool_spec
 from dspex_trio.wire.anys import encoding
@@ -138,10 +138,10 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     store = BridgeServiceStub(ThroughFront(partial(_ask_front, settings.max_message_bytes)))
     sessions = Sessions(store, where=settings.store, variables_tool=settings.variables_tool)
     async with AsyncExitStack() as stack:
-        stack.enter_context(threads.keep_whole(*KEPT_WHOLE if settings.otel else ()))
+        stack.enter_context(threads.never_interrupt(*NEVER_INTERRUPTED if settings.otel else ()))
         await stack.enter_async_context(export_as_child(settings))
         loader, workers = await stack.enter_async_context(
-            open_rooms(settings, redact, _patience, on_late_end=_job_ended_late)
+            open_programs_and_threads(settings, redact, _patience, on_late_end=_job_ended_late)
         )
         background = await stack.enter_async_context(open_background())
         lateness = LatenessWatch(workers.loop_was_late)
@@ -157,7 +157,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
                     write=partial(_note_records, parent, settings.max_message_bytes),
                 )
             )
-        stack.enter_context(threads.carrying_programs(_Program.call))
+        stack.enter_context(threads.allowing_interrupts_in(_Program.call))
         executor = Executor(workers, _Job, on_abandoned=_abandoned)
         trials = Trials(
             runner=InThreads(
@@ -256,7 +256,7 @@ class _Answering:
             function = catalogue.tool_function(name, threads.run_in_loop, take)
             if function is None:
                 raise ToolError(f"there is no tool {name!r}")
-            todo = (work.job, self._redact, blaming, ToolError, partial(function, **arguments))
+            todo = (work.job, self._redact, raising_as, ToolError, partial(function, **arguments))
             return await self._executor.run(contained, *todo, job=work.job, slot=slot)
 
         try:
@@ -291,7 +291,7 @@ class _Answering:
 
 
 async def _give(trial: _Trial, value: any_pb2.Any) -> None:
-    """Give a value that a tool has yielded to who called it; returns once there is room for the next one."""
+    """Give a value that a tool has yielded to its caller; returns once the next one can be taken."""
     decode_reply(await trial.asked.call(encode_call(TAKE, value.SerializeToString())))
 
 
@@ -311,7 +311,7 @@ def _import_others(homes: Mapping[str, list[str]], loaded: tuple[str, ...]) -> N
             continue
         try:
             importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 - a trial that needs it is told
+        except Exception as error:  # noqa: BLE001 - a trial that needs it fails with the reason
             logger.info("%s: %s cannot be imported into a child process: %s", ", ".join(names), module, error)
 
 
@@ -357,7 +357,7 @@ class _ToFront(logging.Handler):
 
 
 class _Trial:
-    """One request while it is answered: what the front is told of it, and how it ended.
+    """One request while it is answered: what is reported to the front, and how it ended.
 
     Attributes:
         asked: The request.
@@ -373,7 +373,7 @@ class _Trial:
         self._lock = threading.Lock()
         self._outcome: TrialOutcome | None = None
         self._program: HydratedProgram | None = None
-        self._told = 0
+        self._reported = 0
         self._cost = Cost()
         self._written: Mapping[str, BoundVariable] = {}
 
@@ -382,7 +382,7 @@ class _Trial:
         self._report(encode_progress(stage, self._max_bytes, variables=variables))
 
     def tell(self, event: TrialEvent) -> None:
-        """Tell whoever watches it; stages are told by the front."""
+        """Report an event to its watch, except stages, which the front derives from progress."""
         if not isinstance(event, StageStarted):
             self._report(encode_told(event))
 
@@ -396,20 +396,20 @@ class _Trial:
             self._program = program
 
     def checked(self) -> None:
-        """A step of the program, in whichever of its threads: tell what was recorded since the last one."""
+        """A step of the program, in any of its threads: report what was recorded since the last one."""
         with self._lock:
             if self._program is None:
                 return
             seen = self._program.recording()
             ended = [entry for entry in seen.trace if entry.inputs or entry.outputs]  # not what may still go on
-            if len(ended) == self._told and seen.cost == self._cost and seen.written == self._written:
+            if len(ended) == self._reported and seen.cost == self._cost and seen.written == self._written:
                 return
-            news = replace(seen, trace=tuple(ended[self._told :]))
-            self._told, self._cost, self._written = len(ended), seen.cost, seen.written
+            news = replace(seen, trace=tuple(ended[self._reported :]))
+            self._reported, self._cost, self._written = len(ended), seen.cost, seen.written
             self._report(encode_progress(Stage.EXECUTE, self._max_bytes, news))
 
     def ended(self, outcome: TrialOutcome) -> None:
-        """It has ended, cancelled ones too."""
+        """The trial has ended, perhaps cancelled."""
         self.running(None)
         if self.terms.alone and isinstance(outcome, TrialFailure) and "rung" in outcome.details and has_children():
             # The program was stopped, but a process of its own goes on: only a kill ends all of it.
@@ -422,7 +422,7 @@ class _Trial:
         return self._outcome
 
 
-class _Observer(Nobody):
+class _Observer(Observer):
     """Keeps outcomes, and makes records of them."""
 
     def __init__(self, records: Records | None) -> None:
@@ -441,7 +441,7 @@ class _Observer(Nobody):
 
 
 class _Job(threads.Job):
-    """A job that says when its code checks it, which programs do at every step."""
+    """A job that reports progress whenever its code checks it, which programs do at every step."""
 
     __slots__ = ("trial",)
 
@@ -450,13 +450,13 @@ class _Job(threads.Job):
         self.trial = _current.get()
 
     def check(self) -> None:
-        """As every job's."""
+        """Report progress, then raise JobCancelled if the job is cancelled."""
         self.trial.checked()
         super().check()
 
 
 def _patience(job: threads.Job) -> float:
-    """How long an answer may wait for the job's threads, as the front has said, in seconds."""
+    """How long an answer may wait for the job's threads, as set by the front, in seconds."""
     return job.trial.terms.patience if isinstance(job, _Job) else 0.0
 
 
@@ -466,14 +466,14 @@ def _abandoned(job: Any) -> None:
 
 
 def _job_ended_late(job: threads.Job) -> None:
-    """They have ended after all."""
+    """The threads of a job that was abandoned have ended."""
     if isinstance(job, _Job):
         details = {**job.details(), "abandoned_ms": f"{job.ignoring_for() * 1e3:.1f}"}
         job.trial.asked.freed(json.dumps(details).encode())
 
 
 class _Loader:
-    """A ProgramLoader that tells the stages of its programs."""
+    """A ProgramLoader whose programs report their stages."""
 
     def __init__(self, loader: ProgramLoader) -> None:
         self._loader = loader
@@ -481,33 +481,33 @@ class _Loader:
     async def hydrate(
         self, request: TrialRequest, session: TrialSession, run_in_thread: RunInThread
     ) -> HydratedProgram:
-        """As the loader's."""
+        """Report HYDRATE, then hydrate."""
         trial = _current.get()
         trial.enter(Stage.HYDRATE)
         return _Program(trial, await self._loader.hydrate(request, session, run_in_thread))
 
 
 class _Program:
-    """A HydratedProgram that tells its stages."""
+    """A HydratedProgram that reports its stages."""
 
     def __init__(self, trial: _Trial, program: HydratedProgram) -> None:
         self._trial = trial
         self._program = program
 
     async def sync_variables(self) -> Mapping[str, BoundVariable]:
-        """As the program's."""
+        """Report SYNC, fetch the variables, and report EXECUTE with them."""
         self._trial.enter(Stage.SYNC)
         variables = await self._program.sync_variables()
         self._trial.enter(Stage.EXECUTE, variables)
         return variables
 
     def call(self, inputs: Mapping[str, Any], interrupt: Interrupt) -> Prediction:
-        """As the program's."""
+        """Run the program, then report SERIALIZE."""
         self._trial.running(self._program)
         prediction = self._program.call(inputs, interrupt)
         self._trial.enter(Stage.SERIALIZE)
         return prediction
 
     def recording(self) -> Recording:
-        """As the program's."""
+        """The program's recording."""
         return self._program.recording()

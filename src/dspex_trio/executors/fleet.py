@@ -66,12 +66,12 @@ class Fleet:
 
     Attributes:
         capacity: How many trials run at once when all executors are there.
-        opened: What the first executor told about itself, once it is ready.
+        opened: What the first executor reported about itself, once it is ready.
         replaced: How many executors were retired or lost.
 
     Args:
         settings: How executors are run.
-        start: Starts one with so many slots; returns it with what it tells about itself.
+        start: Starts one with so many slots; returns it with what it reports about itself.
         nursery: For what goes on beside.
         memory: How much memory a process has of its own, given its number and from how much on that matters.
     """
@@ -101,7 +101,7 @@ class Fleet:
             nursery.start_soon(self._keep, share + (number < rest))
 
     async def ready(self) -> bytes:
-        """Wait until an executor is ready; returns what it told about itself.
+        """Wait until an executor is ready; returns what it reported about itself.
 
         Raises:
             ChildLost, ChildFailed: The first one could not be started; says why.
@@ -111,11 +111,11 @@ class Fleet:
             raise self._failure
         return self.opened
 
-    # ---- slots, as admission wants them
+    # ---- slots: the `Slots` of admission
 
     @property
     def free(self) -> int:
-        """How many slots nobody has, in executors that are there."""
+        """How many slots are free, in executors that are ready."""
         return sum(each.limit - each.used for each in self._executors if each.accepts)
 
     def acquire_nowait(self) -> ExecutorSlot:
@@ -183,7 +183,7 @@ class Fleet:
         on_call: Callable[[bytes], Awaitable[bytes]] | None = None,
         on_late_end: Callable[[bytes], None] = lambda _data: None,
     ) -> None:
-        """Have the slot's executor answer. When cancelled, it is told, and waited for as `patience` says.
+        """Have the slot's executor answer. When cancelled, so is the request, and it is waited for as `patience` says.
 
         The slot is held until nothing of the request runs in the executor any more.
 
@@ -251,7 +251,7 @@ class Fleet:
             executor.stuck.add(exchange)
         self._check(executor)
 
-    # ---- the life of an executor
+    # ---- the lifecycle of an executor
 
     async def _keep(self, limit: int) -> None:
         """Have an executor, and another one when it is retired or gone."""

@@ -28,7 +28,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def own_bytes(pid: int) -> int:
-    """The memory that would be free without the process: what it shares with nobody; 0 if that is not known."""
+    """The memory that would be free without the process: its private pages; 0 if that is not known."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:

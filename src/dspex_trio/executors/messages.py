@@ -80,7 +80,7 @@ class Catalogue:
     """What an executor offers, for a front that imports none of it.
 
     Attributes:
-        programs: The registered programs, as `programs.catalogue.describe` tells of each.
+        programs: The registered programs, as `programs.catalogue.describe` describes each.
         tools: The registered tools: serialised ToolSpecs, in base64.
         stand_ins: The functions that stand in for Elixir tools, likewise.
         isolated: Registered programs and classes that ask for a process of their own.
@@ -139,7 +139,7 @@ class Terms:
         patience: How many seconds its threads get to end when it is over.
         waited: For how many seconds it has been under way.
         tag: By what the front knows it.
-        watched: Whether somebody wants to know what happens before the outcome.
+        watched: Whether events are wanted before the outcome.
         streamed: Whether that includes the output as it is generated.
         alone: Whether the process runs nothing else, and is killed where something of the request goes on after it.
     """
@@ -190,11 +190,11 @@ def decode_tool_call(data: bytes) -> tuple[str, dict[str, Any]]:
     return name, arguments
 
 
-# ---- answers, and what is told before them
+# ---- answers, and reports before them
 
 
 def encode_ending(outcome: TrialOutcome, options: TrialOptions, max_bytes: int, clock: Callable[[], float]) -> bytes:
-    """An outcome: first in brief, without values, for who passes it on; then the whole reply."""
+    """An outcome: first in brief, without values, for a process that passes it on; then the whole reply."""
     brief = encode_outcome(in_brief(outcome), max_bytes=1 << 31).SerializeToString()
     reply = encode_reply_message(outcome, options, max_bytes, clock).SerializeToString()
     return b"".join((_LENGTH.pack(len(brief)), brief, reply))
@@ -243,7 +243,7 @@ def encode_progress(
 
 
 def encode_told(event: TrialEvent) -> bytes:
-    """An event for whoever watches the trial; travels as progress does."""
+    """An event for the trial's watch; sent as progress is."""
     return b"".join((_PROGRESS.pack(_EVENT), encode_event(event, 0).SerializeToString()))
 
 

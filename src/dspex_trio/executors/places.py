@@ -23,7 +23,7 @@ class Executor:
         limit: How many trials it runs at once.
         used: How many it runs, abandoned ones included.
         guests: How many tools it runs beside them.
-        stuck: Those of both that were answered and go on.
+        stuck: Those of both that were answered and still run.
         answers: How many it has answered.
         held: Whether it does not answer while one of its trials is past its deadline.
         retired: Set when it gets no more trials and is replaced.
@@ -62,7 +62,7 @@ class ExecutorSlot:
     Args:
         executor: Where it is.
         freed: Called when it is free again.
-        counts: Whether it is one of the executor's slots, which somebody holds from now on; else a place beside them.
+        counts: Whether it is one of the executor's slots, held from now on; else a place beside them.
     """
 
     __slots__ = ("_counts", "_freed", "_holders", "executor")

@@ -1,4 +1,4 @@
-"""One trial in an executor, as the front sees it: what the executor tells of it, and what became of it."""
+"""One trial in an executor, as the front sees it: what the executor reports of it, and its outcome."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def request_of(request: TrialRequest, patience: float, *, earlier: float = 0.0, 
 
 
 class RemoteTrial:
-    """What an executor tells of a trial; from the beginning, the trial knows it from here.
+    """What an executor reports of a trial; the trial's own `recording` and `details` are taken from here.
 
     Args:
         trial: The trial.
@@ -72,7 +72,7 @@ class RemoteTrial:
         trial.recording, trial.details = self.recording, self.details
 
     def progress(self, data: bytes) -> None:
-        """The executor tells of a stage, of what was recorded since, or of an event for whoever watches."""
+        """The executor reports a stage, what was recorded since the last report, or an event for the trial's watch."""
         progress = decode_progress(data)
         try:
             self._tell(progress)
@@ -92,7 +92,7 @@ class RemoteTrial:
             self._trial.entered(progress[0])
 
     def take_answer(self, answer: bytes) -> None:
-        """The executor has answered. Raises what cannot be understood."""
+        """The executor has answered. Raises what decoding raises."""
         self._outcome = decode_ending(answer)
 
     def unanswered(self) -> None:
@@ -120,5 +120,5 @@ class RemoteTrial:
             # A call may have been under way, and billed.
             return merged(self._news, cost_known=self._trial.stage is not Stage.EXECUTE)
         except Exception:
-            logger.exception("what an executor told of a trial cannot be understood")
+            logger.exception("the reports of an executor on a trial cannot be decoded")
             return Recording()

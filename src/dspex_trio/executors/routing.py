@@ -27,7 +27,7 @@ class Homes:
         return self._found()
 
     def explained(self, outcome: TrialOutcome, program: Program) -> TrialOutcome:
-        """The outcome; a class that an executor does not have and this process has is told with where it is."""
+        """The outcome; for a class that is missing in an executor but registered here, the message says where it is."""
         if not isinstance(outcome, TrialFailure) or outcome.kind is not FailureKind.CLASS_NOT_FOUND:
             return outcome
         for module, names in self._found().items():

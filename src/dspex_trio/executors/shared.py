@@ -82,7 +82,7 @@ class Shared:
         remote = RemoteTrial(trial, self._settings.max_message_bytes)
         request = trial.request
         patience = self._patience(request.margin)
-        with trial.elsewhere(self._settings.stage_budgets()):
+        with trial.in_other_process(self._settings.stage_budgets()):
             try:
                 await self._fleet.run(
                     cast("ExecutorSlot", slot),
@@ -178,7 +178,7 @@ class NoJob:
         """Return: nothing runs here that could be ended."""
 
     def time_left(self) -> float:
-        """Nothing runs here that would need to know."""
+        """Infinite: nothing runs here."""
         return math.inf
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:

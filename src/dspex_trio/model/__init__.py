@@ -1,4 +1,4 @@
-"""The nouns: what a trial is made of and what becomes of it, and the Protocols that join the rooms.
+"""The nouns: what a trial is made of and what becomes of it, and the Protocols between the packages.
 
 Everything here is plain data. Values of inputs, variables and predictions are ordinary Python values; the wire's forms
 of them belong to `wire`. Times that end in `_ms` are milliseconds; a deadline is an absolute time of Trio's clock.

@@ -13,7 +13,7 @@ from dspex_trio.interface.named import NamedNumber
 
 
 class Stage(NamedNumber):
-    """The part of a trial's road in which something happened."""
+    """The stage of a trial in which something happened."""
 
     ADMISSION = 1
     SESSION = 2
@@ -50,7 +50,7 @@ class TrialError(Exception):
     """Root of every error that ends a trial as a failure of a known kind.
 
     Attributes:
-        kind: What the caller is told.
+        kind: The failure kind that the caller gets.
         retryable: Whether the same trial may succeed later, elsewhere or on another try.
         stage: The stage to report wherever the error is found; None means the stage that the trial was in.
         retry_after: Seconds after which another try makes sense, if that is known.
@@ -199,7 +199,7 @@ class WorkerStuck(Exception):
 
 
 class ValueNotDecodable(ValueError):
-    """A value on the wire means nothing; the room that reads it says which input or variable it was."""
+    """A value on the wire cannot be decoded; the code that reads it adds which input or variable it was."""
 
 
 class UnsupportedDspy(ImportError):

@@ -1,4 +1,4 @@
-"""What a trial tells of itself while it is on the road."""
+"""The events of a trial while it is under way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LmStarted:
     """A language model is asked.
 
     Attributes:
-        call: Counts the LM and tool calls of the trial, from 1; what tells of its end carries the same number.
+        call: Counts the LM and tool calls of the trial, from 1; the event of its end carries the same number.
         predictor: Who asks: a dotted name inside the program; empty for the program's own code.
         model: What is asked.
         sampling: The numbers that it is asked for, such as `temperature` and `max_tokens`. Told in the worker alone: no
@@ -43,7 +43,7 @@ class LmFinished:
         call: As in LmStarted.
         lm_call: The call.
         error_type: Why it failed; empty for one that was answered.
-        error_message: What the provider, or DSPy, says of that. This and the rest is told in the worker alone: no
+        error_message: What the provider, or DSPy, says of that. This and the rest stays in the worker: no
             event on the wire carries it.
         status: The HTTP status of the provider's answer; 0 for none.
         retry_after: Seconds after which it may be asked again, as it says; None for nothing said.
@@ -75,7 +75,7 @@ class ToolFinished:
         result: What it returned.
         error_type: Why it failed; empty for one that returned.
         latency_ms: How long it took.
-        error_message: What the exception says, as far as that is told without running code of the program's. No event
+        error_message: What the exception says, as far as it can be read without running code of the program's. No event
             on the wire carries it.
     """
 
@@ -105,7 +105,7 @@ class OutputChunk:
 
 @dataclass(frozen=True, slots=True)
 class EventsDropped:
-    """So many events were left out here, since whoever watches was too slow for them."""
+    """So many events were left out here, since the reader was too slow for them."""
 
     count: int
 

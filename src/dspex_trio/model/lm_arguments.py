@@ -111,7 +111,7 @@ def is_forbidden(name: str) -> bool:
 
 
 def why_forbidden(name: str) -> str:
-    """What to tell somebody who set a forbidden keyword."""
+    """The error text for a forbidden keyword."""
     return (
         f"the language-model argument {name!r} decides where the worker's key is sent or how it is used; a request may "
         f"not set it (the operator can allow it with --allow-lm-arg {name})"

@@ -201,7 +201,7 @@ class TrialFailure:
 
     Attributes:
         kind: Why, in terms a caller can act on.
-        stage: Where on the road.
+        stage: The stage in which it failed.
         error_type: The qualified Python type of the exception.
         error_message: Its text.
         traceback: Its formatted traceback.

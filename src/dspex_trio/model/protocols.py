@@ -1,4 +1,4 @@
-"""The Protocols that join the rooms: what the road asks of programs, sessions and threads."""
+"""The Protocols between the packages: what a trial's lifecycle needs of programs, sessions and threads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrialSession(VariableSource, Protocol):
     """A trial's session, as its program reaches it. All of it raises StoreUnavailable as `get_variables` does."""
 
     def away(self, since: float) -> str | None:
-        """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""
+        """Why the store could not be reached at some time since then, on Trio's clock; None if it could."""
         ...
 
     async def set(self, identifier: str, value: Any, *, expected_version: int = 0) -> int:

@@ -220,8 +220,8 @@ class TrialRequest:
         margin: The reply margin, in seconds.
         metadata: What the caller wants to see again in logs and records.
         options: What the answer leaves out.
-        watch: Told what happens while the trial is on the road; None where nobody watches, which then costs nothing.
-        stream_output: Whether it is told of output too, which the provider is then asked to stream.
+        watch: Called with the trial's events while it is under way; None for none, which costs nothing.
+        stream_output: Whether it gets output too, which the provider is then asked to stream.
         key: The trial's own; it stays the same where another request is made of this one.
         encoded: The request as it came, where another process decodes it: an ExecuteProgramRequest. Program and inputs
             then hold what is needed to name and to place the trial, and nothing else.

@@ -15,7 +15,7 @@ class Variable:
         name: The variable's name, unique in its session.
         type: One of float, integer, string, boolean, choice, module, embedding, tensor, map, list; empty for untyped.
         value: The decoded value.
-        version: Counts the writes, from 1; 0 when the store does not tell.
+        version: Counts the writes, from 1; 0 if the store does not give it.
         id: The store's identifier.
         constraints: The declared constraints, such as `{"min": 0}`.
         metadata: What the store keeps beside the value.

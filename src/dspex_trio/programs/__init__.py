@@ -31,13 +31,13 @@ from dspex_trio.programs.registry import (
 )
 from dspex_trio.programs.session import no_loop
 from dspex_trio.programs.settings import ProgramSettings
-from dspex_trio.programs.yielding_tools import CARRIERS as YIELDING
+from dspex_trio.programs.yielding_tools import INTERRUPTIBLE as YIELDING
 from dspex_trio.runtime.loading import CannotLoad, operators_modules
 
 __all__ = [
-    "CARRIERS",
-    "KEPT_WHOLE",
+    "INTERRUPTIBLE",
     "MODULE_REGISTRY",
+    "NEVER_INTERRUPTED",
     "CannotLoad",
     "Hydrated",
     "Loader",
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 
-CARRIERS: Final[tuple[Callable[..., object], ...]] = (
+INTERRUPTIBLE: Final[tuple[Callable[..., object], ...]] = (
     Hydrated.call,
     Hydrated._call,  # noqa: SLF001 - of this package
     Hydrated._let_go,  # noqa: SLF001 - as above
@@ -69,13 +69,13 @@ CARRIERS: Final[tuple[Callable[..., object], ...]] = (
     import_module,
     RegisteredTool.__call__,
     *YIELDING,
-    *awaited.CARRIERS,
+    *awaited.INTERRUPTIBLE,
     *WATCHERS,
     *ENDING,
 )
 """Functions of ours that are on the stack while a program's code runs, and that bear being left at any point."""
 
-KEPT_WHOLE: Final = ("dspy._vendor.lm15", "dspy.clients.cache", "cachetools", "diskcache", "litellm", "openai")
+NEVER_INTERRUPTED: Final = ("dspy._vendor.lm15", "dspy.clients.cache", "cachetools", "diskcache", "litellm", "openai")
 """What trials share and must not be left halfway: engines with their connections, and caches."""
 
 

@@ -87,5 +87,5 @@ async def in_thread(function: Callable[..., Any], /, **arguments: Any) -> Any:
     return await asyncio.to_thread(function, **arguments)
 
 
-CARRIERS: Final[tuple[Callable[..., Any], ...]] = (run, cast("Callable[..., Coroutine[Any, Any, Any]]", _await))
+INTERRUPTIBLE: Final[tuple[Callable[..., Any], ...]] = (run, cast("Callable[..., Coroutine[Any, Any, Any]]", _await))
 """Functions of ours that are on the stack while a program's code runs."""

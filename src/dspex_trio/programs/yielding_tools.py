@@ -128,5 +128,5 @@ def _gather(gathered: list[Any], value: Any) -> None:
     gathered.append(value)
 
 
-CARRIERS: Final = (called_outside(len, no_loop, None), _gathered(len), _drained)
+INTERRUPTIBLE: Final = (called_outside(len, no_loop, None), _gathered(len), _drained)
 """Functions whose code is on the stack while a tool runs."""

@@ -1,4 +1,4 @@
-"""What every process that runs programs needs: their loader, and threads to run them in, as the road sees them."""
+"""What every process that runs programs needs: their loader, and threads to run them in, as `trials` sees them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class TrialJob(threads.Job):
 
 
 class Executor:
-    """The thread room, as the road sees it.
+    """Runs a trial's work in threads: a `trials.protocols.Executor`.
 
     Args:
         workers: Runs the threads.
         job: Makes a job of a name and a trial.
-        on_abandoned: Told of each job whose threads are not waited for any longer.
+        on_abandoned: Called with each job whose threads are not waited for any longer.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Executor:
         self.watching = threads.ProcessState().watching
 
     def job(self, name: str, request: TrialRequest | None = None) -> Job:
-        """As the road wants it."""
+        """A new cancellable unit of work, of that trial if it is one."""
         return self._make(name, request)
 
     async def run(self, function: Callable[..., Any], /, *args: Any, job: Job, slot: Slot) -> Any:
-        """As the road wants it."""
+        """Run `function(*args)` in a thread that holds `slot`; reports a job that is stuck afterwards."""
         try:
             # What comes back is what `job` and the slots that admission was given handed out.
             return await self._workers.run(
@@ -64,7 +64,7 @@ class Executor:
 
 
 @asynccontextmanager
-async def open_rooms(
+async def open_programs_and_threads(
     settings: Settings,
     redact: Redactor,
     patience: Callable[[threads.Job], float],
@@ -72,20 +72,20 @@ async def open_rooms(
     lm: dspy.BaseLM | None = None,
     on_late_end: Callable[[threads.Job], None] = lambda _job: None,
 ) -> AsyncIterator[tuple[programs.Loader, threads.Threads]]:
-    """Open them.
+    """Open the loader of programs and the threads.
 
     Args:
         settings: What the operator chose.
         redact: Takes secrets out of what is recorded.
         patience: How many seconds a cancelled job waits for its threads.
         lm: As `open_runtime` takes it.
-        on_late_end: Told of each job whose threads ended after they had been abandoned.
+        on_late_end: Called with each job whose threads ended after they had been abandoned.
 
     Raises:
         CannotLoad, UnsupportedDspy: As `open_runtime` says.
     """
     opened = programs.open_programs(program_settings(settings), run_in_loop=threads.run_in_loop, lm=lm, redact=redact)
-    # The seam comes first: what the operator's modules import by name, as `from time import sleep`, is the seam's then.
+    # Patches come first: the operator's modules then import the patched calls by name, as `from time import sleep`.
     with threads.hooks(), opened as loader, _threads_prepared():
         async with threads.open_threads(
             patience=patience,
@@ -98,10 +98,10 @@ async def open_rooms(
 
 @contextmanager
 def _threads_prepared() -> Iterator[None]:
-    """Tell the thread room which trial a thread of dspy.Parallel works for, and which of our frames carry programs."""
+    """Register which trial a thread of dspy.Parallel works for, and which functions may be interrupted."""
     with ExitStack() as stack:
-        stack.enter_context(threads.carrying_programs(*programs.CARRIERS, *trials.CARRIERS))
-        stack.enter_context(threads.keep_whole(*programs.KEPT_WHOLE))
+        stack.enter_context(threads.allowing_interrupts_in(*programs.INTERRUPTIBLE, *trials.INTERRUPTIBLE))
+        stack.enter_context(threads.never_interrupt(*programs.NEVER_INTERRUPTED))
         stack.callback(threads.add_lookup(programs.current_interrupt))
         stack.callback(threads.add_frame_lookup(programs.interrupt_of_frame))
         yield

@@ -1,4 +1,4 @@
-"""A runtime: the rooms wired together, for any Trio program to run trials in."""
+"""A runtime: all packages wired together, for any Trio program to run trials in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dspex_trio.model.errors import WorkerStuck
 from dspex_trio.observing import correlation
 from dspex_trio.observing.records import Records, open_records
 from dspex_trio.observing.redaction import Redactor
-from dspex_trio.observing.telemetry import KEPT_WHOLE, process_telemetry
+from dspex_trio.observing.telemetry import NEVER_INTERRUPTED, process_telemetry
 from dspex_trio.runtime.in_executors import open_executors
 from dspex_trio.runtime.observer import RuntimeObserver
 from dspex_trio.runtime.servicer import ProgramExecutor
@@ -28,6 +28,7 @@ from dspex_trio.sessions import STORE_CHANNEL, ElixirToolsElsewhere, SessionCont
 from dspex_trio.store.in_process import in_process_stub
 from dspex_trio.store.opening import open_store
 from dspex_trio.tasks.background import open_background
+from dspex_trio.threads import StuckThread
 from dspex_trio.trials import (
     Admission,
     LoopLateness,
@@ -55,18 +56,7 @@ EMBEDDED: Final = "embedded"
 _TOLD: Final = tuple(name for name in vars(Observer) if name.startswith(("begins", "on_")))
 
 Take: TypeAlias = Callable[[AnyMessage], Awaitable[None]]
-"""What takes one encoded value of a stream; it returns once there is room for the next."""
-
-
-class StuckThread(Protocol):
-    """A thread whose trial is over and that still runs: its job's name, for how many seconds, and where it is."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def stack(self) -> str: ...
+"""What takes one encoded value of a stream; it returns once the next can be taken."""
 
 
 class Programs(Protocol):
@@ -74,13 +64,13 @@ class Programs(Protocol):
 
     Attributes:
         slots: The slots of trials.
-        elsewhere: Whether all programs run in other processes, so that requests need not be decoded here.
+        out_of_process: Whether all programs run in other processes, so that requests need not be decoded here.
     """
 
     @property
     def slots(self) -> Slots: ...
     @property
-    def elsewhere(self) -> bool: ...
+    def out_of_process(self) -> bool: ...
 
     async def ready(self) -> None:
         """Wait until programs can be run; raises CannotLoad."""
@@ -100,12 +90,12 @@ class Programs(Protocol):
         """Call an operator's tool; returns its encoded result, None if `take` was given what it yields."""
         ...
 
-    def looked(self, seconds: float) -> None:
-        """The loop was so late."""
+    def loop_was_late(self, seconds: float) -> None:
+        """The loop was so late for a timer, in seconds."""
         ...
 
     def stuck(self) -> Sequence[StuckThread]:
-        """The threads of this process that were told to end and have not."""
+        """The threads of this process whose trials are over and that still run."""
         ...
 
     def show_stacks(self) -> None:
@@ -190,7 +180,7 @@ class Runtime:
             options: What the outcome leaves out.
             metadata: What the caller wants to see again in logs and records.
             deadline: An earlier one, on Trio's clock.
-            watch: Told what happens while the trial is on the road.
+            watch: Called with events of the trial while it is under way.
 
         Raises:
             InvalidSpec: `program` is a mapping and not a program's JSON form.
@@ -280,7 +270,7 @@ class Runtime:
         return self._trials.under_way()
 
     def stuck(self) -> Sequence[StuckThread]:
-        """The threads that were told to end and have not: which trial's, for how long, and where they are."""
+        """The threads whose trials are over and that still run: which trial's, for how long, and where they are."""
         return self._programs.stuck()
 
     def show_executor_stacks(self) -> None:
@@ -407,13 +397,13 @@ async def open_runtime(
             observer=observer,
             lateness=observer.lateness,
         )
-        observer.looked = partial(_look, programs, trials, margin)
+        observer.on_sample = partial(_adapt_to_lateness, programs, trials, margin)
         executor = ProgramExecutor(
             trials,
             max_message_bytes=settings.max_message_bytes,
             reply_margin=margin,
             redact=redact,
-            pass_on=programs.elsewhere,
+            pass_on=programs.out_of_process,
         )
         runtime = Runtime(
             settings,
@@ -444,9 +434,9 @@ def _check_observers(observers: Sequence[Observer]) -> None:
             raise TypeError(f"observers[{number}] is an observer of trials; got {kind_of(observer)}{lacks}")
 
 
-def _look(programs: Programs, trials: Trials, margin: ReplyMargin, late: float) -> None:
-    """Ten times a second while trials run: the loop was so late, in seconds."""
-    programs.looked(late)
+def _adapt_to_lateness(programs: Programs, trials: Trials, margin: ReplyMargin, late: float) -> None:
+    """Called ten times a second while trials run, with how late the loop was, in seconds."""
+    programs.loop_was_late(late)
     trials.hasten(margin)
 
 
@@ -471,7 +461,7 @@ def _open_programs(
             observer.limit,
             observer.on_late_end,
             lm=lm,
-            shared=KEPT_WHOLE if traced else (),
+            shared=NEVER_INTERRUPTED if traced else (),
         )
     return open_executors(settings, observer.margin, observer.on_late_end, records=records)
 
@@ -520,5 +510,5 @@ def _open_records(
         late_since=observer.lateness.worst_since,
         on_dropped=observer.on_records_dropped,
         lm=settings.lm or "" if lm is None else lm.model,
-        elsewhere=not here,
+        in_executors=not here,
     )

@@ -27,7 +27,7 @@ from dspex_trio.observing.records import Records
 from dspex_trio.runtime.loading import CannotLoad
 from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
-from dspex_trio.threads.ladder.slots import Slots
+from dspex_trio.threads import Slots, StuckThread
 from dspex_trio.trials import ReplyMargin, TrialRunner
 from dspex_trio.trials.admission import Slot
 from dspex_trio.trials.admission import Slots as AnySlots
@@ -37,7 +37,7 @@ from dspex_trio.wire.generated import any_pb2, bridge_pb2
 
 PREPARE: Final = "dspex_trio.executors.child:prepare"
 SERVE: Final = "dspex_trio.executors.child:open_executor"
-# What differs in an executor: it serves nobody, and decides nothing that the front decides.
+# Settings that differ in an executor: it has no server, and decides nothing that the front decides.
 _OF_AN_EXECUTOR: Final[Mapping[str, Any]] = {
     "isolation": "thread",
     "isolate": (),
@@ -115,9 +115,9 @@ async def open_executors(
         return opening(settings, slots, homes(), records=records is not None).to_bytes()
 
     def note(data: bytes) -> None:
-        assert records is not None, "executors make records if they are told to"  # noqa: S101 - our own bug
+        assert records is not None, "executors make records only if asked to"  # noqa: S101 - our own bug
         for line in decode_records(data):
-            records.made_elsewhere(line)
+            records.add_line(line)
 
     async with AsyncExitStack() as stack:
         starter = await stack.enter_async_context(open_starter(PREPARE, SERVE, lambda: opened(1)))
@@ -165,7 +165,7 @@ class InExecutors:
         routing: Knows which these are.
     """
 
-    elsewhere = True
+    out_of_process = True
     alone: Alone
 
     def __init__(
@@ -227,11 +227,11 @@ class InExecutors:
         there = slot if isinstance(slot, ExecutorSlot) else self._fleet.beside()
         return await self._shared.call(Kind.TOOL, name, arguments, work.scope.deadline, there, take=take)
 
-    def looked(self, seconds: float) -> None:
-        """The loop was so late: it shares its interpreter with nobody, so there is nothing to be done."""
+    def loop_was_late(self, seconds: float) -> None:
+        """Does nothing: no program computes in the interpreter of this process."""
 
-    def stuck(self) -> list[Any]:
-        """Threads that cannot be ended; those in executors cost these, and nobody else."""
+    def stuck(self) -> list[StuckThread]:
+        """None: threads that cannot be ended are in executors, which are replaced for it."""
         return []
 
     def show_stacks(self) -> None:

@@ -18,14 +18,14 @@ from dspex_trio.model.values import plain
 from dspex_trio.observing.redaction import Redactor
 from dspex_trio.programs import any_isolated, catalogue, check_lm, homes, isolation_of
 from dspex_trio.programs.yielding_tools import STREAMED
-from dspex_trio.runtime.assembly import Executor, TrialJob, open_rooms
+from dspex_trio.runtime.assembly import Executor, TrialJob, open_programs_and_threads
 from dspex_trio.runtime.in_executors import PREPARE, SERVE, loading_children, log_line, opening
 from dspex_trio.runtime.settings import Settings
 from dspex_trio.sessions import Sessions
 from dspex_trio.store.elixir_tools import StandIns
 from dspex_trio.trials import InThreads, ReplyMargin, StuckLimit, TrialRunner
 from dspex_trio.trials.admission import Slot
-from dspex_trio.trials.contained import blaming, contained
+from dspex_trio.trials.contained import contained, raising_as
 from dspex_trio.trials.work import Work
 from dspex_trio.wire import encode_any
 from dspex_trio.wire.anys import encoding
@@ -72,9 +72,9 @@ async def open_in_threads(
 
     check_lm(lm)
     async with AsyncExitStack() as stack:
-        stack.enter_context(threads.keep_whole(*shared))
+        stack.enter_context(threads.never_interrupt(*shared))
         loader, workers = await stack.enter_async_context(
-            open_rooms(settings, redact, patience, lm=lm, on_late_end=job_ended)
+            open_programs_and_threads(settings, redact, patience, lm=lm, on_late_end=job_ended)
         )
         here = InThisProcess(settings, redact, workers, limit)
         here.loader = loader
@@ -105,7 +105,7 @@ class InThisProcess:
         routing: Knows which these are.
     """
 
-    elsewhere = False
+    out_of_process = False
     loader: Any
     alone: Alone
 
@@ -119,7 +119,7 @@ class InThisProcess:
         self._stand_ins = StandIns(workers)
         self._reply: Any = None
         self.job = self._executor.job
-        self.looked = workers.loop_was_late
+        self.loop_was_late = workers.loop_was_late
         self.stuck = workers.stuck
         self.specs = self._stand_ins.specs
         self.call = self._stand_ins.call
@@ -171,7 +171,7 @@ class InThisProcess:
         function = catalogue.tool_function(name, threads.run_in_loop, encoding(take))
         if function is None:
             raise ToolError(f"there is no tool {name!r}")
-        todo = (work.job, self._redact, blaming, ToolError, partial(function, **arguments))
+        todo = (work.job, self._redact, raising_as, ToolError, partial(function, **arguments))
         result = await self._executor.run(contained, *todo, job=work.job, slot=slot)
         return None if result is STREAMED else encode_any(plain(result))
 

@@ -19,7 +19,7 @@ class CannotLoad(ImportError):
 
 @contextmanager
 def operators_modules(names: Sequence[str], *, entry_points: bool = True) -> Iterator[tuple[str, ...]]:
-    """Import the operator's modules, and give their names; those of installed packages too, unless told otherwise.
+    """Import the operator's modules, and give their names; those of installed packages too, unless excluded.
 
     Modules that `--load` names may lie in the working directory, and may import others from there whenever they like:
     it is on Python's path until the block is left.

@@ -1,4 +1,4 @@
-"""What a runtime learns from what becomes of trials, and whom it tells: the log, records, whoever else asked for it."""
+"""The observer of a runtime's trials: learns the reply margin, and calls the log, records and other observers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def _told(observe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """Tell an observer. What it raises, an exit too, ends neither the trial nor the worker; None if it did."""
+def _call_safely(observe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Call an observer. What it raises, an exit too, is logged, None is returned, and trial and worker go on."""
     try:
         return observe(*args, **kwargs)
     except KeyboardInterrupt:
@@ -35,14 +35,14 @@ class RuntimeObserver(TrialLog):
     Args:
         settings: What the operator chose.
         nursery: For what goes on while stuck threads are counted.
-        others: Who else is told.
+        others: Observers that are called too.
 
     Attributes:
         margin: The reply margin.
         lateness: How late the loop is.
         limit: The limit on stuck threads.
         records: Where trials are recorded, if they are.
-        looked: Told how late the loop was, in seconds, each time that this is measured.
+        on_sample: Called with each sample of how late the loop was, in seconds.
     """
 
     def __init__(self, settings: Settings, nursery: trio.Nursery, others: Sequence[Observer]) -> None:
@@ -51,13 +51,13 @@ class RuntimeObserver(TrialLog):
         self.lateness = LatenessWatch(self.on_lateness)
         self.limit = StuckLimit(settings.max_stuck_threads or settings.max_trials, nursery, self.on_stuck)
         self.records: Records | None = None
-        self.looked: Callable[[float], None] = lambda _seconds: None
+        self.on_sample: Callable[[float], None] = lambda _seconds: None
         super().__init__(self.lateness.worst_since)
 
     def begins(self, request: TrialRequest) -> TrialRequest:
         """A trial arrives."""
         for observer in self._others:
-            request = _told(observer.begins, request) or request
+            request = _call_safely(observer.begins, request) or request
         # The record's watch is the outermost, and known by that.
         return request if self.records is None else self.records.begins(request)
 
@@ -67,7 +67,7 @@ class RuntimeObserver(TrialLog):
         if self.records is not None:
             self.records.trial_ended(request, outcome)
         for observer in self._others:
-            _told(observer.on_outcome, request, outcome)
+            _call_safely(observer.on_outcome, request, outcome)
         super().on_outcome(request, outcome)
 
     def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
@@ -75,25 +75,25 @@ class RuntimeObserver(TrialLog):
         if self.records is not None:
             self.records.thread_ended(request.trial_id, details)
         for observer in self._others:
-            _told(observer.on_late_end, request, details)
+            _call_safely(observer.on_late_end, request, details)
         super().on_late_end(request, details)
 
     def on_stuck(self, trials: int) -> None:
-        """Another number of them is stuck."""
+        """The number of stuck trials has changed."""
         for observer in self._others:
-            _told(observer.on_stuck, trials)
+            _call_safely(observer.on_stuck, trials)
 
     def on_lateness(self, seconds: float) -> None:
-        """The loop was looked at."""
+        """One sample of how late the loop was."""
         self.margin.loop_was_late(seconds)
-        self.looked(seconds)
+        self.on_sample(seconds)
         for observer in self._others:
-            _told(observer.on_lateness, seconds)
+            _call_safely(observer.on_lateness, seconds)
 
     def on_records_dropped(self, records: int) -> None:
         """Records were lost."""
         for observer in self._others:
-            _told(observer.on_records_dropped, records)
+            _call_safely(observer.on_records_dropped, records)
 
 
 def margin_rules(settings: Settings) -> MarginRules:

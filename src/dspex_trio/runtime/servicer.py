@@ -35,7 +35,7 @@ class ProgramExecutor(SnakepitBridgeServicer):
         trials: Runs them.
         max_message_bytes: The largest reply; the trace is cut to fit, and an outcome that does not fit even without it
             is a SERIALIZATION_ERROR.
-        reply_margin: Computes deadlines; told of callers that give up.
+        reply_margin: Computes deadlines; learns from callers that give up.
         redact: Takes secrets out of text that leaves.
         pass_on: Whether requests are passed on as they come, to executors that decode them.
     """
@@ -76,9 +76,9 @@ class ProgramExecutor(SnakepitBridgeServicer):
     async def StreamProgram(  # type: ignore[override] # noqa: N802 - as above
         self, request: ExecuteProgramRequest | EncodedRequest, call: rpc.Call
     ) -> AsyncIterator[ProgramEvent | Encoded]:
-        """Run one trial and tell of it meanwhile; the last event carries the response that ExecuteProgram would give.
+        """Run one trial and stream its events; the last one carries the response that ExecuteProgram would give.
 
-        A caller that reads slowly loses events, and is told how many; the trial does not wait.
+        A caller that reads slowly loses events, and an event says how many; the trial does not wait.
         """
         arrived = call.arrived
         trial = streamed(partial(self._execute, request, call, arrived), arrived=arrived)

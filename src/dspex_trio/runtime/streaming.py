@@ -1,4 +1,4 @@
-"""A watched trial as a stream: what it tells while it runs, for a reader who may be slow, and what became of it."""
+"""A watched trial as a stream: its events while it runs, for a reader that may be slow, and then its outcome."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Ended(Generic[ResultT]):
 async def streamed(
     run: Callable[[Watch], Awaitable[ResultT]], *, arrived: float
 ) -> AsyncGenerator[tuple[float, TrialEvent | Ended[ResultT]]]:
-    """Run a trial and yield what it tells, each with its milliseconds after arrival; last of all, its end.
+    """Run a trial and yield its events, each with its milliseconds after arrival; last of all, its end.
 
     Whoever does not read it to its end closes it (`contextlib.aclosing`): the trial is then cancelled and waited for.
 
@@ -79,13 +79,13 @@ async def streamed(
     async with open_background() as nursery:
         nursery.start_soon(run_to_its_end)
         while waiting := await events.read():
-            for told in waiting:
-                yield told  # noqa: ASYNC119 - the servers close what they do not read to its end
+            for event in waiting:
+                yield event  # noqa: ASYNC119 - the servers close what they do not read to its end
     yield (trio.current_time() - arrived) * 1e3, ended.pop()  # held by its reader alone, who may be slow to pass it on
 
 
 class EventQueue:
-    """The events of one trial: told in any thread, read by one task in order.
+    """The events of one trial: put in by any thread, read by one task in order.
 
     Telling never blocks. Where the reader is slower than the trial, the oldest events of the same kind are dropped, and
     an `EventsDropped` with their number stands before what is left.

@@ -138,7 +138,7 @@ def _contained(job: threads.Job, function: Callable[[], Any]) -> Any:
         raise ToolError(_exited(error)) from None  # noqa: ASYNC104 - in a thread, where nothing is Cancelled
 
 
-threads.carries_programs(_contained)
+threads.allow_interrupts_in(_contained)
 
 
 def _exited(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What every process of ours does with signals: which ones end it, what a repeated one means, what SIGUSR1 tells."""
+"""What every process of ours does with signals: which ones end it, what a repeated one means, what SIGUSR1 prints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ else:
 
 
 def wanted_end_signals() -> tuple[signal.Signals, ...]:
-    """Those that end this process: without SIGHUP where whoever started it has it ignored, as `nohup` does."""
+    """Those that end this process: without SIGHUP if it was started with SIGHUP ignored, as `nohup` does."""
     return tuple(each for each in END_SIGNALS if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN)
 
 

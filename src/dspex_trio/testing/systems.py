@@ -25,7 +25,7 @@ from dspex_trio.testing.scripted.store import FaultyStore
 from dspex_trio.testing.scripted.variables import variables_of
 from dspex_trio.testing.time.timeline import Timeline
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 
 if TYPE_CHECKING:
     import dspy
@@ -178,7 +178,7 @@ async def _replies(timeline: Timeline, _call: rpc.Call, proceed: rpc.Proceed) ->
     timeline.record("reply")
 
 
-class _Observer(Nobody):
+class _Observer(Observer):
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._watch = watching(timeline)

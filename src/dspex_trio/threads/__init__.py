@@ -1,9 +1,14 @@
-"""Worker threads: slots, jobs that can be told to end, and threads that are waited for only so long. Knows no DSPy."""
+"""Worker threads: slots, jobs that can be cancelled, and threads that are waited for only so long. Knows no DSPy."""
 
 from dspex_trio.threads.ladder.clock import ClockedThread, Parks, ThreadClock, Waiter
 from dspex_trio.threads.ladder.fairness import keep_collections_short
-from dspex_trio.threads.ladder.hop import run_in_loop
-from dspex_trio.threads.ladder.interrupt import add_frame_lookup, carries_programs, carrying_programs, keep_whole
+from dspex_trio.threads.ladder.interrupt import (
+    add_frame_lookup,
+    allow_interrupts_in,
+    allowing_interrupts_in,
+    never_interrupt,
+)
+from dspex_trio.threads.ladder.into_loop import run_in_loop
 from dspex_trio.threads.ladder.job import Job, add_lookup, current_job
 from dspex_trio.threads.ladder.runner import StuckThread, Threads, open_threads
 from dspex_trio.threads.ladder.slots import Slot, Slots
@@ -31,14 +36,14 @@ __all__ = [
     "Waiter",
     "add_frame_lookup",
     "add_lookup",
-    "carries_programs",
-    "carrying_programs",
+    "allow_interrupts_in",
+    "allowing_interrupts_in",
     "current_job",
     "gated_job",
     "hooks",
     "keep_collections_short",
-    "keep_whole",
     "left_alone",
+    "never_interrupt",
     "open_threads",
     "patches",
     "put_back_what_programs_change",

@@ -1,7 +1,7 @@
-"""Admission, the road of a trial, its deadline, and the conversion of what goes wrong into failures."""
+"""Admission, the lifecycle of a trial, its deadline, and the conversion of what goes wrong into failures."""
 
 from dspex_trio.trials.admission import Admission
-from dspex_trio.trials.contained import CARRIERS
+from dspex_trio.trials.contained import INTERRUPTIBLE
 from dspex_trio.trials.failures import Described, failure_of
 from dspex_trio.trials.lateness import LatenessWatch, LoopLateness
 from dspex_trio.trials.lifecycle import TrialRunner, Trials
@@ -12,7 +12,7 @@ from dspex_trio.trials.stuck import StuckLimit
 from dspex_trio.trials.work import UnderWay
 
 __all__ = [
-    "CARRIERS",
+    "INTERRUPTIBLE",
     "Admission",
     "Described",
     "InThreads",

@@ -1,4 +1,4 @@
-"""Who may run now, who waits, who is turned away."""
+"""Admission control: which trials run now, which wait, which are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Slots(Protocol):
 
     @property
     def free(self) -> int:
-        """How many of them nobody has."""
+        """How many of them are free."""
         ...
 
     def acquire_nowait(self) -> Slot:
@@ -46,7 +46,7 @@ class Slots(Protocol):
 
 
 class Admission:
-    """Hands slots to trials in the order in which they came, and says no early instead of late.
+    """Hands slots to trials in the order in which they came, and refuses early instead of late.
 
     Args:
         slots: The slots.

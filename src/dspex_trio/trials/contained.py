@@ -22,21 +22,21 @@ def contained(interrupt: Interrupt, redact: Callable[[str], str], function: Call
         description = describe(error, redact, interrupt.check)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - in a thread nothing is Cancelled
         interrupt.check()  # what comes out of an interrupted trial is the interrupt
-        blamed = ProgramError(type_name(type(error)))
-        blamed.__cause__ = error
-        description = describe(blamed, redact, interrupt.check)
+        wrapped = ProgramError(type_name(type(error)))
+        wrapped.__cause__ = error
+        description = describe(wrapped, redact, interrupt.check)
     raise Described(description)
 
 
-def blaming(blamed: type[TrialError], function: Callable[..., Any], *args: Any) -> Any:
-    """Call user code: what it raises is told as `blamed`, unless somebody else has been blamed."""
+def raising_as(error_class: type[TrialError], function: Callable[..., Any], *args: Any) -> Any:
+    """Call user code: an exception that is no TrialError yet is raised as `error_class`, caused by it."""
     try:
         return function(*args)
     except TrialError:
         raise
     except Exception as error:
-        raise blamed(type_name(type(error))) from error
+        raise error_class(type_name(type(error))) from error
 
 
-CARRIERS: Final = (contained, blaming, *DESCRIBERS)
-"""What of this room stays on the stack while a program's code runs."""
+INTERRUPTIBLE: Final = (contained, raising_as, *DESCRIBERS)
+"""Functions of this package that may be interrupted: they stay on the stack while a program's code runs."""

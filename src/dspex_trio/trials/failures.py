@@ -38,7 +38,7 @@ class Description:
     """All that a failure says of an exception, as plain values: nothing of the program's is left in it.
 
     Attributes:
-        kind: What the caller is told; None for a fault of ours.
+        kind: Of the failure that the caller gets; None for a fault of ours.
         stage: The stage to report, wherever it was found; None for the stage that the trial is in.
     """
 
@@ -70,17 +70,17 @@ def describe(
     there when the trial is over.
     """
     known = error if isinstance(error, TrialError) else None
-    told = (isinstance(error, _WRAPPERS) and _cause_of(error)) or error
+    reported = (isinstance(error, _WRAPPERS) and _cause_of(error)) or error
     describer = _Describer(redact, check)
     return Description(
         kind=known.kind if known else None,
         stage=known.stage if known else None,
         retryable=known.retryable if known else False,
         retry_after=known.retry_after if known else None,
-        error_type=describer.type_of(told),
-        message=describer.message(told, known.note if known else ""),
-        traceback=describer.traceback(told),
-        causes=describer.causes(told),
+        error_type=describer.type_of(reported),
+        message=describer.message(reported, known.note if known else ""),
+        traceback=describer.traceback(reported),
+        causes=describer.causes(reported),
     )
 
 

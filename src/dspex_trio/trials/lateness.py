@@ -17,10 +17,10 @@ import trio
 
 logger: Final = logging.getLogger(__name__)
 
-# How often it is looked, in seconds, and how many looks are remembered: less than two minutes of them.
+# The time between two samples, in seconds, and how many samples are kept: less than two minutes of them.
 _PERIOD: Final = 0.1
 _REMEMBERED: Final = 1024
-# More is told to the log, in seconds, but no more often than that: trials lose time to the reply margin by it.
+# More than this, in seconds, is logged, at most once in so many seconds: trials lose time to the reply margin by it.
 _TOO_LATE: Final = 0.05
 _BETWEEN_WARNINGS: Final = 60.0
 
@@ -32,10 +32,10 @@ def time_is_real() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LoopLateness:
-    """How late the loop was for its timers, over the last looks at it.
+    """How late the loop was for its timers, over the last samples.
 
     Attributes:
-        samples: How many looks; at most the last 1,024, one each 100 ms while trials run.
+        samples: How many samples; at most the last 1,024, one each 100 ms while trials run.
         p50_ms: Half of them were later.
         p99_ms: One in a hundred was later.
         max_ms: The worst of them.
@@ -48,10 +48,10 @@ class LoopLateness:
 
 
 class LatenessWatch:
-    """Measures how late the loop is while there is somebody whom that may harm.
+    """Measures how late the loop is while trials run, which that may harm.
 
     Args:
-        on_sample: Told of each look: seconds late.
+        on_sample: Called with each sample: seconds late.
     """
 
     def __init__(self, on_sample: Callable[[float], None] = lambda _seconds: None) -> None:
@@ -72,19 +72,19 @@ class LatenessWatch:
         self._users -= 1
 
     async def run(self) -> None:
-        """Look, for ever; nothing happens while nobody has begun, or where time is a test's."""
+        """Sample for ever; pauses while no trial runs, and does nothing under a test's clock."""
         if not time_is_real():
-            await trio.sleep_forever()  # each look would have to be waited for before virtual time can jump
+            await trio.sleep_forever()  # each sample would have to be waited for before virtual time can jump
         while True:
             await self._used.wait()
             while self._users:
                 self._due = trio.current_time() + _PERIOD
                 await trio.sleep_until(self._due)
-                self._look(max(trio.current_time() - self._due, 0.0))
+                self._sample(max(trio.current_time() - self._due, 0.0))
             self._used = trio.Event()
             self._due = math.inf
 
-    def _look(self, late: float) -> None:
+    def _sample(self, late: float) -> None:
         now = trio.current_time()
         self._samples.append((now, late))
         self._on_sample(late)
@@ -92,8 +92,8 @@ class LatenessWatch:
             self._warned = now
             found = self.summary()
             logger.warning(
-                "the loop was %.0f ms late (p99 %.0f ms, at most %.0f ms over the last %d looks): threads that compute "
-                "keep the interpreter; failures leave that much later, and the reply margin grows with it",
+                "the loop was %.0f ms late (p99 %.0f ms, at most %.0f ms over the last %d samples): threads that "
+                "compute keep the interpreter; failures leave that much later, and the reply margin grows with it",
                 late * 1e3,
                 found.p99_ms,
                 found.max_ms,
@@ -110,7 +110,7 @@ class LatenessWatch:
         return worst
 
     def summary(self) -> LoopLateness:
-        """The last looks in three figures."""
+        """The last samples in three figures."""
         if not self._samples:
             return LoopLateness()
         found = sorted(late * 1e3 for _, late in self._samples)

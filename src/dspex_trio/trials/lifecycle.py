@@ -1,4 +1,4 @@
-"""One trial from its arrival to its outcome, under one deadline; the stages themselves are a runner's.
+"""One trial from its arrival to its outcome, under one deadline; a runner runs the stages.
 
 `Trials.run` turns whatever happens into an outcome; only a cancellation from outside stays one.
 """
@@ -26,7 +26,7 @@ from dspex_trio.trials.failures import failure_of
 from dspex_trio.trials.ids import trial_ids
 from dspex_trio.trials.lateness import LatenessWatch
 from dspex_trio.trials.margin import ReplyMargin, TrialDeadline
-from dspex_trio.trials.observer import LATE, Nobody, Observer
+from dspex_trio.trials.observer import LATE, Observer
 from dspex_trio.trials.protocols import Job
 from dspex_trio.trials.work import Trial, UnderWay, Work
 
@@ -58,9 +58,9 @@ class Trials:
         runner: Runs what was admitted.
         job: Makes the cancellable unit of work that belongs to a name and, if it is one, a trial.
         admission: Hands out slots.
-        away: Why the store of a session could not be reached at some time since then; None if nobody knows that.
+        away: Why the store of a session could not be reached at some time since then; None if it could.
         redact: Takes secrets out of text that leaves.
-        observer: Told of every trial that arrives and that ends, also of those whose caller is gone.
+        observer: Called for every trial that arrives and that ends, also for those whose caller is gone.
         lateness: Knows how late the loop is.
     """
 
@@ -80,7 +80,7 @@ class Trials:
         self._admission = admission
         self._away = away
         self._redact = redact
-        self._observer: Observer = observer or Nobody()
+        self._observer = observer or Observer()
         self._lateness = lateness or LatenessWatch()
         self._new_id = trial_ids()
         self._running: set[Work] = set()
@@ -88,7 +88,7 @@ class Trials:
 
     @property
     def running(self) -> int:
-        """How many trials are on the road, queued ones included."""
+        """How many trials are under way, queued ones included."""
         return len(self._running)
 
     @property
@@ -102,14 +102,14 @@ class Trials:
         return self._admission.slots
 
     def under_way(self) -> list[UnderWay]:
-        """What is on the road: trials and tools, queued ones included, the oldest first."""
+        """What is under way: trials and tools, queued ones included, the oldest first."""
         return sorted((work.under_way() for work in self._running), key=lambda each: -each.seconds)
 
     async def run(self, request: TrialRequest) -> TrialOutcome:
         """Run one trial to its outcome; never raises but when it is cancelled from outside.
 
         A deadline that passes is a DEADLINE_EXCEEDED outcome. A cancel from outside (the caller is gone) propagates;
-        the trial is then told to the observer as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
+        the trial is then reported to the observer as CANCELLED, or as DEADLINE_EXCEEDED if its deadline was past.
         A trial without an id is given one, which stands in the outcome, the log, records and lists of stuck threads.
         """
         if not request.trial_id:
@@ -120,7 +120,7 @@ class Trials:
             try:
                 outcome = await self._end_to_end(trial)
             except BaseException:
-                # Cancelled, or Trio's own KeyboardInterrupt: nobody is answered, but the trial did take place.
+                # Cancelled, or Trio's own KeyboardInterrupt: there is no reply, but the trial did take place.
                 self._observer.on_outcome(trial.request, self._failure(trial, trial.unanswered()))
                 raise
             finally:
@@ -174,7 +174,7 @@ class Trials:
     async def drain(self, grace: float) -> None:
         """Take no new trials, let running ones end for `grace` seconds, then end them as SHUTTING_DOWN.
 
-        Returns when no trial is on the road. When cancelled, admission stays closed.
+        Returns when no trial is under way. When cancelled, admission stays closed.
         """
         self._admission.close()
         with trio.move_on_after(grace):
@@ -194,13 +194,14 @@ class Trials:
                 async with self._admission.admit() as slot:
                     return await self._runner.run(trial, slot)
             except Exception as error:  # noqa: BLE001 - every exception of a trial is its outcome
-                return self._failure(trial, self._blamed(trial, error))
-        return self._failure(trial, trial.ending or self._blamed(trial, trial.deadline_exceeded()))
+                return self._failure(trial, self._or_store_unavailable(trial, error))
+        return self._failure(trial, trial.ending or self._or_store_unavailable(trial, trial.deadline_exceeded()))
 
-    def _blamed(self, trial: Trial, error: Exception) -> Exception:
-        """That its store was away, for a trial that was turned away meanwhile or has waited for most of its time.
+    def _or_store_unavailable(self, trial: Trial, error: Exception) -> Exception:
+        """Replace an Overloaded or DeadlineExceeded error by StoreUnavailable if an outage of the store explains it.
 
-        Others may have held the slots that wait for the store, or have waited until a moment ago.
+        It does if the trial was refused during the outage, or spent most of its time waiting. An outage that has just
+        ended counts: trials that waited for the store may have held the slots.
         """
         request, timings = trial.request, trial.progress.timings()
         if not isinstance(error, (Overloaded, DeadlineExceeded)) or not request.program.config_space:

@@ -24,7 +24,7 @@ _SAFETY: Final = 3.0
 # A late loop makes an answer late three times: the deadline is noticed, the threads are out or were waited for long
 # enough, the answer is written.
 _TURNS: Final = 3.0
-# An answer that came too late for its caller would have needed more than its margin; how much more, nobody knows.
+# An answer that came too late for its caller would have needed more than its margin; how much more is not known.
 _RAISE: Final = 2.0
 # A caller that gives up so long after its deadline, in seconds, does not do so because of the deadline.
 _UNRELATED: Final = 1.0

@@ -1,84 +1,57 @@
-"""Who wants to know what becomes of trials: the log, spans and metrics, records."""
+"""Observers of trials: what the log, spans and metrics, and records are made from."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from dspex_trio.model import TrialOutcome, TrialRequest, TrialSuccess
 
 logger: Final = logging.getLogger(__name__)
 
-# A loop that was later than this, in seconds, may be why a trial missed its deadline, and is told with its outcome.
+# A loop that was later than this, in seconds, may be why a trial missed its deadline, and is reported with its outcome.
 LATE: Final = 0.01
 _LONGEST_TRACEPARENT: Final = 55  # of W3C Trace Context's first version
 
 
-class Observer(Protocol):
-    """Told of trials, and of what they do to their process, in the Trio thread; must neither block nor raise.
+class Observer:
+    """Called for trials and for what they do to their process, in the Trio thread; must neither block nor raise.
 
-    A trial's beginning and its outcome are told in its own task, and so are its stages, but for those of a trial that
-    runs in a child process. What is set in the task's context meanwhile is there in the program's threads.
+    Every method does nothing here; override those that are of interest. `begins` and `on_outcome` are called in the
+    trial's own task, and so is the watch for its stages, except for a trial that runs in a child process. What they set
+    in the task's context is there in the program's threads.
     """
 
     def begins(self, request: TrialRequest) -> TrialRequest:
-        """A trial arrives.
+        """A trial arrives; returns the request to run, which the methods below get too.
 
-        What is returned is run and told of below: the request, or that with a watch of one's own around its own. Other
-        observers may do so too; `key` is the same in all of them.
+        That is the given one, or a copy whose watch wraps the watch it had. Other observers may wrap it too; `key` is
+        the same in all copies.
         """
-        ...
-
-    def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
-        """A trial has ended, answered or not: one whose caller is gone is told as CANCELLED."""
-        ...
-
-    def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
-        """The threads of a trial have ended that was told before as `abandon`, `stuck`.
-
-        `details` are those of a failure, as they are now: `rung`, `rung_ms`; and `abandoned_ms`, from when the trial
-        was told to end until the last of its threads had.
-        """
-        ...
-
-    def on_stuck(self, trials: int) -> None:
-        """So many trials are over, and their threads ignore that: for two seconds or more."""
-        ...
-
-    def on_lateness(self, seconds: float) -> None:
-        """The loop was so late for a timer; it is looked at ten times a second while trials run."""
-        ...
-
-    def on_records_dropped(self, records: int) -> None:
-        """So many trial records were lost since the last time that this was told."""
-        ...
-
-
-class Nobody:
-    """Observes nothing."""
-
-    def begins(self, request: TrialRequest) -> TrialRequest:
-        """As it is."""
         return request
 
     def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
-        """Nothing."""
+        """A trial has ended, answered or not: one whose caller is gone is reported as CANCELLED."""
 
     def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
-        """Nothing."""
+        """The threads have ended of a trial that was previously reported abandoned and stuck.
+
+        `details` are those of a failure, as they are now: `rung`, `rung_ms`; and `abandoned_ms`, from the trial's
+        cancellation until the last of its threads had ended.
+        """
 
     def on_stuck(self, trials: int) -> None:
-        """Nothing."""
+        """The number of trials that are over and whose threads have ignored that for two seconds or more."""
 
     def on_lateness(self, seconds: float) -> None:
-        """Nothing."""
+        """How late the loop was for a timer; sampled ten times a second while trials run."""
 
     def on_records_dropped(self, records: int) -> None:
-        """Nothing."""
+        """How many trial records were lost since the last call."""
 
 
-class TrialLog(Nobody):
+class TrialLog(Observer):
     """A line in the log for each trial, and one more for each thread that ended late.
 
     Args:
@@ -89,7 +62,7 @@ class TrialLog(Nobody):
         self._late_since = late_since
 
     def on_outcome(self, request: TrialRequest, outcome: TrialOutcome) -> None:
-        """One line."""
+        """Log how the trial ended."""
         if not logger.isEnabledFor(logging.INFO):
             return
         late = self._late_since(request.arrived)
@@ -104,7 +77,7 @@ class TrialLog(Nobody):
         )
 
     def on_late_end(self, request: TrialRequest, details: Mapping[str, str]) -> None:
-        """One line."""
+        """Log what ended its threads, and when."""
         logger.info(
             "trial %.200r of %.200r: its threads have ended, by %s after %s ms; the last one after %s ms",
             request.trial_id,
@@ -116,7 +89,7 @@ class TrialLog(Nobody):
 
 
 def _fields(request: TrialRequest, outcome: TrialOutcome) -> dict[str, object]:
-    """The line once more, for logs that machines read."""
+    """The same as fields of the log record, for logs that machines read."""
     fields: dict[str, object] = {
         "trial_id": request.trial_id,
         "session_id": request.session_id,

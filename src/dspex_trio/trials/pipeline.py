@@ -8,7 +8,7 @@ from typing import Any
 from dspex_trio.model import ProgramLoader, TrialOutcome, TrialSession, TrialSuccess
 from dspex_trio.model.errors import ProgramError, Stage
 from dspex_trio.trials.admission import Slot
-from dspex_trio.trials.contained import blaming, contained
+from dspex_trio.trials.contained import contained, raising_as
 from dspex_trio.trials.protocols import Executor
 from dspex_trio.trials.work import Trial
 
@@ -57,7 +57,7 @@ class InThreads:
             trial.variables = await program.sync_variables()
 
         with trial.within(Stage.EXECUTE, self._budgets), self._executor.watching(trial.changes.append):
-            prediction = await run_in_thread(blaming, ProgramError, program.call, request.inputs, trial.job)
+            prediction = await run_in_thread(raising_as, ProgramError, program.call, request.inputs, trial.job)
 
         trial.progress.enter(Stage.SERIALIZE)
         recording = program.recording()

@@ -15,7 +15,7 @@ class Progress:
 
     Args:
         arrived: When the trial's time began; -inf for now.
-        watch: Told of every stage, from ADMISSION on.
+        watch: Called with every stage, from ADMISSION on.
     """
 
     __slots__ = ("_began", "_entered", "_seconds", "_watch", "stage")

@@ -1,4 +1,4 @@
-"""What the road asks of those who run its work: in threads, or outside of this process."""
+"""Protocols of what runs a trial's work: in threads, or outside of this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspex_trio.trials.admission import Slot
 
 
 class Job(Interrupt, Protocol):
-    """One trial's work in threads, as the thread room sees it."""
+    """One trial's work in threads, as `trials` sees it."""
 
     def details(self) -> Mapping[str, str]:
         """What is known of how the work was stopped: `rung`, `rung_ms`, `stuck`; empty if it was not."""
@@ -25,8 +25,8 @@ class Executor(Protocol):
         """A new cancellable unit of work, of that trial if it is one."""
         ...
 
-    def watching(self, tell: Callable[[str], object]) -> AbstractContextManager[None]:
-        """While a program runs: `tell` is called with what it has changed in its process, a line each."""
+    def watching(self, report: Callable[[str], object]) -> AbstractContextManager[None]:
+        """While a program runs: `report` is called with a line for each thing that it changed in its process."""
         ...
 
     def run(self, function: Callable[..., Any], /, *args: Any, job: Job, slot: Slot) -> Awaitable[Any]:

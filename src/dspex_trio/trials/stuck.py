@@ -1,4 +1,4 @@
-"""The limit on threads that ignore that their trials are over: past it the process is used up."""
+"""The limit on threads that ignore that their trials are over: past it the process must be replaced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-# A thread that still runs so long after it was told to end counts as stuck, in seconds.
+# A thread that still runs so long after its cancellation counts as stuck, in seconds.
 STUCK_AFTER: Final = 2.0
 
 
@@ -19,7 +19,7 @@ class StuckLimit:
     Args:
         limit: So many are too many.
         nursery: For what goes on while they are counted.
-        on_count: Told how many are stuck, whenever that changes.
+        on_count: Called with how many are stuck, whenever that changes.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Work:
 
 
 class Trial(Work):
-    """One trial while it is on the road."""
+    """One trial while it is under way."""
 
     __slots__ = (
         "_budgets",
@@ -108,16 +108,16 @@ class Trial(Work):
         return self.request.deadline + self.request.margin
 
     def hasten(self, deadline: TrialDeadline) -> None:
-        """End by then, if that is earlier than was said."""
+        """Move the deadline to that one if it is earlier."""
         if deadline.at < self.request.deadline:
             self.request = replace(self.request, deadline=deadline.at, margin=deadline.margin)
             self.scope.deadline = deadline.at
 
     @contextmanager
-    def elsewhere(self, budgets: Mapping[Stage, float]) -> Iterator[None]:
-        """Be in the stages of another process, as it tells that they are `entered`.
+    def in_other_process(self, budgets: Mapping[Stage, float]) -> Iterator[None]:
+        """Follow a trial that another process runs; `entered` is called for each stage that it reports.
 
-        It keeps to their budgets itself; should it not be able to, DeadlineExceeded is raised a moment later.
+        That process enforces the stages' budgets itself; if it fails to, DeadlineExceeded is raised a moment later.
         """
         self._budgets = budgets
         self.budget = trio.CancelScope()
@@ -156,7 +156,7 @@ class Trial(Work):
         self.budget = None
 
     def unanswered(self) -> TrialError:
-        """Why nobody is answered: the caller went away, or the answer to a deadline came too late for its caller."""
+        """Why there is no reply: the caller went away, or the answer to a deadline came too late for its caller."""
         if trio.current_time() >= self.request.deadline:
             return self.deadline_exceeded()
         return TrialCancelled("the caller went away or the trial was cancelled")

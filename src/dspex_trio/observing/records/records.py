@@ -62,7 +62,7 @@ class RecordLine:
     """One record as it is written.
 
     Attributes:
-        tag: What whoever makes and whoever writes records know the trial by.
+        tag: Identifies the trial to the process that makes its record and to the one that writes it.
         ended_at: When the trial ended, in seconds since the epoch.
         text: A line of JSON.
     """
@@ -85,7 +85,7 @@ async def open_records(
     on_dropped: Callable[[int], None] = lambda _count: None,
     lm: str = "",
     write: Callable[[Sequence[RecordLine]], None] | None = None,
-    elsewhere: bool = False,
+    in_executors: bool = False,
 ) -> AsyncIterator[Records]:
     """Write records to `directory` until the block ends; the last ones are written then, in five seconds at most.
 
@@ -94,10 +94,10 @@ async def open_records(
             `write` takes the records.
         redact: Takes secrets out of text.
         late_since: How late the loop has been since a time of Trio's clock, in seconds.
-        on_dropped: Told how many records were lost since it was told last.
+        on_dropped: Called with how many records were lost since the last call.
         lm: The language model of programs that name none.
         write: Takes lines in place of the directory, in a thread; may raise OSError.
-        elsewhere: Whether the process that answers a trial makes its record too: see `Records.made_elsewhere`.
+        in_executors: Whether the process that answers a trial makes its record too: see `Records.add_line`.
 
     Raises:
         CannotRecord: Nothing can be written there.
@@ -109,7 +109,7 @@ async def open_records(
             raise CannotRecord(f"records cannot be written to {directory}: {error}") from None
         write = partial(_write_to, directory)
     assert write is not None, "records go to a directory or to a function"  # noqa: S101 - our own bug
-    records = Records(write, redact, late_since, on_dropped, lm, elsewhere=elsewhere)
+    records = Records(write, redact, late_since, on_dropped, lm, in_executors=in_executors)
     async with open_background() as nursery:
         nursery.start_soon(records._write_all)  # noqa: SLF001 - the other half of this class
         try:
@@ -155,7 +155,7 @@ def _append(file: Path, text: bytes) -> None:
 
 
 class Records:
-    """Writes what it is told, in the background; made by `open_records`.
+    """Writes trial records in the background; made by `open_records`.
 
     Attributes:
         dropped: How many records were lost: because they came faster than they could be written, or because the disk
@@ -170,16 +170,16 @@ class Records:
         on_dropped: Callable[[int], None],
         lm: str,
         *,
-        elsewhere: bool,
+        in_executors: bool,
     ) -> None:
         self.dropped = 0
         self._on_dropped = on_dropped
-        self._told = 0
+        self._reported = 0
         self._write_lines = write
         self._redact = redact
         self._late_since = late_since
         self._lm = lm
-        self._elsewhere = elsewhere
+        self._in_executors = in_executors
         self._expected: dict[int, tuple[float, TrialRequest, TrialOutcome]] = {}
         self._early: dict[int, RecordLine] = {}
         self._put, self._take = trio.open_memory_channel[_Line](MAX_WAITING)
@@ -191,7 +191,7 @@ class Records:
 
     def begins(self, request: TrialRequest) -> TrialRequest:
         """The request, watched for what its record needs."""
-        if self._elsewhere:
+        if self._in_executors:
             return request
         streams = request.watch is not None and request.stream_output
         return replace(request, watch=_Watcher(request), stream_output=streams)
@@ -199,12 +199,12 @@ class Records:
     def trial_ended(self, request: TrialRequest, outcome: TrialOutcome, *, tag: int = 0) -> None:
         """Record a trial whose request went through `begins`; never blocks. The line gets the tag."""
         ended_at = time.time()
-        if self._elsewhere and (outcome.reply or _unanswered(outcome)):
+        if self._in_executors and (outcome.reply or _unanswered(outcome)):
             self._expect(ended_at, request, outcome)
             return
         self._record(ended_at, request, outcome, tag)
 
-    def made_elsewhere(self, line: RecordLine) -> None:
+    def add_line(self, line: RecordLine) -> None:
         """Another process has made the record of a trial: it is written if that process gave the trial's answer."""
         if self._expected.pop(line.tag, None) is not None:
             self._enqueue(_Line(line.ended_at, len(line.text), lambda: line.text))
@@ -216,7 +216,7 @@ class Records:
     def _expect(self, ended_at: float, request: TrialRequest, outcome: TrialOutcome) -> None:
         self._expected[request.key] = (ended_at, request, outcome)
         if (line := self._early.pop(request.key, None)) is not None:
-            self.made_elsewhere(line)
+            self.add_line(line)
         # One whose process was lost meanwhile is recorded with what is known here.
         while self._expected and next(iter(self._expected.values()))[0] < ended_at - _EXPECTED_SECONDS:
             self._make_do()
@@ -315,10 +315,10 @@ class Records:
             logger.error("records cannot be written: %s", error)  # noqa: TRY400 - no bug of ours
 
     def _tell_of_losses(self) -> None:
-        if self.dropped > self._told:
-            logger.warning("%d trial records were dropped, %d in all", self.dropped - self._told, self.dropped)
-            self._on_dropped(self.dropped - self._told)
-            self._told = self.dropped
+        if self.dropped > self._reported:
+            logger.warning("%d trial records were dropped, %d in all", self.dropped - self._reported, self.dropped)
+            self._on_dropped(self.dropped - self._reported)
+            self._reported = self.dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +332,7 @@ class _Line:
 
 
 def _unanswered(outcome: TrialOutcome) -> bool:
-    """Whether nobody was answered, so that it is the executor who knows what became of the trial."""
+    """Whether there was no reply, so that only the executor knows the outcome."""
     return not isinstance(outcome, TrialSuccess) and outcome.kind is FailureKind.CANCELLED
 
 
@@ -354,7 +354,7 @@ def _characters(request: TrialRequest, outcome: TrialOutcome) -> int:
 
 
 class _Watcher:
-    """Keeps the events of one trial that its record needs, and tells whoever else watches of all of them."""
+    """Keeps the events of one trial that its record needs, and passes all of them on to the next watch."""
 
     def __init__(self, request: TrialRequest) -> None:
         self.events: list[tuple[float, TrialEvent]] = []

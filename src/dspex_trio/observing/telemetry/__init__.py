@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dspex_trio.observing.telemetry.sdk import Exporting
 
 PACKAGES: Final = ("opentelemetry", "prometheus_client")
-KEPT_WHOLE: Final = (
+NEVER_INTERRUPTED: Final = (
     "opentelemetry.context",
     "opentelemetry.sdk._shared_internal",
     "opentelemetry.sdk.metrics",

@@ -15,7 +15,7 @@ from dspex_trio.observing.telemetry.scrape import MetricsText
 from dspex_trio.observing.telemetry.trial_spans import TrialSpans
 from dspex_trio.rpc.client.stubs import Caller
 from dspex_trio.rpc.ext.otel import Traced, server_telemetry
-from dspex_trio.trials.observer import Nobody, Observer
+from dspex_trio.trials.observer import Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _correlated(call: rpc.Call) -> Mapping[str, str]:
     return {"dspex.correlation_id": found} if found else {}
 
 
-class _TrialTelemetry(Nobody):
+class _TrialTelemetry(Observer):
     def __init__(self, telemetry: Telemetry) -> None:
         self._tracer = trace.get_tracer(SCOPE, tracer_provider=telemetry.tracer_provider)
         self._instruments = Instruments(telemetry.meter_provider)

@@ -33,7 +33,7 @@ from dspex_trio.testing.scripted.variables import variables_of
 from dspex_trio.testing.time.clock import VirtualClock
 from dspex_trio.testing.time.timeline import Timeline
 from dspex_trio.testing.watching import record_outcome, watching
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 from dspex_trio.wire import decode_json, encode_json, options_from_json, program_from_json
 
 _SESSION: Final = "replay"
@@ -246,7 +246,7 @@ async def _leave(caller: trio.CancelScope, seconds: float) -> None:
     caller.cancel()
 
 
-class _Kept(Nobody):
+class _Kept(Observer):
     """Keeps the outcome, also where nobody is answered."""
 
     def __init__(self) -> None:

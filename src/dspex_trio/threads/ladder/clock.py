@@ -1,4 +1,4 @@
-"""What worker threads ask of a Trio clock that keeps their time too, as a test's may do."""
+"""What worker threads need of a Trio clock that also keeps their time, as a test's virtual clock does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Waiter(Protocol):
 
 
 class Parks(Protocol):
-    """Who has threads wait in such a way that the wait can be ended: a job."""
+    """Blocks a thread so that the wait can be ended from outside: a job."""
 
     def park(self, waiter: Waiter, timeout: float | None = None) -> None:
         """Wait until `waiter` is released, or for `timeout` seconds."""
@@ -38,11 +38,11 @@ class ClockedThread(ABC):
 
     @abstractmethod
     def left(self) -> None:
-        """Called in it when it will do nothing more that anybody could notice."""
+        """Called in it when the rest of what it does has no visible effect."""
 
     @abstractmethod
     def ended(self) -> None:
-        """Whoever waits for its end has been told: time may go on without it."""
+        """Its end has been reported to those who wait for it: time may go on without it."""
 
 
 class ThreadClock(ABC):
@@ -62,7 +62,7 @@ class ThreadClock(ABC):
 
     @abstractmethod
     def watcher(self, happened: Callable[[], bool], look: Callable[[], bool]) -> Waiter:
-        """As `waiter`, for what the operating system tells the thread of.
+        """As `waiter`, for events that the operating system reports to the thread.
 
         Args:
             happened: Whether it has, without waiting; asked in any thread, but never in two at the same time.

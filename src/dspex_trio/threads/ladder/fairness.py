@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Self
 
-# A full collection that takes longer than this, in seconds, has looked at what was imported.
+# A full collection that takes longer than this, in seconds, has scanned what was imported.
 _LONG: Final = 0.02
 # So often what survived one is spared from the next ones: cycles that were alive just then are never collected.
 _MOST_TIMES: Final = 16
@@ -17,8 +17,8 @@ _MOST_TIMES: Final = 16
 # What a thread may keep the interpreter for, in seconds, while none computes for long: to hand it over more often costs
 # eight trials at once half as much again, and makes the loop later, not earlier.
 _CALM_INTERVAL: Final = 0.001
-# After so many looks in a row at which none did, of ten in a second.
-_CALM_LOOKS: Final = 10
+# Calm after so many samples in a row without a computing thread; ten samples a second.
+_CALM_SAMPLES: Final = 10
 
 _lock: Final = threading.Lock()
 _open: dict[Turns, float] = {}
@@ -33,7 +33,7 @@ class Turns:
     it has something to do. The shortest wish holds, and what was set before is set again when the last one is gone.
 
     Args:
-        short: What is wished while threads compute, in seconds, and as long as nobody has looked whether they do.
+        short: What is wished while threads compute, in seconds, and until the first sample.
     """
 
     def __init__(self, short: float) -> None:
@@ -51,11 +51,11 @@ class Turns:
     def __exit__(self, *_: object) -> None:
         self._wish(None)
 
-    def looked(self, *, computing: bool) -> None:
-        """It was looked whether threads compute, as it is ten times a second while trials run."""
+    def sampled(self, *, computing: bool) -> None:
+        """Take one sample of whether threads compute; called ten times a second while trials run."""
         self._calm = 0 if computing else self._calm + 1
         if self in _open:
-            self._wish(self._short if self._calm < _CALM_LOOKS else max(self._short, _CALM_INTERVAL))
+            self._wish(self._short if self._calm < _CALM_SAMPLES else max(self._short, _CALM_INTERVAL))
 
     def _wish(self, seconds: float | None) -> None:
         with _lock:

@@ -1,10 +1,10 @@
-"""The last rung inside the process: an asynchronous exception into a thread that runs Python and never asks.
+"""The ladder's last step inside the process: an asynchronous exception for a thread that runs Python and never checks.
 
 `PyThreadState_SetAsyncExc` has the interpreter raise at the thread's next bytecode. That is safe only where a program's
-own code runs, and only if the thread is still there when it is raised. So the thread's stack is looked at first, and
-what follows (is the thread still at that very instruction? then raise) is one call into C without a bytecode in
-between: the GIL is not given up, and the thread cannot move. It then raises where it was seen, or where the C call
-that it is in returns to.
+own code runs, and only if the thread is still there when it is raised. So the thread's stack is inspected first.
+The next step (if the thread is still at that very instruction, raise) is one call into C without a bytecode in between:
+the GIL is not released, and the thread cannot move. The exception is raised at the inspected instruction, or where the
+C call that the thread is in returns.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _raise: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
 )
 
-# Whether it was on is told by the same step that switches it off.
-_collect_no_more: Final = ctypes.PYFUNCTYPE(ctypes.c_int)(("PyGC_Disable", ctypes.pythonapi))
-_one_looks: Final = threading.RLock()
+# Switches the collector off and returns whether it was on, in one step.
+_disable_collector: Final = ctypes.PYFUNCTYPE(ctypes.c_int)(("PyGC_Disable", ctypes.pythonapi))
+_reading_frames: Final = threading.RLock()
 
 # The GIL is what makes looking and raising one step.
 POSSIBLE: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -61,13 +61,13 @@ def _home(module: ModuleType) -> str:
 
 _OURS: Final = str(Path(__file__).resolve().parent.parent) + os.sep
 # Code that keeps state which outlives the program: locks, registries, queues, pools, half-made modules.
-_WHOLE: Final = (
+_STATEFUL: Final = (
     "<frozen importlib",
     "<frozen zipimport",
     *map(_home, (importlib, logging, threading, queue, weakref, selectors, socket, ssl)),
     *map(_home, (asyncio, concurrent.futures, trio)),
 )
-_kept_whole: Counter[str] = Counter()
+_never_interrupted: Counter[str] = Counter()
 # What threads, thread pools and event loops stand on while a program's code runs on top of it; not by themselves.
 _BASES: Final = {
     threading.__file__: frozenset({"_bootstrap", "_bootstrap_inner", "run"}),
@@ -78,24 +78,24 @@ _BASES: Final = {
     str(Path(_home(trio)) / "_core" / "_run.py"): frozenset({"run", "unrolled_run"}),
     str(Path(_home(trio)) / "_core" / "_thread_cache.py"): frozenset({"_work", "_handle_job"}),
 }
-_carriers: set[CodeType] = set()  # of ours for good
-_carriers_now: Counter[CodeType] = Counter()
+_interruptible: set[CodeType] = set()  # of ours for good
+_interruptible_now: Counter[CodeType] = Counter()
 _passing: set[CodeType] = set()
 _frame_lookups: list[Callable[[FrameType], object]] = []
 
 
 @contextmanager
-def keep_whole(*names: str) -> Iterator[None]:
+def never_interrupt(*names: str) -> Iterator[None]:
     """Meanwhile, never raise while code of these modules or packages is on the stack; absent ones do not matter.
 
-    For code that lends out what many jobs share, as a connection pool: left halfway, a connection is lost to all.
+    For connection pools and other code that manages what many jobs share: interrupted halfway, a connection is lost.
     """
     places = Counter(whole for name in names if (whole := _place(name)) is not None)
-    _kept_whole.update(places)
+    _never_interrupted.update(places)
     try:
         yield
     finally:
-        _take_off(_kept_whole, places)
+        _take_off(_never_interrupted, places)
 
 
 def _place(name: str) -> str | None:
@@ -116,39 +116,39 @@ def _take_off(counted: Counter[KeyT], given: Mapping[KeyT, int]) -> None:
             del counted[key]
 
 
-def lends(top: FrameType) -> bool:
-    """Whether code that `keep_whole` names is on a stack."""
-    lenders = tuple(_kept_whole)
+def inside_pool(top: FrameType) -> bool:
+    """Whether code of a module that `never_interrupt` names is on a stack."""
+    modules = tuple(_never_interrupted)
     frame: FrameType | None = top
     while frame is not None:
         code = frame.f_code
-        if code.co_filename.startswith(lenders) and code.co_name not in _BASES.get(code.co_filename, ()):
+        if code.co_filename.startswith(modules) and code.co_name not in _BASES.get(code.co_filename, ()):
             return True
         frame = frame.f_back
     return False
 
 
-def carries_programs(function: Callable[..., object]) -> None:
+def allow_interrupts_in(function: Callable[..., object]) -> None:
     """Declare a function of ours that stays on the stack while a program runs.
 
-    An exception from outside leaves it only where it calls the program; its own bytecode is never interrupted.
+    A job is interrupted only while the function waits for the program; its own bytecode is never interrupted.
     """
-    _carriers.add(function.__code__)
+    _interruptible.add(function.__code__)
 
 
 @contextmanager
-def carrying_programs(*functions: Callable[..., object]) -> Iterator[None]:
-    """Meanwhile, take these functions for ones that `carries_programs` declares."""
+def allowing_interrupts_in(*functions: Callable[..., object]) -> Iterator[None]:
+    """Meanwhile, take these functions for ones that `allow_interrupts_in` declares."""
     codes = Counter(function.__code__ for function in functions)
-    _carriers_now.update(codes)
+    _interruptible_now.update(codes)
     try:
         yield
     finally:
-        _take_off(_carriers_now, codes)
+        _take_off(_interruptible_now, codes)
 
 
 def passes_on(function: Callable[..., object]) -> None:
-    """Declare a function of ours that passes a call on and keeps nothing, so that it may be left at any point."""
+    """Declare a function of ours that only forwards a call and keeps no state: it may be interrupted anywhere."""
     _passing.add(function.__code__)
 
 
@@ -172,14 +172,14 @@ def threads_of(job: Job) -> list[int]:
 
 @contextmanager
 def frames_kept() -> Iterator[None]:
-    """Hold the garbage collector off while frames of other threads are looked at.
+    """Switch the garbage collector off while frames of other threads are read.
 
     CPython 3.11 makes a frame's object when it is asked for, which may collect; a finalizer then lets the other thread
-    run, which leaves the frame in the middle of that: what is read is freed memory, and `sys._current_frames`, which
+    run, which leaves the frame half-made: what is read is freed memory, and `sys._current_frames`, which
     holds a lock meanwhile, may never return (gh-106883). Since 3.12 making an object does not collect.
     """
-    with _one_looks:
-        enabled = _collect_no_more()
+    with _reading_frames:
+        enabled = _disable_collector()
         try:
             yield
         finally:
@@ -189,7 +189,7 @@ def frames_kept() -> Iterator[None]:
 
 def _works_for(job: Job, top: FrameType) -> bool:
     frame: FrameType | None = top
-    while isinstance(frame, FrameType):  # what else it could be without `frames_kept`, nobody knows
+    while isinstance(frame, FrameType):  # without `frames_kept` it may be freed memory: see there
         if any(lookup(frame) is job for lookup in _frame_lookups):
             return True
         frame = frame.f_back
@@ -207,7 +207,7 @@ def raise_in(ident: int, *, if_for: Job | None = None) -> bool:
         if top is None:
             return False
         where = _position(top)
-        if not bears_an_exception(top) or (if_for is not None and not _works_for(if_for, top)):
+        if not is_interruptible(top) or (if_for is not None and not _works_for(if_for, top)):
             return False
         frames = map(operator.call, (sys._current_frames,))  # noqa: SLF001 - as above
         still_there = map(operator.eq, map(_position, map(operator.methodcaller("get", ident), frames)), (where,))
@@ -218,20 +218,21 @@ def raise_in(ident: int, *, if_for: Job | None = None) -> bool:
             return False
 
 
-def bears_an_exception(top: FrameType) -> bool:
+def is_interruptible(top: FrameType) -> bool:
     """Whether a stack shows nothing that an exception from outside could leave half-done.
 
-    That is: import machinery, logging, the standard library's locks, queues and pools, what `keep_whole` names, and our
-    own code, but for what carries programs and is waiting for them, and what passes their calls on.
+    Never interrupted: import machinery, logging, the standard library's locks, queues and pools, the modules of
+    `never_interrupt`, and our own code, except functions of `allow_interrupts_in` that wait for a program, and those of
+    `passes_on`.
     """
     if top.f_code.co_filename.startswith(_OURS) and top.f_code not in _passing:
         return False
-    whole = (*_WHOLE, *_kept_whole)
+    whole = (*_STATEFUL, *_never_interrupted)
     frame: FrameType | None = top
     while isinstance(frame, FrameType):  # as in _works_for
         code = frame.f_code
         if code.co_filename.startswith(_OURS):
-            if code not in _carriers and code not in _carriers_now and code not in _passing:
+            if code not in _interruptible and code not in _interruptible_now and code not in _passing:
                 return False
         elif code.co_filename.startswith(whole) and (
             frame is top or code.co_name not in _BASES.get(code.co_filename, ())
@@ -242,13 +243,13 @@ def bears_an_exception(top: FrameType) -> bool:
 
 
 def take_back(ident: int) -> None:
-    """Take delivery of an exception that is still on its way; in the thread itself, before its next job.
+    """Receive an exception that is still pending; called in the thread itself, before its next job.
 
     It is not cleared by raising NULL: up to CPython 3.12 that puts up the flag "an exception waits somewhere" and only
     a delivery takes it down, and in 3.11 a traced or profiled function does not begin while it is up.
     """
     try:
-        _raise(ident, JobCancelled)  # in the place of the one that waits
+        _raise(ident, JobCancelled)  # replaces the pending one
         while True:
             pass
     except JobCancelled:

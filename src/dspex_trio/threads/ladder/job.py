@@ -1,6 +1,6 @@
 """A job: one cancellable unit of work in threads, how its code learns that it is over, and how its waits are ended.
 
-Two rungs of the ladder live here. *check*: the code asks, and JobCancelled is raised. *wake*: whatever it is blocked on
+Two steps of the ladder live here. *check*: the code asks, and JobCancelled is raised. *wake*: whatever it is blocked on
 is ended from outside, and JobCancelled is raised as it leaves. What makes that sound: entering, leaving and waking take
 one lock, so that a socket is only ever shut down inside an operation of this job, never under its next owner.
 """
@@ -63,9 +63,9 @@ class Job:
         "_lock",
         "_parked",
         "_process",
+        "_raised_at",
         "_rung",
         "_sockets",
-        "_told",
         "cancelled",
         "clock",
         "host",
@@ -80,7 +80,7 @@ class Job:
         self._process = _process
         self._rung: str | None = None
         self._cancelled_at: float | None = None
-        self._told: dict[int, float] = {}
+        self._raised_at: dict[int, float] = {}
         self._ended_at: float | None = None
         self._ends_at = math.inf
         # One that the same thread may take twice: collecting garbage can run anybody's finaliser at any point.
@@ -122,9 +122,9 @@ class Job:
         return lambda: None
 
     def leaves(self, end: Callable[[], object]) -> Callable[[], None]:
-        """Have `end` called, in the Trio thread, when the job is cancelled and its threads have had time to end it.
+        """Have `end` called, in the Trio thread, when the job was cancelled and its threads have had time to clean up.
 
-        As `on_cancel` otherwise; for what outlives them.
+        As `on_cancel` otherwise; for what would outlive the threads, as child processes do.
         """
         key = object()
         with self._lock:
@@ -140,7 +140,7 @@ class Job:
         self._stop("check")
 
     def leave(self, sock: socket.socket) -> None:
-        """It has ended; when the job is to end, so does the socket, which may be half-read."""
+        """A blocking operation on `sock` has ended; of a cancelled job the socket, perhaps half-read, is shut down."""
         with self._lock:
             self._sockets.remove(sock)
         if self.cancelled:
@@ -173,7 +173,7 @@ class Job:
             self._stop("wake")
 
     def _stop(self, rung: str) -> NoReturn:
-        self._told[get_ident()] = self._now()
+        self._raised_at[get_ident()] = self._now()
         stop = sys.exception()
         if not isinstance(stop, JobCancelled):
             stop = JobCancelled()
@@ -181,7 +181,7 @@ class Job:
         try:
             raise stop
         finally:
-            del stop  # this frame is in its traceback: nobody but the garbage collector would free it
+            del stop  # this frame is in its traceback: a cycle that only the garbage collector would free
 
     def _now(self) -> float:
         return monotonic() if self.clock is None else self.clock.current_time()
@@ -242,13 +242,13 @@ class Job:
             self._lock.release()
 
     def ended(self, rung: str = "returned") -> None:
-        """A function of the job has ended, by `rung`."""
+        """A function of the job has ended, by this step of the ladder."""
         if self._cancelled_at is not None:
             self._ended_at = self._now()
             self._rung = rung
 
     def goes_on(self) -> None:
-        """The cancelled call is going on without threads of the job, be they its own or some library's."""
+        """The cancelled call returns although threads of the job, its own or some library's, still run."""
         self._ended_at = None
 
     def ended_late(self, rung: str | None = None) -> None:
@@ -266,10 +266,10 @@ class Job:
         """Seconds since the cancel, whatever has ended meanwhile."""
         return 0.0 if self._cancelled_at is None else self._now() - self._cancelled_at
 
-    def told_to(self, ident: int) -> float | None:
+    def unwinding_for(self, ident: int) -> float | None:
         """Seconds since a check or a wake last raised JobCancelled in that thread; None if none has."""
-        told = self._told.get(ident)
-        return None if told is None else self._now() - told
+        raised_at = self._raised_at.get(ident)
+        return None if raised_at is None else self._now() - raised_at
 
     def details(self) -> dict[str, str]:
         """How the job was stopped, as far as known; empty when it is not cancelled.
@@ -288,7 +288,7 @@ class Job:
 def shut_down(sock: socket.socket) -> None:
     """Shut a socket down in both directions, unless it is closed.
 
-    Closing gives the descriptor's number free for somebody else's socket, so that nobody may close between looking the
+    A close frees the descriptor's number for another socket, so none may happen between looking the
     number up and using it. Both happen in one call into C that keeps the GIL, and a close begins by forgetting the
     number while it holds the GIL.
     """
@@ -314,12 +314,12 @@ def enter_job(job: Job) -> None:
 
 
 def own_job(job: Job | None) -> None:
-    """Make `job` the current one in the calling thread where no context tells another one."""
+    """Make `job` the current one in the calling thread where no context variable names another one."""
     _own.job = job
 
 
 def add_lookup(lookup: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
-    """Ask `lookup` for the current job where no context variable tells it, as in threads that a library starts.
+    """Ask `lookup` for the current job where no context variable names it, as in threads that a library starts.
 
     It is asked before those that are there, or with `last` after them. Returns a way to take it back.
     """
@@ -328,7 +328,7 @@ def add_lookup(lookup: Callable[[], object], *, last: bool = False) -> Callable[
 
 
 def _forked() -> None:
-    """A process that a job's code forks is none of the job's: nobody would cancel it, and its lock may be held."""
+    """A process that a job's code forks is none of the job's: it would never be cancelled, and its lock may be held."""
     global _process  # noqa: PLW0603 - it is the process's
     _process = object()
 

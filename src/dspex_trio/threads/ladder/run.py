@@ -1,4 +1,4 @@
-"""One function in one thread: its way in and out, and the rungs that reach it there."""
+"""One function in one thread: how it starts and ends, and the steps of the ladder that stop it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import outcome
 import trio
 
 from dspex_trio.threads.ladder.clock import ClockedThread
-from dspex_trio.threads.ladder.interrupt import carries_programs, frames_kept, raise_in, take_back, threads_of
+from dspex_trio.threads.ladder.interrupt import allow_interrupts_in, frames_kept, raise_in, take_back, threads_of
 from dspex_trio.threads.ladder.job import Job, enter_job, own_job
 from dspex_trio.threads.patches.excepthooks import JobCancelled
 
@@ -26,30 +26,25 @@ _FIRST_PAUSE: Final = 0.0005
 _LONGEST_PAUSE: Final = 0.02
 # Code that neither asked nor waited for so long never will, and is interrupted, in seconds.
 _RAISE_AFTER: Final = 0.05
-# A thread that was told to end is unwinding, and gets so long for it; more and more between two interrupts.
+# After JobCancelled was raised a thread unwinds, and has so long for it, in seconds; longer after each interrupt.
 _UNWINDING: Final = 0.5
 _LONGEST_BETWEEN_RAISES: Final = 2.0
-# So many exceptions that lead to one another are looked at, for what their frames hold.
+# How many exceptions of a chain (cause, context) have their frames cleared.
 _MOST_LINKS: Final = 1000
 _RESUMABLE: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class _Unclocked(ClockedThread):
-    """A thread in real time."""
+    """A thread in real time: no clock keeps its time."""
 
-    def entered(self) -> None:
-        """Nothing."""
-
-    def left(self) -> None:
-        """Nothing."""
-
-    def ended(self) -> None:
-        """Nothing."""
+    def entered(self) -> None: ...
+    def left(self) -> None: ...
+    def ended(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _EndedBy:
-    """What a thread gives back whose job was told to end: the rung."""
+    """What the thread of a cancelled job returns: the step of the ladder that ended it."""
 
     rung: str
 
@@ -70,7 +65,7 @@ class Run:
         "done",
         "ident",
         "job",
-        "raised_elsewhere",
+        "raised_in_library_threads",
         "result",
         "thread",
     )
@@ -81,10 +76,10 @@ class Run:
         self.result: outcome.Outcome[Any] | None = None
         self.thread: ClockedThread = _UNCLOCKED
         self.ident: int | None = None
-        self.raised_elsewhere = False  # in threads that a library started for the job
+        self.raised_in_library_threads = False  # in threads that a library started for the job
         self._mine = allocate_lock()  # held while it is decided whether the thread is this run's
         self._raised = False  # in its own thread; guarded by _mine
-        self._computed = False  # when it was last looked at
+        self._computed = False  # at the last sample
         self._pause = _FIRST_PAUSE
         self._next_raise = _RAISE_AFTER
         self._between_raises = _RAISE_AFTER
@@ -92,7 +87,7 @@ class Run:
     # ---- in the thread -----------------------------------------------------------------------------------------------
 
     def work(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """What `body` gives; of a job that was told to end, only by which rung it did.
+        """What `body` returns; for a cancelled job only which step of the ladder ended it.
 
         The exception is gone then. It would be held by a frame in its own traceback, of whoever started the thread,
         until the garbage collector finds it, and hooks stay for as long as it lives.
@@ -132,7 +127,7 @@ class Run:
         match result:
             case outcome.Value(_EndedBy() as ended):
                 self.job.ended(ended.rung)
-            case outcome.Error(JobCancelled() as stop):  # it was told to end in the very last moment
+            case outcome.Error(JobCancelled() as stop):  # it was cancelled at the very last moment
                 self.job.ended(stop.rung)
             case _:
                 self.job.ended()
@@ -158,7 +153,7 @@ class Run:
         self.job.wake()
 
     def interrupt(self) -> None:
-        """Raise into the job's threads, where the first two rungs have failed and it is safe."""
+        """Raise into the job's threads, if the first two steps of the ladder have failed and it is safe."""
         if self.job.ignoring_for() < self._next_raise:
             return
         raised_in: list[int] = []
@@ -172,7 +167,7 @@ class Run:
         for ident in threads_of(self.job):
             if self._has_had_time(ident) and raise_in(ident, if_for=self.job):
                 raised_in.append(ident)
-                self.raised_elsewhere = True
+                self.raised_in_library_threads = True
         if not raised_in:
             return
         self._between_raises = min(self._between_raises * 2, _LONGEST_BETWEEN_RAISES)
@@ -182,9 +177,9 @@ class Run:
                 self.job.clock.interrupted(ident)
 
     def _has_had_time(self, ident: int) -> bool:
-        """Whether that thread has not been told to end, or has been unwinding for so long that it is not."""
-        told = self.job.told_to(ident)
-        return told is None or told >= _UNWINDING
+        """Whether the thread got no JobCancelled yet, or got one so long ago that it no longer unwinds."""
+        unwinding = self.job.unwinding_for(ident)
+        return unwinding is None or unwinding >= _UNWINDING
 
     def stacks(self) -> Iterator[str]:
         """Where the job's threads are, formatted."""
@@ -203,7 +198,7 @@ class _NotWaitedFor(threading.Event):
 
 
 class RunThread(threading.Thread):
-    """The thread of one run; whoever starts it does not wait until it runs.
+    """The thread of one run; starting it does not wait until it runs.
 
     Args:
         name: What to call it; empty for a name of Python's.
@@ -237,14 +232,14 @@ def _in_job(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> An
 
 
 def _let_go(error: BaseException) -> None:
-    """Drop what the frames of a stack hold: nobody looks at it, and connections close now, not when it is collected."""
+    """Drop what the frames of a stack hold: connections close now, not when it is collected."""
     following: BaseException | None = error
     for _ in range(_MOST_LINKS):  # a program's exceptions may be a ring, or so many that they would take seconds
         if following is None:
             return
         for frame, _line in traceback.walk_tb(following.__traceback__):
-            # Those through which the error itself came have ended. Others may be a library's, which caught an
-            # exception there, told it to the program, and goes on; to clear them would end them (before CPython 3.13).
+            # The frames of the error itself have ended. Others may be those of a library that caught an exception,
+            # reported it, and goes on; before CPython 3.13 clearing them would end them.
             if following is error or not frame.f_code.co_flags & _RESUMABLE:
                 with suppress(RuntimeError):  # it is running
                     frame.clear()
@@ -252,5 +247,5 @@ def _let_go(error: BaseException) -> None:
         following = cause if cause is not None else following.__context__
 
 
-for _carrier in (RunThread.run, Run.work, Run.body, _in_job, _let_go):  # finalisers of a program's may run in them
-    carries_programs(_carrier)
+for _run_program in (RunThread.run, Run.work, Run.body, _in_job, _let_go):  # finalisers of a program's may run in them
+    allow_interrupts_in(_run_program)

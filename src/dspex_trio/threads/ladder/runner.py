@@ -19,11 +19,11 @@ from sniffio import current_async_library_cvar
 from dspex_trio.tasks.background import open_background
 from dspex_trio.threads.ladder.clock import ThreadClock
 from dspex_trio.threads.ladder.fairness import Turns
-from dspex_trio.threads.ladder.hop import loop_of_job
 from dspex_trio.threads.ladder.interrupt import (
     POSSIBLE,
-    keep_whole,
+    never_interrupt,
 )
+from dspex_trio.threads.ladder.into_loop import loop_of_job
 from dspex_trio.threads.ladder.job import Job
 from dspex_trio.threads.ladder.run import Run, RunThread
 from dspex_trio.threads.ladder.slots import Slot
@@ -33,15 +33,15 @@ T = TypeVar("T")
 
 logger: Final = logging.getLogger(__name__)
 
-# What lends connections or threads to jobs, whoever uses it.
+# Pools of connections and of threads that jobs share.
 _POOLS: Final = ("httpcore", "httpx", "requests", "urllib3", "concurrent.futures.thread")
 # What a job's threads have started has so long to be ended by them, in seconds.
 _LEFT_AFTER: Final = 0.05
-# A thread that ignores its cancel for so long is told to the log, in seconds.
+# A thread that ignores its cancel for so long is logged, in seconds.
 _LOG_AFTER: Final = 2.0
 # Where threads are closed while some of them ignore their cancel, these have so long: afterwards nothing can end them.
 _LAST_MOMENT: Final = 0.5
-# Where the loop is later than this, in seconds, somebody computes, whoever it is.
+# If the loop is later than this, in seconds, some thread computes, be it a job's or not.
 _LATE: Final = 0.02
 
 
@@ -68,19 +68,19 @@ async def open_threads(
     switch_interval: float = math.inf,
     on_late_end: Callable[[Job], None] = lambda _job: None,
 ) -> AsyncIterator[Threads]:
-    """Worker threads, with the seam installed while they are open.
+    """Worker threads, with the patches of the standard library installed while they are open.
 
     On leaving, threads that ignore their cancel have a last half second. Those that are stuck all the same are left to
     themselves; they do not keep the process alive.
 
     Args:
         patience: How many seconds a cancelled call waits for its thread before the cancel goes on without it.
-        may_raise: Whether the last rung, an asynchronous exception, may be used.
-        switch_interval: How soon a thread that computes has to hand over the interpreter, in seconds; infinite for as
-            the process has it.
-        on_late_end: Told of each job whose threads ended after its cancelled call had gone on without them.
+        may_raise: Whether the ladder's last step, an asynchronous exception, may be used.
+        switch_interval: How soon a thread that computes has to hand over the interpreter, in seconds; infinite
+            leaves the process's own setting.
+        on_late_end: Called with each job whose threads ended after its cancelled call had gone on without them.
     """
-    with keep_whole(*_POOLS), hooks(), Turns(switch_interval) as turns:
+    with never_interrupt(*_POOLS), hooks(), Turns(switch_interval) as turns:
         async with open_background() as nursery:
             yield Threads(nursery, patience, turns, may_raise=may_raise and POSSIBLE, on_late_end=on_late_end)
 
@@ -115,8 +115,8 @@ class Threads:
     async def run(self, function: Callable[..., T], *args: Any, job: Job, slot: Slot) -> T:
         """Run `function(*args)` in a thread, in a copy of the caller's context.
 
-        When cancelled, the job is told and its waits are ended; the thread is waited for as long as `patience` says,
-        and then the cancel goes on. A thread that still runs keeps its slot, is listed by `stuck`, and the ladder goes
+        When cancelled, so is the job, and its waits are ended; the thread is waited for as long as `patience` says, and
+        then the cancel goes on. A thread that still runs keeps its slot, is listed by `stuck`, and the ladder goes
         on; so it does for threads that a library started for the job.
 
         Raises:
@@ -131,7 +131,7 @@ class Threads:
             await run.done.wait()
         except BaseException:  # Cancelled, or Trio's KeyboardInterrupt
             job.cancel()
-            if run.done.is_set():  # it ended in the same turn of the loop, and could not be told any more
+            if run.done.is_set():  # it ended in the same turn of the loop, before it could be cancelled
                 job.ended()
             with trio.CancelScope(deadline=trio.current_time() + self._patience(job), shield=True):
                 await self._climb(run)
@@ -143,7 +143,7 @@ class Threads:
             raise
         result, run.result = run.result, None
         if result is None:
-            raise RuntimeError(f"the job {job.name!r} was cancelled by somebody else than its caller")
+            raise RuntimeError(f"the job {job.name!r} was cancelled, but not by its caller")
         return cast("T", result.unwrap())
 
     def _start(self, run: Run, function: Callable[..., Any], args: tuple[Any, ...], slot: Slot) -> None:
@@ -189,7 +189,7 @@ class Threads:
                 run.interrupt()
             with trio.move_on_after(run.next_pause()):
                 if run.done.is_set():
-                    await trio.sleep_forever()  # a library's threads tell nobody when they end
+                    await trio.sleep_forever()  # a library's threads do not report their end
                 await run.done.wait()
         run.job.end_what_is_left()
 
@@ -203,7 +203,7 @@ class Threads:
             if run.over():
                 self._abandoned.discard(run)
                 slot.release()
-                run.job.ended_late("raise" if run.raised_elsewhere else None)
+                run.job.ended_late("raise" if run.raised_in_library_threads else None)
                 self._on_late_end(run.job)
 
     async def _climb_and_tell(self, run: Run) -> None:
@@ -213,18 +213,18 @@ class Threads:
             for stack in run.stacks():
                 logger.warning("the job %r ignores that it is over; its thread is at\n%s", run.job.name, stack)
             await self._climb(run)
-            logger.info("the job %r has ended, %.1f s after it was told to", run.job.name, run.job.ignoring_for())
+            logger.info("the job %r has ended, %.1f s after it was cancelled", run.job.name, run.job.ignoring_for())
 
     def loop_was_late(self, seconds: float) -> None:
-        """The loop was so late for a timer; to be told ten times a second while there is work.
+        """Report how late the loop was for a timer, in seconds; to be called ten times a second while there is work.
 
-        Where threads compute it is, and then they have to hand over the interpreter sooner than would be cheapest.
+        While threads compute, the interpreter is switched between threads sooner, at some cost in throughput.
         """
         computing = [run.still_computes() for run in self._running | self._abandoned]
-        self._turns.looked(computing=any(computing) or seconds > _LATE)
+        self._turns.sampled(computing=any(computing) or seconds > _LATE)
 
     def stuck(self) -> list[StuckThread]:
-        """The threads that were told to end and have not."""
+        """The threads of cancelled jobs that still run."""
         return [
             StuckThread(run.job.name, run.job.ignoring_for(), stack)
             for run in self._ignoring()

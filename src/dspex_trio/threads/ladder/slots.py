@@ -41,7 +41,7 @@ class Slots:
                 return trio.lowlevel.Abort.SUCCEEDED
 
             await trio.lowlevel.wait_task_rescheduled(abort)
-            return Slot(self)  # whoever rescheduled us passed its slot on
+            return Slot(self)  # the task that rescheduled us passed its slot on
         await trio.lowlevel.cancel_shielded_checkpoint()
         return slot
 

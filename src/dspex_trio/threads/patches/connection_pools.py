@@ -15,7 +15,7 @@ from dspex_trio.threads.patches.excepthooks import JobCancelled
 
 
 def lending(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`_get_conn`: whoever is made to stop waiting here was lent nothing."""
+    """`_get_conn`: a wait that is ended here has taken no connection."""
 
     @wraps(original)
     def get(self: Any, timeout: float | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The seam's event loops: those that a program runs in its thread are ended from inside, by cancelling their tasks."""
+"""Patched event loops: those that a program runs in its thread are ended from inside, by cancelling their tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import trio
 
-from dspex_trio.threads.ladder.interrupt import carries_programs
+from dspex_trio.threads.ladder.interrupt import allow_interrupts_in
 from dspex_trio.threads.patches.gate import exempt, gated_job
 
 # Loops that have run in a job.
@@ -42,7 +42,7 @@ def running_a_loop(original: Callable[..., Any]) -> Callable[..., Any]:
         if not winding_up:
             job.woken()
 
-    carries_programs(run_forever)
+    allow_interrupts_in(run_forever)
     return run_forever
 
 
@@ -76,12 +76,12 @@ def running_trio(original: Callable[..., Any]) -> Callable[..., Any]:
                 finally:
                     forget()
 
-        carries_programs(main)
+        allow_interrupts_in(main)
         result = original(main, *args, **options)
         job.woken()
         return result
 
-    carries_programs(run)
+    allow_interrupts_in(run)
     return run
 
 

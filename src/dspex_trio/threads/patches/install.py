@@ -1,8 +1,9 @@
-"""Python's own blocking calls, so changed that a job's threads can be woken out of them, whoever calls them.
+"""Patches of Python's own blocking calls: a job's threads can be woken out of them, whichever library calls them.
 
-One layer below every library (requests, httpx, urllib, DSPy's native stack, litellm, a user's own tool) in place of a
-hook for each. Outside of jobs every call passes through. Hooks are installed while a runtime is open, counted over
-runtimes, and taken back where they are still ours; where somebody patched over them they stay and pass everything on.
+One set of patches below every library (requests, httpx, urllib, DSPy's native stack, litellm, a user's own tool) in
+place of a hook for each. Outside of jobs calls pass through. Hooks are installed while a runtime is open, counted
+over runtimes, and taken back where they are still ours; where other code patched over them they stay and pass
+everything on.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _users = 0
 
 @contextmanager
 def hooks() -> Iterator[None]:
-    """Keep the patches installed, as open threads do; for whoever imports modules that bind these calls by name."""
+    """Keep the patches installed, as open threads do; for code that imports modules which bind the calls by name."""
     with cancelled.quiet():
         _enter()
         try:

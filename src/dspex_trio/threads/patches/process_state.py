@@ -1,4 +1,4 @@
-"""What is the whole process's and programs change: noticed, told, and put back.
+"""Process-wide state that programs change: noticed, reported, and put back.
 
 Each is read before a program runs and after it. Programs that run at the same time share what is the process's, so that
 nothing is put back while another one runs: it might be what that one needs.
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from dspex_trio.threads.ladder import fairness
 
-# So many names of environment variables are told.
+# At most so many names of environment variables are reported.
 _MOST_NAMES: Final = 10
 _DECIMAL: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 
@@ -165,8 +165,8 @@ class ProcessState:
         self._known: list[Any] = []  # the last time that it was read
 
     @contextmanager
-    def watching(self, tell: Callable[[str], object]) -> Iterator[None]:
-        """While a program runs; `tell` is called with a line for each thing that has changed. In the Trio thread."""
+    def watching(self, report: Callable[[str], object]) -> Iterator[None]:
+        """While a program runs; `report` is called with a line for each thing that has changed. In the Trio thread."""
         alone = self._running == 0
         if alone:
             self._before = self._known = _read()
@@ -179,7 +179,7 @@ class ProcessState:
             puts_back = self._running == 0 and os.getpid() in _ours
             for part, was, known, is_now in zip(_PARTS, self._before, self._known, now, strict=True):
                 if known != is_now:
-                    tell(f"while the program ran, {part.name(known, is_now)} of its process was changed")
+                    report(f"while the program ran, {part.name(known, is_now)} of its process was changed")
                 if puts_back and was != is_now:
                     with suppress(OSError, ValueError, RecursionError):  # what was is no more possible
                         part.write(was, is_now)

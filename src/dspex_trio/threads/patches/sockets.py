@@ -1,4 +1,4 @@
-"""The seam's calls on sockets and its name resolution."""
+"""Patched calls on sockets, and patched name resolution."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def secured(original: Callable[..., Any]) -> Callable[..., Any]:
         if reads and not self.pending():
             with selectors.DefaultSelector() as selector:
                 selector.register(self, selectors.EVENT_READ)
-                if not selector.select(_timeout(self)):  # a wait of the seam's
+                if not selector.select(_timeout(self)):  # a patched wait
                     raise TimeoutError("The read operation timed out")
         return original(self, *args, **kwargs)
 
@@ -118,7 +118,7 @@ def secured(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def resolving(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A name lookup. The resolver cannot be woken, so it gets a thread that nobody has to wait for."""
+    """A name lookup. The resolver cannot be woken, so it gets a thread that need not be waited for."""
 
     @wraps(original)
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:

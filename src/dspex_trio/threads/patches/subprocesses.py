@@ -1,4 +1,4 @@
-"""The seam's waits for processes that a program starts: for their end, and for what comes through their pipes."""
+"""Patched waits for processes that a program starts: for their end, and for data from their pipes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from dspex_trio.threads.patches.gate import exempt, gated_job, left_alone
-from dspex_trio.threads.patches.waits import STEP, in_steps, only_asks
+from dspex_trio.threads.patches.waits import STEP, in_steps, is_poll
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -55,7 +55,7 @@ def waiting_for_process(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def wait(self: subprocess.Popen[Any], timeout: float | None) -> Any:
         job = gated_job()
-        if job is None or only_asks(job, timeout):
+        if job is None or is_poll(job, timeout):
             return original(self, timeout)
 
         def step(seconds: float) -> Any:
@@ -109,7 +109,7 @@ def receiving(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def receive(self: Any, *args: Any) -> Any:
         if gated_job() is not None:
-            self._poll(None)  # with a selector, and so a wait of the seam's
+            self._poll(None)  # with a selector, and so a patched wait
         return original(self, *args)
 
     return receive
@@ -299,7 +299,7 @@ class _Pipe(io.RawIOBase):
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self, event)
-                selector.select()  # a wait of the seam's
+                selector.select()  # a patched wait
         except BaseException:
             if job.cancelled and (process := self._process()) is not None:
                 _kill_with_descendants(process)

@@ -1,4 +1,4 @@
-"""The seam's waits that are no socket's: locks, sleeps, selectors."""
+"""Patched waits other than on sockets: locks, sleeps, selectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import partial, wraps
 from time import monotonic  # the real one, also where a test makes time virtual
 from typing import Any, Final
 
-from dspex_trio.threads.ladder.interrupt import lends
+from dspex_trio.threads.ladder.interrupt import inside_pool
 from dspex_trio.threads.ladder.job import Job
 from dspex_trio.threads.patches.gate import exempt, gated_job, left_alone
 
@@ -34,7 +34,7 @@ def conditions(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def wait(self: Any, timeout: float | None = None) -> Any:
         job = gated_job()
-        if job is None or only_asks(job, timeout):
+        if job is None or is_poll(job, timeout):
             return original(self, timeout)
         if not self._is_owned():
             raise RuntimeError("cannot wait on un-acquired lock")
@@ -90,7 +90,7 @@ def joining(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def join(self: threading.Thread, timeout: float | None = None) -> None:
         job = gated_job()
-        if job is None or only_asks(job, timeout):
+        if job is None or is_poll(job, timeout):
             original(self, timeout)
         else:
             _stepwise(job, job.woken, partial(original, self), timeout, lambda _: not self.is_alive())
@@ -149,20 +149,20 @@ class _Poll:
 
 def _selected(wait: Callable[[float | None], Any], timeout: float | None) -> Any:
     job = gated_job()
-    if job is None or (not exempt.loops and only_asks(job, timeout)):
+    if job is None or (not exempt.loops and is_poll(job, timeout)):
         return wait(timeout)
     look = partial(_end_when_overdue, job) if exempt.loops else job.woken
     return _stepwise(job, look, wait, timeout, lambda found: any(found) if isinstance(found, tuple) else bool(found))
 
 
-def only_asks(job: Job, timeout: float | None) -> bool:
-    """Whether a wait is none, and to be left alone; raises JobCancelled where a job that is over asks for too long.
+def is_poll(job: Job, timeout: float | None) -> bool:
+    """Whether a wait does not block (its timeout is 0); raises JobCancelled if the job has ignored its cancel for long.
 
-    It is never raised in what lends connections, which asks whether one is still good while it lends it.
+    Not inside a connection pool, which polls whether a connection is still good while it hands it out.
     """
     if timeout is None or timeout > 0:
         return False
-    if job.ignoring_for() > _GRACE and not lends(sys._getframe(1)):  # noqa: SLF001 - the calling thread's own stack
+    if job.ignoring_for() > _GRACE and not inside_pool(sys._getframe(1)):  # noqa: SLF001 - the calling thread's own stack
         job.check()
     return True
 
