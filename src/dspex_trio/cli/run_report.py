@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from dspex_trio.runs import Kept, Line, Planned, Progress
+from dspex_trio.runs import Kept, Line, Planned, RunProgress
 from dspex_trio.runs.summary import percentile
 from dspex_trio.wire import json_text
 
 _LONGEST: Final = 300  # characters of somebody's message
 
 
-def progress_line(progress: Progress, seconds: float | None) -> str:
+def progress_line(progress: RunProgress, seconds: float | None) -> str:
     """How far it has come; `seconds` since it began give the rate and the time that is left."""
     told = [f"{progress.done}/{progress.total}"]
     told += [f"{count} {kind}" for kind, count in progress.ended.most_common()]

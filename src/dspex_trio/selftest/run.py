@@ -153,7 +153,7 @@ async def _warm_up(engine: str, ports: Mapping[bool, int]) -> None:
 
 
 async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, int]) -> Finding:
-    from dspex_trio.selftest.programs import Wait  # noqa: PLC0415 - certificates are trusted before DSPy is imported
+    from dspex_trio.selftest.programs import Blocking  # noqa: PLC0415 - certificates are trusted before DSPy is imported
 
     port = ports[case.tls]
     asked = provider.asked
@@ -161,7 +161,7 @@ async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, in
     def asked_by(provider: SilentProvider) -> set[int]:
         return set(range(asked + 1, provider.asked + 1))
 
-    Wait.endings.clear()
+    Blocking.endings.clear()
     settings = _settings(SILENT, case.engine, port, tls=case.tls)
     if case.isolated:
         settings = settings.model_copy(update={"isolation": "process"})
@@ -178,7 +178,7 @@ async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, in
         with trio.move_on_after(slot_within):
             freed = await _trial(runtime, "nothing")  # there is one slot
     closes = [provider.closes[number] for number in asked_by(provider) if number in provider.closes]
-    endings = list(Wait.endings)
+    endings = list(Blocking.endings)
     rung = outcome.details.get("rung", "-") if isinstance(outcome, TrialFailure) else "-"
     if rung == "abandon" and endings:
         rung = endings[-1].by

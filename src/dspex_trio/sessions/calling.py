@@ -12,7 +12,7 @@ import trio
 
 from dspex_trio import rpc
 from dspex_trio.model.errors import NoVariables, StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
-from dspex_trio.sessions.link import Link
+from dspex_trio.sessions.link import ConnectionState
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class StoreCalls:
         where: str,
         patience: float,
         on_lost: Callable[[], None] = lambda: None,
-        link: Link | None = None,
+        link: ConnectionState | None = None,
     ) -> None:
         self.where = where
         self._patience = patience

@@ -25,7 +25,7 @@ STORE_CHANNEL: Final = rpc.ChannelSettings(
 """How a channel to a store should behave."""
 
 
-class Link(Protocol):
+class ConnectionState(Protocol):
     """What is known of the connection to a store: a `rpc.Channel`."""
 
     @property
@@ -50,7 +50,7 @@ class ElixirToolsElsewhere:
 
     store: Store
     where: str
-    link: Link | None = None
+    link: ConnectionState | None = None
 
 
 RequestT = TypeVar("RequestT")

@@ -60,7 +60,7 @@ class WorkerBridge(BridgeServiceServicer):
         redact: Callable[[str], str],
         max_bytes: int,
     ) -> None:
-        self.telemetry = telemetry.Telemetry()
+        self.telemetry = telemetry.ToolTelemetry()
         self._tools = tools
         self._trials = trials
         self._adopted = adopted
@@ -329,12 +329,12 @@ class _Report:
         return round(self.seconds * 1e3)
 
 
-async def _end_at(listener: telemetry.Listener, when: float) -> None:
+async def _end_at(listener: telemetry.TelemetryListener, when: float) -> None:
     await trio.sleep_until(when)
     listener.end()
 
 
-async def _obey(listener: telemetry.Listener, controls: AsyncIterator[bridge_pb2.TelemetryControl]) -> None:
+async def _obey(listener: telemetry.TelemetryListener, controls: AsyncIterator[bridge_pb2.TelemetryControl]) -> None:
     async for control in controls:
         listener.control(control)
 

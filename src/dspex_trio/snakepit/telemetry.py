@@ -24,7 +24,7 @@ RESULT_SIZE: Final = "tool.result_size"
 """Of the names that snakepit takes from a worker, the ones that it sends; others would be dropped over there."""
 
 
-class Listener:
+class TelemetryListener:
     """What one call of StreamTelemetry wants to hear, and has not heard yet."""
 
     def __init__(self) -> None:
@@ -66,16 +66,16 @@ class Listener:
         return not sampled or self._rate >= 1 or random.random() < self._rate  # noqa: S311
 
 
-class Telemetry:
+class ToolTelemetry:
     """Tells every listener of every tool call."""
 
     def __init__(self) -> None:
-        self._listeners: set[Listener] = set()
+        self._listeners: set[TelemetryListener] = set()
 
     @contextmanager
-    def listening(self) -> Iterator[Listener]:
+    def listening(self) -> Iterator[TelemetryListener]:
         """A listener, for as long as the block lasts."""
-        listener = Listener()
+        listener = TelemetryListener()
         self._listeners.add(listener)
         try:
             yield listener

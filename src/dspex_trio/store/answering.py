@@ -21,7 +21,7 @@ _STATUSES: Final[dict[type[StoreError], rpc.StatusCode]] = {
 T = TypeVar("T")
 
 
-class Answer:
+class DurableReply:
     """What is read or written in the block is answered when it is safe; what the store refuses, as a status.
 
     Args:

@@ -47,7 +47,7 @@ async def open_channel(
         ValueError: The target is no address.
     """
     channel = Channel(addresses(target), tls, settings)
-    body = _Body()
+    body = _BodyError()
     try:
         async with trio.open_nursery() as nursery:
             for endpoint in channel.endpoints:
@@ -60,7 +60,7 @@ async def open_channel(
     body.raise_again()
 
 
-class _Body:
+class _BodyError:
     """Carries what a block raised past the end of a nursery, which would make a group of it."""
 
     def __init__(self) -> None:

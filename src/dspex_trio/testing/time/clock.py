@@ -17,7 +17,7 @@ from dspex_trio.testing.time.clocked import VirtualThreads
 from dspex_trio.testing.time.looking import tasks, where_it_waits
 from dspex_trio.testing.time.patched import virtual_time
 from dspex_trio.testing.time.seeding import check_trio, nobody_waits_for_idleness, seeded
-from dspex_trio.testing.time.turns import Turns
+from dspex_trio.testing.time.turns import SeededTurns
 from dspex_trio.testing.time.virtual_thread import HELD_UP, State, VirtualThread
 from dspex_trio.testing.time.waiters import VirtualWaiter
 from dspex_trio.threads import Parks, ThreadClock, left_alone
@@ -60,7 +60,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         if seed is not None:
             check_trio()
         self.seed = seed
-        self._turns = None if seed is None else Turns(seed)
+        self._turns = None if seed is None else SeededTurns(seed)
         self._now = 0.0
         self._origin = math.ceil(_monotonic())  # whole, so that little is lost in sums
         self._token: trio.lowlevel.TrioToken | None = None

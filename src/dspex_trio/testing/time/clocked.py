@@ -14,7 +14,7 @@ from typing import Final
 
 from dspex_trio import threads
 from dspex_trio.testing.time.looking import stack
-from dspex_trio.testing.time.turns import Turns
+from dspex_trio.testing.time.turns import SeededTurns
 from dspex_trio.testing.time.virtual_thread import State, VirtualThread, held_lock
 from dspex_trio.testing.time.waiters import VirtualWaiter
 
@@ -31,7 +31,7 @@ class VirtualThreads:
         turns: Whose turn it is; None when they all run at the same time.
     """
 
-    def __init__(self, now: Callable[[], float], look: Callable[[], None], turns: Turns | None) -> None:
+    def __init__(self, now: Callable[[], float], look: Callable[[], None], turns: SeededTurns | None) -> None:
         self.now = now
         self.look = look
         self.turns = turns
