@@ -22,8 +22,8 @@ import trio
 from dspex_trio.cli.ending import log_stacks_on_signal, tell_stacks
 from dspex_trio.cli.log.writer import Lines
 from dspex_trio.cli.outputs import refuse_overwriting, refuse_unwritable
-from dspex_trio.cli.run_report import progress_line, summary, told_before
-from dspex_trio.cli.serve import told_of
+from dspex_trio.cli.run_report import progress_before, progress_line, summary
+from dspex_trio.cli.serve import state_lines
 from dspex_trio.model.errors import FailureKind, WorkerStuck
 from dspex_trio.model.lm_arguments import SAMPLING
 from dspex_trio.observing.records import CannotRecord
@@ -74,7 +74,7 @@ _NO_PARQUET: Final = "Parquet needs pyarrow: pip install 'dspex-trio[parquet]'"
 
 @dataclass(frozen=True, slots=True)
 class RunArguments:
-    """What the command line says."""
+    """The arguments and options of the command."""
 
     trials: Path
     results: Path
@@ -105,7 +105,7 @@ def run(wanted: RunArguments, settings: Settings, lines: Lines) -> int:
                 compare, plan, results, lm=_lm(wanted, settings), metric=None if metric is None else about(metric)
             )
             kept = compared(retry_failed=wanted.retry_failed)
-            for line in told_before(kept, plan, wanted.results, wanted.metric):
+            for line in progress_before(kept, plan, wanted.results, wanted.metric):
                 click.echo(line, err=True)
             progress = trio.run(partial(_run, wanted, settings, plan, results, metric, lines=lines))
             after = compared()
@@ -130,7 +130,7 @@ def _lm(wanted: RunArguments, settings: Settings) -> dict[str, Any] | None:
 
 
 def _check_outputs(wanted: RunArguments, settings: Settings, metric: Metric | None) -> None:
-    """Before the first trial is paid for."""
+    """Refuse outputs that cannot be written, before the first trial costs anything."""
     loaded = () if wanted.worker else settings.load
     inputs = [
         ("TRIALS", wanted.trials),
@@ -163,7 +163,7 @@ async def _run(
     *,
     lines: Lines,
 ) -> RunProgress | None:
-    """What it came to; None if it was interrupted."""
+    """The run's final progress; None if it was interrupted."""
     view = _View(lines)
     progress: RunProgress | None = None
     with trio.open_signal_receiver(*wanted_end_signals(), *STATE_SIGNALS) as signals:
@@ -274,8 +274,8 @@ class _View:
         self._progress = progress
 
     def watch(self, runtime: Runtime) -> None:
-        """Tell of this runtime's trials too."""
-        self._under_way = partial(told_of, runtime)
+        """Include this runtime's running trials in what SIGUSR1 logs."""
+        self._under_way = partial(state_lines, runtime)
 
     def tell_state(self, why: str) -> None:
         """Log how far it has come, and what is under way in this process."""

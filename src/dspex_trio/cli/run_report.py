@@ -1,4 +1,4 @@
-"""What `dspex-trio run` says: how far it has come, what was there already, and what it came to."""
+"""What `dspex-trio run` prints: its progress, the results of earlier runs that it keeps, and its summary."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def progress_line(progress: RunProgress, seconds: float | None) -> str:
     return " · ".join(told)
 
 
-def told_before(kept: Kept, plan: Sequence[Planned], file: object, metric: str | None) -> Iterator[str]:
-    """What the file of results has already, and what becomes of it."""
+def progress_before(kept: Kept, plan: Sequence[Planned], file: object, metric: str | None) -> Iterator[str]:
+    """Lines about the results that the file holds already: how many are kept and how many are scored again."""
     if kept.results:
         yield f"{len(kept.results)} of {len(plan)} trials have a result in {file} already"
     if kept.failed:

@@ -26,11 +26,11 @@ _LONG: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ProgramExit:
-    """How a program's code was left.
+    """How and when a program's code ended.
 
     Attributes:
         at: When, on `time.monotonic`.
-        by: The rung that the exception tells; for any other exception, its type's name.
+        by: The step of the ladder that the exception tells; for any other exception, its type's name.
     """
 
     at: float
@@ -38,7 +38,7 @@ class ProgramExit:
 
 
 def _as_a_users(function: Function) -> Function:
-    """Have the function's code say that it is not this package's, whose own code the last rung leaves alone."""
+    """Mark the function's code as not this package's own, which the last step of the ladder never interrupts."""
     assert isinstance(function, FunctionType)  # noqa: S101 - it decorates what is defined below
     function.__code__ = misbehaving.as_a_users(function.__code__)
     return function

@@ -46,7 +46,7 @@ class Case:
     Attributes:
         what: For people.
         way: What the program does, a key of `programs.WAYS`.
-        rungs: The rungs by which it may end.
+        rungs: The steps of the ladder by which it may end.
         closes: How many connections the provider must see closed.
         tls: Whether the provider is asked by TLS.
         engine: DSPy's name of the engine.
@@ -103,7 +103,7 @@ class Finding:
 
     Attributes:
         case: The case.
-        rung: The rung that ended the program, or `-`.
+        rung: The step of the ladder that ended the program, or `-`.
         answer_ms: The caller had its failure.
         thread_ms: The program's code, in whichever thread, was left.
         close_ms: The provider saw its last connection closed.
@@ -210,7 +210,7 @@ def _about_outcome(case: Case, outcome: TrialOutcome | None, rung: str) -> Itera
     elif outcome.kind is not FailureKind.DEADLINE_EXCEEDED:
         yield f"the trial ended as {outcome.kind.name}: {outcome.error_message}"
     elif rung not in case.rungs:
-        yield f"the rung was {rung}"
+        yield f"the step was {rung}"
 
 
 def _about_slot(freed: TrialOutcome | None, within: float) -> Iterator[str]:

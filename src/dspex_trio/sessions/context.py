@@ -117,7 +117,7 @@ class SessionContext:
             async with self._store.WatchVariables(request) as updates:
                 yield Changes(updates, self._calls)
         except rpc.RpcError as error:
-            raise await self._calls.meaning(error) from error
+            raise await self._calls.to_trial_error(error) from error
 
     def away(self, since: float) -> str | None:
         """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""

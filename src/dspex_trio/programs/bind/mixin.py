@@ -46,7 +46,7 @@ class Bindings:
         return self
 
     def forget(self) -> None:
-        """The program has ended: nothing here leads to it any more."""
+        """Drop every reference to the program, which has ended."""
         self._bound.clear()
         self._find = _ended
 

@@ -34,7 +34,7 @@ from dspex_trio.programs.bind.mixin import program_class
 from dspex_trio.programs.dspy.private import thread_local_overrides
 from dspex_trio.programs.record import lm_errors
 from dspex_trio.programs.record.entries import cut_by, lm_call, plain_fields, plus, total, unanswered, usage_of
-from dspex_trio.programs.record.events import Told
+from dspex_trio.programs.record.events import ProgramWatch
 from dspex_trio.programs.record.lm_hooks import History, Trace, Usages
 
 MAX_ENTRIES: Final = 10_000
@@ -137,7 +137,7 @@ class Recorder:
         self._program = program
         self._options = options
         self._redact = redact
-        self._told = None if watch is None else Told(watch, redact, stream_output=stream_output)
+        self._watch = None if watch is None else ProgramWatch(watch, redact, stream_output=stream_output)
         self._keep_prompts = not (options.omit_prompts or options.omit_trace)
         self._prompt_chars = self._kept = 0
         self._truncated = False
@@ -193,7 +193,7 @@ class Recorder:
             details["cut_answers"] = "\n".join(warnings)
         return Recording(tuple(trace), cost, truncated, warnings=warnings, details=details)
 
-    # What follows is called by the hooks, in whatever thread of the program, as `Hears` says.
+    # The hooks call what follows, from any thread of the program; see `ProgramEvents`.
 
     @contextmanager
     def asking(self, lm: dspy.BaseLM, question: Mapping[str, Any]) -> Iterator[None]:
@@ -204,11 +204,11 @@ class Recorder:
         self._asking[id(asked)] = asked
         free = False
         try:
-            if self._told is None:
+            if self._watch is None:
                 yield
             else:
                 module = _module(asked.key)
-                with self._told.lm(
+                with self._watch.lm(
                     module,
                     self.name_of(module),
                     lm,
@@ -240,7 +240,7 @@ class Recorder:
         Raises what the interrupt raises before the call begins.
         """
         self.interrupt.check()
-        return _UNWATCHED if self._told is None else self._told.tool(tool, arguments)
+        return _UNWATCHED if self._watch is None else self._watch.tool(tool, arguments)
 
     def _answer(self, asked: _PendingLmCall, *, free: bool = False) -> LmCall:
         return asked.answer or self._unanswered(asked, free=free)
@@ -344,7 +344,7 @@ class Recorder:
         )
 
     def _take(self, predictor: Any) -> _Invocation | None:
-        """The oldest invocation of that very predictor that has not been told of."""
+        """The oldest invocation of that very predictor that has not been reported yet."""
         for key, invocation in self._open.items():
             if invocation.module is predictor:
                 return self._open.pop(key)

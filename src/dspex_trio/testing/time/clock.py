@@ -240,7 +240,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
             self._ports.add(sock.getsockname()[1])
 
     def jump(self, seconds: float) -> None:
-        """Let so much time pass at once, while nobody has a turn, as where the loop is held up: what was due is late.
+        """Let so many seconds pass at once without running anything, as if the loop were blocked: what was due is late.
 
         Raises:
             ValueError: Less than nothing is to pass.
@@ -250,8 +250,8 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         self._jump(self._now + seconds, tie=False)
         self._look()
 
-    async def until_nothing_can_happen(self) -> str:
-        """In a seeded run: wait until it can be told that it will not end, and tell why, and where everybody is."""
+    async def wait_for_deadlock(self) -> str:
+        """In a seeded run: wait for deadlock; returns why, and where each task and thread is blocked."""
         self._end = _End()
         await self._end.event.wait()
         return "\n".join([self._end.why, *_whereabouts(self._threads)])
@@ -272,14 +272,14 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         return _monotonic() if self._threads.here() is None else self._origin + self._now
 
     def _look(self) -> None:
-        """Have the loop look again whether time may jump."""
+        """Make the loop check again whether time may jump."""
         if self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(_nothing, idempotent=True)
 
 
 class _End:
-    """That a run will not end by itself, and why."""
+    """Set, with the reason, once a run is deadlocked."""
 
     def __init__(self) -> None:
         self.event = trio.Event()

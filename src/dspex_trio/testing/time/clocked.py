@@ -105,7 +105,7 @@ class VirtualThreads:
                 waiter.expire()
 
     def any_runs(self) -> bool:
-        """Whether one of them runs, or is about to, and is not held up by something out of sight."""
+        """Whether one of them runs, or is about to, and is not blocked by something that the clock cannot see."""
         with self.lock:
             idle = [thread.is_held_up() for thread in self.all if thread.runs()]  # each is to be looked at
         return not all(idle)
