@@ -54,7 +54,7 @@ def progress_before(kept: Kept, plan: Sequence[Planned], file: object, metric: s
             f"model: they, or the workers, do not say which it is"
         )
     if kept.unknown_metrics:
-        yield f"{kept.unknown_metrics} scores are kept, of which nobody knows the metric; --metric scores them again"
+        yield f"{kept.unknown_metrics} scores are kept whose metric is unknown; --metric scores them again"
     for reason, count in kept.reasons.items():
         then = f"scored again by {metric}" if metric is not None else "not scored any more, for there is no --metric"
         yield f"{count} results are {then}: {reason}"

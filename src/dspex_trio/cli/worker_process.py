@@ -75,7 +75,7 @@ def _tell_old_pools(port: int) -> None:
     try:
         os.write(1, b"GRPC_READY:%d\n" % port)
     except OSError as error:
-        logger.warning("the port cannot be told on standard output, where snakepit 0.4 reads it: %s", error)
+        logger.warning("cannot print the port on standard output, where snakepit 0.4 reads it: %s", error)
 
 
 def check_health(settings: Settings) -> None:

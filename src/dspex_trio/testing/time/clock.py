@@ -120,7 +120,9 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
             return math.inf
         if not self._quiet or self._seen != self._threads.changes:
             return self._cushion()
-        self._end.set("nothing can happen any more: whatever there is waits for something that nobody will do")
+        self._end.set(
+            "deadlock, nothing can happen any more: every task and thread waits for something that will never happen"
+        )
         return 0
 
     def _cushion(self) -> float:
