@@ -206,7 +206,7 @@ async def test_a_worker_whose_standard_output_is_closed_or_unread_serves_all_the
     told = log.read_text()
     assert "cannot listen" not in told
     assert "serving a snakepit pool" in told
-    assert bool(re.search("the port cannot be told on standard output.*Broken pipe", told)) is not closed
+    assert bool(re.search("cannot print the port on standard output.*Broken pipe", told)) is not closed
 
 
 @pytest.mark.parametrize("stream", ["stderr", "stdout"])

@@ -3,7 +3,7 @@ import os
 import pytest
 import trio
 
-from dspex_trio.demo.children import ChildFailed, run_child
+from dspex_trio.demo.children import DemoProcessFailed, run_child
 
 OBEDIENT = """
 import pathlib, signal, sys, threading
@@ -46,7 +46,7 @@ async def test_a_child_is_there_once_it_is_ready_and_gone_with_its_scope(module,
 
 async def test_a_child_that_never_gets_ready_is_reported_with_its_log(module, tmp_path):
     arguments, environment = module(DIES)
-    with pytest.RaisesGroup(ChildFailed, flatten_subgroups=True) as caught:
+    with pytest.RaisesGroup(DemoProcessFailed, flatten_subgroups=True) as caught:
         async with trio.open_nursery() as nursery:
 
             async def run(task_status):
@@ -61,7 +61,7 @@ async def test_a_child_that_never_gets_ready_is_reported_with_its_log(module, tm
 async def test_a_child_that_ends_before_its_time_is_an_error(module, tmp_path):
     """A worker that dies in the middle of the demo must not look like trials that failed."""
     arguments, environment = module(OBEDIENT.replace("threading.Event().wait()", "sys.exit(9)"))
-    with pytest.RaisesGroup(ChildFailed, flatten_subgroups=True) as caught:
+    with pytest.RaisesGroup(DemoProcessFailed, flatten_subgroups=True) as caught:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: run_child("worker", arguments, tmp_path, environment=environment))
     (error,) = caught.value.exceptions

@@ -1,6 +1,6 @@
 import pytest
 
-from dspex_trio.demo.extract import Kind, answers, holds, kind_of, number_in
+from dspex_trio.demo.extract import AnswerKind, answers, holds, kind_of, number_in
 from dspex_trio.demo.words import count_tokens, cut_tokens, pieces, sentences
 
 BRIDGE = (
@@ -46,13 +46,13 @@ def test_a_pronoun_takes_up_the_sentence_before():
 @pytest.mark.parametrize(
     ("question", "kind"),
     [
-        ("Who built it?", Kind.PERSON),
-        ("In which city was it built?", Kind.PLACE),
-        ("When was it built?", Kind.DATE),
-        ("In what year was it built?", Kind.YEAR),
-        ("How many were built?", Kind.COUNT),
-        ("How high is it?", Kind.MEASURE),
-        ("What is it made of?", Kind.THING),
+        ("Who built it?", AnswerKind.PERSON),
+        ("In which city was it built?", AnswerKind.PLACE),
+        ("When was it built?", AnswerKind.DATE),
+        ("In what year was it built?", AnswerKind.YEAR),
+        ("How many were built?", AnswerKind.COUNT),
+        ("How high is it?", AnswerKind.MEASURE),
+        ("What is it made of?", AnswerKind.THING),
     ],
 )
 def test_the_question_words_tell_what_kind_of_thing_is_asked_for(question, kind):

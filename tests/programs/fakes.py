@@ -30,10 +30,10 @@ class Source:
         self.refuse = None
         self.began = []
 
-    async def get_variables(self, identifiers, *, not_before):
+    async def get_variables(self, identifiers):
         self.began.append("variables begin")
         await trio.lowlevel.checkpoint()
-        self.reads.append((list(identifiers), not_before))
+        self.reads.append(list(identifiers))
         self.began.append("variables end")
         return {name: self._variable(name) for name in identifiers}
 
@@ -70,7 +70,7 @@ class Source:
 
 
 class NoSession:
-    async def get_variables(self, identifiers, *, not_before):
+    async def get_variables(self, identifiers):
         raise VariableNotFound("no such session")
 
 

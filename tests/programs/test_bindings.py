@@ -399,7 +399,7 @@ async def test_all_variables_come_from_one_read_that_is_not_older_than_the_trial
         source=source,
     )
     await t.ready()
-    assert source.reads == [(["temp", "size"], 1.0)]
+    assert source.reads == [["temp", "size"]]
     assert t.variables == {
         "temperature": BoundVariable("temperature", "temp", 0.7, 1),
         "top_p": BoundVariable("top_p", "temp", 0.7, 1),
@@ -477,7 +477,7 @@ async def test_nothing_is_applied_when_any_variable_is_refused(trial, pipeline):
 
 async def test_a_store_that_fails_fails_the_sync_with_its_own_error(trial):
     class Down:
-        async def get_variables(self, identifiers, *, not_before):
+        async def get_variables(self, identifiers):
             raise StoreUnavailable("refused")
 
     t = trial(python_class="dspy.Predict", signature="q -> a", config_space=bind(temperature="v"), source=Down())
@@ -535,7 +535,7 @@ async def test_a_variable_picks_the_class_in_the_same_read_as_the_rest(trial):
         model=answers(reasoning="r", a="x"),
     )
     assert await t.run(q="?") == {"reasoning": "r", "a": "x"}
-    assert source.reads == [(["temp", "which"], 1.0)]
+    assert source.reads == [["temp", "which"]]
     assert t.variables["python_class"].value == "dspy.ChainOfThought"
     assert t.variables["temperature"].value == 0.4
 

@@ -75,7 +75,7 @@ async def test_other_bindings_mean_the_chosen_class_and_come_from_the_same_read(
     )
     t = await trial(python_class="ignored", config_space=space, source=source).ready()
     assert t.module.answer.predict.config == {"temperature": 0.3}
-    assert [names for names, _ in source.reads] == [["t", "part", "cls"]]
+    assert source.reads == [["t", "part", "cls"]]
 
 
 async def test_a_state_is_loaded_into_what_was_chosen(trial):

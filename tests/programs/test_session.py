@@ -38,7 +38,7 @@ async def test_what_a_program_reads_is_as_it_is_now(trial, does):
 
     t = trial(python_class=does(work), config_space=(dspex.Binding("temperature", "t"),), source=source)
     assert await t.in_worker() == {"result": [0.5, 0.75, {"b": [1], "t": 0.75}, 1.0, 7]}
-    assert [names for names, _ in source.reads[1:]] == [["t"], ["a"], ["t"], ["b", "t"]]
+    assert source.reads[1:] == [["t"], ["a"], ["t"], ["b", "t"]]
 
 
 async def test_what_is_not_there_is_an_error_or_the_default(trial, does):

@@ -223,7 +223,7 @@ async def test_of_reads_that_fail_together_the_tools_failure_is_told(trial, call
         async def tools(self):
             raise VariableNotFound("no session, say the tools")
 
-        async def get_variables(self, identifiers, *, not_before):
+        async def get_variables(self, identifiers):
             raise VariableNotFound("no session, say the variables")
 
     with pytest.raises(VariableNotFound, match="say the tools"):

@@ -23,8 +23,8 @@ from dspex_trio.model.errors import StoreUnavailable, VariableInvalid
 from dspex_trio.runs import (
     CannotKeep,
     InvalidPlan,
-    Refused,
     UnknownMetric,
+    WorkerRefused,
     export,
     metric_named,
     open_results,
@@ -208,7 +208,7 @@ async def test_variables_that_the_store_refuses_are_not_tried_again(kept):
 
 
 async def test_a_worker_that_refuses_all_trials_ends_the_run(kept):
-    with pytest.RaisesGroup(pytest.RaisesExc(Refused, match="w refuses to run trials")):
+    with pytest.RaisesGroup(pytest.RaisesExc(WorkerRefused, match="w refuses to run trials")):
         await run_trials(plan(9), [Worker(rpc.RpcError(rpc.StatusCode.UNAUTHENTICATED, "no token"))], kept)
 
 

@@ -2,7 +2,7 @@ import pytest
 import trio
 
 from dspex_trio.observing.correlation import correlated
-from dspex_trio.snakepit.telemetry import MAX_WAITING, START, STOP, Telemetry
+from dspex_trio.snakepit.telemetry import MAX_WAITING, START, STOP, ToolTelemetry
 from dspex_trio.wire.generated import bridge_pb2
 
 
@@ -21,7 +21,7 @@ def tell(telemetry):
 
 
 async def test_an_event_holds_what_snakepit_reads():
-    telemetry = Telemetry()
+    telemetry = ToolTelemetry()
     with telemetry.listening() as listener, correlated("c-1"):
         tell(telemetry)
         event = listener.events.receive_nowait()
@@ -45,7 +45,7 @@ async def test_an_event_holds_what_snakepit_reads():
     ],
 )
 async def test_a_listener_hears_what_it_asked_for(control, left):
-    telemetry = Telemetry()
+    telemetry = ToolTelemetry()
     with telemetry.listening() as listener:
         listener.control(bridge_pb2.TelemetryControl(**control))
         tell(telemetry)
@@ -53,7 +53,7 @@ async def test_a_listener_hears_what_it_asked_for(control, left):
 
 
 async def test_a_listener_that_does_not_read_holds_up_nobody_and_costs_no_more():
-    telemetry = Telemetry()
+    telemetry = ToolTelemetry()
     with telemetry.listening() as listener:
         for _ in range(MAX_WAITING):
             tell(telemetry)
@@ -61,7 +61,7 @@ async def test_a_listener_that_does_not_read_holds_up_nobody_and_costs_no_more()
 
 
 async def test_listeners_end_with_the_worker():
-    telemetry = Telemetry()
+    telemetry = ToolTelemetry()
     with telemetry.listening() as listener:
         tell(telemetry)
         telemetry.end()
@@ -71,7 +71,7 @@ async def test_listeners_end_with_the_worker():
 
 async def test_a_listener_that_has_not_read_its_end_yet_disturbs_nobody():
     """Its reader may be slow; what goes on meanwhile is a trial that must be answered."""
-    telemetry = Telemetry()
+    telemetry = ToolTelemetry()
     with telemetry.listening() as listener:
         tell(telemetry)
         listener.end()

@@ -246,7 +246,7 @@ async def test_a_worker_that_stops_gives_what_runs_its_grace(virtual_clock):
 
 
 async def test_another_store_can_stand_in_its_place(virtual_clock):
-    from dspex_trio.sessions import MemoryStore
+    from dspex_trio.store.memory import MemoryStore
     from dspex_trio.store.servicer import SessionStore
 
     class Counting(SessionStore):

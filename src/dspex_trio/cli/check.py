@@ -1,4 +1,4 @@
-"""`dspex-trio check`: does each rung of the ladder work on what is installed here?"""
+"""`dspex-trio check`: does each step of the ladder work on what is installed here?"""
 
 from __future__ import annotations
 

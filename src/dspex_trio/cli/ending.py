@@ -41,7 +41,7 @@ _SLACK_WITHOUT_GIL: Final = 0.5
 
 
 class Ending:
-    """Ends this process when it is told to: from now on in `run`, and before.
+    """Ends this process on a signal or on `end`, before and during `run`.
 
     Until something is served, SIGTERM, SIGINT and SIGHUP end the process at once, with exit code 0: there is nothing to
     end. Then the first one sets `stopping`, and what it ends gets the grace and not half a second more; a second one
@@ -80,7 +80,7 @@ class Ending:
         return self._lines.unblocking
 
     def seconds_left(self) -> float:
-        """How much of the grace is left; all of it as long as nobody has told it to end."""
+        """Seconds of the grace period that are left; all of them until the end has begun."""
         return min(self.grace, max(self._over - time.monotonic(), 0.0))
 
     def serving(self) -> None:
@@ -143,7 +143,7 @@ class Ending:
             return
 
     def _tell_state(self, number: int, _frame: FrameType | None) -> None:
-        """Where the threads are is told by another thread, as the loop may be what hangs."""
+        """Log the stacks from another thread, since the loop may be what hangs."""
         name = signal.Signals(number).name
         start_new_thread(tell_stacks, (name,))
         if self._token is not None:

@@ -21,12 +21,12 @@ class _ThroughRoot(logging.Logger):
 
     @property
     def propagate(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     @propagate.setter
     def propagate(self, value: bool) -> None:
-        """Nothing: what is kept from the root would not be logged at all."""
+        """Ignored: without the root's handlers, nothing would be logged."""
 
     def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the standard library's name
-        """Nothing."""
+        """Ignored: the root's handlers write what is logged."""

@@ -204,11 +204,11 @@ def run_file(
     An interrupted run goes on where it stopped when it is started again. Exits with 0 when every trial has ended, well
     or badly; with 1 when some did not, because their worker could not be reached; with 130 when it was interrupted.
     """
-    from dspex_trio.cli.run import Wanted
+    from dspex_trio.cli.run import RunArguments
     from dspex_trio.cli.run import run as run_trials
 
     settings = in_executors(load_settings(Settings, {"lm": lm, "lm_args": lm_args, "load": load}, config_file))
     secrets = [*secrets_in(settings.lm_args), settings.token or "", options["token"] or ""]
     lines = set_up_logging(log_level, secrets, log_format)
     kept = results or trials.with_name(f"{trials.name}.results.jsonl")
-    sys.exit(run_trials(Wanted(trials, kept, config=config_file, **options), settings, lines))
+    sys.exit(run_trials(RunArguments(trials, kept, config=config_file, **options), settings, lines))

@@ -23,7 +23,7 @@ class StartupError(Exception):
 
 
 def announce(ready_file: Path | None, where: int | str) -> None:
-    """Write where a server is to `ready_file`, as `told_as` has it.
+    """Write where a server is to `ready_file`, as `port_or_address` writes it.
 
     Nobody can read half of it: it is written aside, synced and renamed.
 
@@ -98,7 +98,7 @@ async def until_served(
         ready(listeners)
 
 
-def told_as(listener: Listener) -> int | str:
+def port_or_address(listener: Listener) -> int | str:
     """What a ready file says: the port, or the address of what has none ("unix:/path")."""
     return listener.address if listener.port is None else listener.port
 

@@ -22,8 +22,8 @@ import trio
 from dspex_trio.cli.ending import log_stacks_on_signal, tell_stacks
 from dspex_trio.cli.log.writer import Lines
 from dspex_trio.cli.outputs import refuse_overwriting, refuse_unwritable
-from dspex_trio.cli.run_report import progress_line, summary, told_before
-from dspex_trio.cli.serve import told_of
+from dspex_trio.cli.run_report import progress_before, progress_line, summary
+from dspex_trio.cli.serve import state_lines
 from dspex_trio.model.errors import FailureKind, WorkerStuck
 from dspex_trio.model.lm_arguments import SAMPLING
 from dspex_trio.observing.records import CannotRecord
@@ -34,12 +34,12 @@ from dspex_trio.runs import (
     InvalidPlan,
     Metric,
     Planned,
-    Progress,
-    Refused,
     Remote,
     Results,
+    RunProgress,
     UnknownMetric,
     Worker,
+    WorkerRefused,
     compare,
     export,
     metric_named,
@@ -63,7 +63,7 @@ EXIT_ALL_ENDED: Final = 0
 EXIT_NOT_ALL: Final = 1
 EXIT_INTERRUPTED: Final = 130
 _CANNOT: Final = (
-    InvalidPlan, InvalidSettings, CannotKeep, CannotLoad, CannotRecord, UnknownMetric, Refused, WorkerStuck,
+    InvalidPlan, InvalidSettings, CannotKeep, CannotLoad, CannotRecord, UnknownMetric, WorkerRefused, WorkerStuck,
 )  # fmt: skip
 # A line for a log, in seconds.
 _LOG_EVERY: Final = 10.0
@@ -73,8 +73,8 @@ _NO_PARQUET: Final = "Parquet needs pyarrow: pip install 'dspex-trio[parquet]'"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the command line says."""
+class RunArguments:
+    """The arguments and options of the command."""
 
     trials: Path
     results: Path
@@ -92,7 +92,7 @@ class Wanted:
     config: Path | None
 
 
-def run(wanted: Wanted, settings: Settings, lines: Lines) -> int:
+def run(wanted: RunArguments, settings: Settings, lines: Lines) -> int:
     """Run what is wanted, with its progress in `lines`; the exit code."""
     log_stacks_on_signal()
     sys.path.insert(0, "")  # as `python -m` has it: a metric or a program may lie beside the trials
@@ -105,7 +105,7 @@ def run(wanted: Wanted, settings: Settings, lines: Lines) -> int:
                 compare, plan, results, lm=_lm(wanted, settings), metric=None if metric is None else about(metric)
             )
             kept = compared(retry_failed=wanted.retry_failed)
-            for line in told_before(kept, plan, wanted.results, wanted.metric):
+            for line in progress_before(kept, plan, wanted.results, wanted.metric):
                 click.echo(line, err=True)
             progress = trio.run(partial(_run, wanted, settings, plan, results, metric, lines=lines))
             after = compared()
@@ -122,15 +122,15 @@ def run(wanted: Wanted, settings: Settings, lines: Lines) -> int:
     return _verdict(left, progress, wanted.results)
 
 
-def _lm(wanted: Wanted, settings: Settings) -> dict[str, Any] | None:
+def _lm(wanted: RunArguments, settings: Settings) -> dict[str, Any] | None:
     """The language model of programs that name none; what says where it is reached makes it no other one."""
     if wanted.worker or settings.lm is None:
         return None
     return {"model": settings.lm, **{name: value for name, value in settings.lm_args.items() if name in SAMPLING}}
 
 
-def _check_outputs(wanted: Wanted, settings: Settings, metric: Metric | None) -> None:
-    """Before the first trial is paid for."""
+def _check_outputs(wanted: RunArguments, settings: Settings, metric: Metric | None) -> None:
+    """Refuse outputs that cannot be written, before the first trial costs anything."""
     loaded = () if wanted.worker else settings.load
     inputs = [
         ("TRIALS", wanted.trials),
@@ -155,17 +155,17 @@ def _source(module: str) -> Path | None:
 
 
 async def _run(
-    wanted: Wanted,
+    wanted: RunArguments,
     settings: Settings,
     plan: Sequence[Planned],
     results: Results,
     metric: Metric | None,
     *,
     lines: Lines,
-) -> Progress | None:
-    """What it came to; None if it was interrupted."""
+) -> RunProgress | None:
+    """The run's final progress; None if it was interrupted."""
     view = _View(lines)
-    progress: Progress | None = None
+    progress: RunProgress | None = None
     with trio.open_signal_receiver(*wanted_end_signals(), *STATE_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             running = trio.CancelScope()
@@ -192,7 +192,7 @@ async def _run(
     return progress
 
 
-def _plan(wanted: Wanted) -> list[Planned]:
+def _plan(wanted: RunArguments) -> list[Planned]:
     program = None if wanted.program is None else _program(wanted.program)
     sweep = dict(_swept(text) for text in wanted.sweep)
     with wanted.trials.open("rb") as lines:
@@ -224,7 +224,7 @@ def _swept(text: str) -> tuple[str, list[Any]]:
 
 
 @asynccontextmanager
-async def _open_workers(wanted: Wanted, settings: Settings, view: _View) -> AsyncIterator[list[Worker]]:
+async def _open_workers(wanted: RunArguments, settings: Settings, view: _View) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         exporters = await stack.enter_async_context(open_exporters(settings, lambda: settings.grace_seconds))
         telemetry = await stack.enter_async_context(open_metrics(settings, exporters))
@@ -267,15 +267,15 @@ class _View:
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
         self._under_way: Callable[[], Iterable[str]] = tuple
-        self._progress: Progress | None = None
+        self._progress: RunProgress | None = None
         self._live = sys.stderr.isatty()
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: RunProgress) -> None:
         self._progress = progress
 
     def watch(self, runtime: Runtime) -> None:
-        """Tell of this runtime's trials too."""
-        self._under_way = partial(told_of, runtime)
+        """Include this runtime's running trials in what SIGUSR1 logs."""
+        self._under_way = partial(state_lines, runtime)
 
     def tell_state(self, why: str) -> None:
         """Log how far it has come, and what is under way in this process."""
@@ -314,7 +314,7 @@ def _export(results: Sequence[Mapping[str, Any]], path: Path) -> None:
         raise click.ClickException(f"{path}: {error.strerror or error}") from None
 
 
-def _verdict(left: int, progress: Progress | None, results: Path) -> int:
+def _verdict(left: int, progress: RunProgress | None, results: Path) -> int:
     if progress is None:
         click.echo(f"interrupted: {left} trials are left; the same command goes on with them", err=True)
         return EXIT_INTERRUPTED

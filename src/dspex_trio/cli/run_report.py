@@ -1,4 +1,4 @@
-"""What `dspex-trio run` says: how far it has come, what was there already, and what it came to."""
+"""What `dspex-trio run` prints: its progress, the results of earlier runs that it keeps, and its summary."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from dspex_trio.observing.redaction import printable
-from dspex_trio.runs import Kept, Line, Planned, Progress
+from dspex_trio.runs import Kept, Line, Planned, RunProgress
 from dspex_trio.runs.summary import percentile
 from dspex_trio.wire import json_text
 
 _LONGEST: Final = 300  # characters of somebody's message
 
 
-def progress_line(progress: Progress, seconds: float | None) -> str:
+def progress_line(progress: RunProgress, seconds: float | None) -> str:
     """How far it has come; `seconds` since it began give the rate and the time that is left."""
     told = [f"{progress.done}/{progress.total}"]
     told += [f"{count} {kind}" for kind, count in progress.ended.most_common()]
@@ -31,8 +31,8 @@ def progress_line(progress: Progress, seconds: float | None) -> str:
     return " · ".join(told)
 
 
-def told_before(kept: Kept, plan: Sequence[Planned], file: object, metric: str | None) -> Iterator[str]:
-    """What the file of results has already, and what becomes of it."""
+def progress_before(kept: Kept, plan: Sequence[Planned], file: object, metric: str | None) -> Iterator[str]:
+    """Lines about the results that the file holds already: how many are kept and how many are scored again."""
     if kept.results:
         yield f"{len(kept.results)} of {len(plan)} trials have a result in {file} already"
     if kept.failed:
@@ -55,7 +55,7 @@ def told_before(kept: Kept, plan: Sequence[Planned], file: object, metric: str |
             f"model: they, or the workers, do not say which it is"
         )
     if kept.unknown_metrics:
-        yield f"{kept.unknown_metrics} scores are kept, of which nobody knows the metric; --metric scores them again"
+        yield f"{kept.unknown_metrics} scores are kept whose metric is unknown; --metric scores them again"
     for reason, count in kept.reasons.items():
         then = f"scored again by {metric}" if metric is not None else "not scored any more, for there is no --metric"
         yield f"{count} results are {then}: {reason}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
+from dspex_trio.cli.process import StartupError, addresses, announce, first_error, port_or_address, until_served
 from dspex_trio.model.errors import UnsupportedDspy
 from dspex_trio.observing.records import CannotRecord
 from dspex_trio.observing.telemetry import open_exporters
@@ -23,11 +23,11 @@ logger = logging.getLogger("dspex_trio")
 
 
 def watch_state(ending: Ending, runtime: Runtime) -> None:
-    """Have SIGUSR1 tell of the runtime's trials too."""
-    ending.state = partial(told_of, runtime)
+    """Have SIGUSR1 log the runtime's running trials too."""
+    ending.state = partial(state_lines, runtime)
 
 
-def told_of(runtime: Runtime) -> Iterator[str]:
+def state_lines(runtime: Runtime) -> Iterator[str]:
     """What is under way in a runtime, a line each. Executors write their threads' stacks to standard error."""
     for each in runtime.under_way():
         left = "no deadline" if each.seconds_left == math.inf else f"{each.seconds_left:.1f} s left"
@@ -40,7 +40,7 @@ async def serve_worker(settings: Settings, ending: Ending) -> None:
 
     def ready(listeners: list[Listener]) -> None:
         ending.serving()
-        announce(settings.ready_file, told_as(listeners[0]))
+        announce(settings.ready_file, port_or_address(listeners[0]))
         logger.info(
             "serving trials on %s (store %s, %d at a time, language model %s)",
             addresses(listeners),

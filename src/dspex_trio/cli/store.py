@@ -14,7 +14,7 @@ import trio
 
 from dspex_trio import rpc, threads
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, addresses, first_error, told_as, until_served
+from dspex_trio.cli.process import StartupError, addresses, first_error, port_or_address, until_served
 from dspex_trio.observing.redaction import Redactor
 from dspex_trio.runtime.loading import CannotLoad, operators_modules
 from dspex_trio.store.elixir_tools import StandIns
@@ -57,7 +57,7 @@ async def serve_store(
 
     def ready(listeners: list[rpc.Listener]) -> None:
         ending.serving()
-        on_ready(told_as(listeners[0]))
+        on_ready(port_or_address(listeners[0]))
         logger.info("serving sessions on %s", addresses(listeners))
 
     async def end() -> None:

@@ -10,7 +10,7 @@ import trio
 
 from dspex_trio import threads
 from dspex_trio.cli.ending import Ending
-from dspex_trio.cli.process import StartupError, addresses, announce, first_error, told_as, until_served
+from dspex_trio.cli.process import StartupError, addresses, announce, first_error, port_or_address, until_served
 from dspex_trio.cli.serve import watch_state
 from dspex_trio.cli.worker import ElixirLost
 from dspex_trio.model.errors import UnsupportedDspy
@@ -44,7 +44,7 @@ async def work(settings: Settings, pool: Pool, ending: Ending) -> None:
     def ready(listeners: list[Listener]) -> None:
         ending.serving()
         for file in {pool.ready_file, settings.ready_file}:
-            announce(file, told_as(listeners[0]))
+            announce(file, port_or_address(listeners[0]))
         if (port := listeners[0].port) is not None:
             _tell_old_pools(port)
         where = addresses(listeners)
@@ -76,7 +76,7 @@ def _tell_old_pools(port: int) -> None:
     try:
         os.write(1, b"GRPC_READY:%d\n" % port)
     except OSError as error:
-        logger.warning("the port cannot be told on standard output, where snakepit 0.4 reads it: %s", error)
+        logger.warning("cannot print the port on standard output, where snakepit 0.4 reads it: %s", error)
 
 
 def check_health(settings: Settings) -> None:

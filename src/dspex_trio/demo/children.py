@@ -18,12 +18,12 @@ LOOK_SECONDS: Final = 0.02
 LOG_LINES: Final = 40
 
 
-class ChildFailed(Exception):
+class DemoProcessFailed(Exception):
     """A child did not get ready, or ended before its time; the text holds the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class DemoProcess:
     """A child that answers.
 
     Attributes:
@@ -52,7 +52,7 @@ async def run_child(
     directory: Path,
     *,
     environment: Mapping[str, str] | None = None,
-    task_status: trio.TaskStatus[Child] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[DemoProcess] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run `python -m ARGUMENTS --port 0 --ready-file FILE`; starts with the Child once it is ready.
 
@@ -80,11 +80,11 @@ async def run_child(
             process: trio.Process = await nursery.start(run)
             port = await _ready_port(process, ready)
             if port is not None:
-                task_status.started(Child(name, port, process.pid, log, trio.current_time() - began))
+                task_status.started(DemoProcess(name, port, process.pid, log, trio.current_time() - began))
                 await process.wait()
             nursery.cancel_scope.cancel()
     what = f"ended with exit code {process.returncode}" if port is not None else "did not get ready"
-    raise ChildFailed(f"the {name} {what}; the end of its log:\n{tail(log)}")
+    raise DemoProcessFailed(f"the {name} {what}; the end of its log:\n{tail(log)}")
 
 
 async def _ready_port(process: trio.Process, ready: Path) -> int | None:

@@ -24,7 +24,7 @@ class _StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class _Body(BaseModel):
+class _CompletionBody(BaseModel):
     """The part of a chat completion request that this model heeds; it ignores the rest, as others do."""
 
     model_config = ConfigDict(extra="ignore")
@@ -69,7 +69,7 @@ class Completion:
 def understand(body: bytes) -> Completion:
     """Read a request's body; raises ApiError for what a provider refuses."""
     try:
-        asked = _Body.model_validate_json(body)
+        asked = _CompletionBody.model_validate_json(body)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"])) or "body"

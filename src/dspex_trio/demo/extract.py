@@ -38,7 +38,7 @@ _PLACES: Final = "(?:cit(?:y|ies)|countr(?:y|ies)|(?:place|continent|river|ocean
 _MEASURE: Final = re.compile(r"^how (?:tall|high|long|deep|wide|far|old|fast|heavy|hot|cold|large|big|much)\b")
 
 
-class Kind(enum.Enum):
+class AnswerKind(enum.Enum):
     """What kind of thing a question asks for."""
 
     PERSON = "a person"
@@ -51,7 +51,7 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Candidate:
     """A span that may answer a question.
 
     Attributes:
@@ -64,28 +64,28 @@ class Answer:
 
     text: str
     sentence: str
-    kind: Kind
+    kind: AnswerKind
     score: float
     support: float
 
 
-def kind_of(question: str) -> Kind:
+def kind_of(question: str) -> AnswerKind:
     """What kind of thing the question asks for, by its question words."""
     text = question.lower().strip()
     for pattern, kind in (
-        (r"^(?:\w+ )?(?:which|what) year\b", Kind.YEAR),
-        (r"^when\b|\b(?:what|which) (?:date|day)\b", Kind.DATE),
-        (r"^(?:by )?who(?:m|se)?\b", Kind.PERSON),
-        (r"^(?:to |from )?where\b", Kind.PLACE),
-        (rf"^(?:\w+ )?(?:which|what) {_PLACES}\b", Kind.PLACE),
-        (r"^how many\b|^what number\b", Kind.COUNT),
+        (r"^(?:\w+ )?(?:which|what) year\b", AnswerKind.YEAR),
+        (r"^when\b|\b(?:what|which) (?:date|day)\b", AnswerKind.DATE),
+        (r"^(?:by )?who(?:m|se)?\b", AnswerKind.PERSON),
+        (r"^(?:to |from )?where\b", AnswerKind.PLACE),
+        (rf"^(?:\w+ )?(?:which|what) {_PLACES}\b", AnswerKind.PLACE),
+        (r"^how many\b|^what number\b", AnswerKind.COUNT),
     ):
         if re.search(pattern, text):
             return kind
-    return Kind.MEASURE if _MEASURE.search(text) else Kind.THING
+    return AnswerKind.MEASURE if _MEASURE.search(text) else AnswerKind.THING
 
 
-def answers(question: str, passages: str, kind: Kind | None = None) -> list[Answer]:
+def answers(question: str, passages: str, kind: AnswerKind | None = None) -> list[Candidate]:
     """Every candidate span, best first; empty when no sentence shares a word with the question."""
     kind = kind or kind_of(question)
     asked = _asked(question)
@@ -95,7 +95,7 @@ def answers(question: str, passages: str, kind: Kind | None = None) -> list[Answ
         if value:
             for span, fit in _spans(kind, question, spelled, asked, weights):
                 text = sentence[spelled[span.start].start : spelled[span.stop - 1].end]
-                found.append(Answer(text, sentence, kind, value + fit, value / whole))
+                found.append(Candidate(text, sentence, kind, value + fit, value / whole))
     return sorted(found, key=lambda answer: -answer.score)
 
 
@@ -164,7 +164,7 @@ def _weights(asked: Sequence[Word], split: Sequence[Sequence[Word]]) -> dict[str
 
 
 def _spans(
-    kind: Kind, question: str, spelled: list[Word], asked: list[Word], weights: dict[str, float]
+    kind: AnswerKind, question: str, spelled: list[Word], asked: list[Word], weights: dict[str, float]
 ) -> Iterator[tuple[range, float]]:
     """The candidate spans of a sentence and how well each fits."""
     met = {
@@ -176,7 +176,7 @@ def _spans(
     for candidate in _candidates(kind, spelled):
         if not any(spelled[index].carries and index not in met for index in candidate):
             continue  # says nothing that the question did not say
-        span = _trimmed(candidate, spelled, met) if kind is Kind.THING else candidate
+        span = _trimmed(candidate, spelled, met) if kind is AnswerKind.THING else candidate
         closeness = sum(
             weights[word.stem] / (1 + min(abs(index - span.start), abs(index - span.stop + 1)))
             for index, word in met.items()
@@ -185,14 +185,14 @@ def _spans(
         yield span, closeness + _surroundings(kind, question, spelled, span, met)
 
 
-def _candidates(kind: Kind, spelled: list[Word]) -> Iterator[range]:
-    if kind in (Kind.PERSON, Kind.PLACE):
+def _candidates(kind: AnswerKind, spelled: list[Word]) -> Iterator[range]:
+    if kind in (AnswerKind.PERSON, AnswerKind.PLACE):
         yield from _runs([_named(word) for word in spelled], [word.text in _JOINERS for word in spelled])
-    elif kind in (Kind.YEAR, Kind.DATE):
+    elif kind in (AnswerKind.YEAR, AnswerKind.DATE):
         for index, word in enumerate(spelled):
             if _is_year(word):
-                yield range(index, index + 1) if kind is Kind.YEAR else _date(spelled, index)
-    elif kind in (Kind.COUNT, Kind.MEASURE):
+                yield range(index, index + 1) if kind is AnswerKind.YEAR else _date(spelled, index)
+    elif kind in (AnswerKind.COUNT, AnswerKind.MEASURE):
         yield from _quantities(kind, spelled)
     else:
         yield from _runs([word.carries for word in spelled], [False] * len(spelled))
@@ -229,7 +229,7 @@ def _date(spelled: list[Word], year: int) -> range:
     return range(start, year + 1) if spelled[start].text != "," else range(year, year + 1)
 
 
-def _quantities(kind: Kind, spelled: list[Word]) -> Iterator[range]:
+def _quantities(kind: AnswerKind, spelled: list[Word]) -> Iterator[range]:
     """Numbers with their scale (`500 million`), and for a measure with their unit (`9 metres per second`)."""
     for index, word in enumerate(spelled):
         if not (word.is_number or word.text.lower() in NUMBER_WORDS):
@@ -237,7 +237,7 @@ def _quantities(kind: Kind, spelled: list[Word]) -> Iterator[range]:
         stop = index + 1
         while stop < len(spelled) and spelled[stop].text.lower() in SCALES:
             stop += 1
-        if kind is Kind.MEASURE and stop < len(spelled) and (spelled[stop].carries or spelled[stop].text in "%°"):
+        if kind is AnswerKind.MEASURE and stop < len(spelled) and (spelled[stop].carries or spelled[stop].text in "%°"):
             stop += 1
             while stop + 1 < len(spelled) and spelled[stop].text in ("per", "of") and spelled[stop + 1].carries:
                 stop += 2
@@ -259,7 +259,7 @@ def _trimmed(span: range, spelled: Sequence[Word], met: Mapping[int, Word]) -> r
     return range(start, stop)
 
 
-def _surroundings(kind: Kind, question: str, spelled: list[Word], span: range, met: Mapping[int, Word]) -> float:
+def _surroundings(kind: AnswerKind, question: str, spelled: list[Word], span: range, met: Mapping[int, Word]) -> float:
     """What the span itself and the words around it say for it or against it."""
     before = [word.text.lower() for word in spelled[max(0, span.start - 2) : span.start]]
     after = [word.text.lower() for word in spelled[span.stop : span.stop + 2]]
@@ -269,11 +269,11 @@ def _surroundings(kind: Kind, question: str, spelled: list[Word], span: range, m
         fit += 0.4 * (after[:1] != [] and after[0] in _COPULAS)  # "Canberra is the capital"
     if any(word in _COPULAS for word in before) and max(met, default=len(spelled)) < span.start:
         fit += 0.8  # "The capital is Canberra"
-    if kind is Kind.PERSON:
+    if kind is AnswerKind.PERSON:
         fit += 0.8 * (before[-1:] == ["by"]) + 0.3 * (len(span) > 1)
-    elif kind is Kind.PLACE:
+    elif kind is AnswerKind.PLACE:
         fit += 0.6 * any(word in _PLACE_PREPOSITIONS for word in before)
-    elif kind in (Kind.COUNT, Kind.MEASURE):
+    elif kind in (AnswerKind.COUNT, AnswerKind.MEASURE):
         what = [word for word in words(question)[1:] if word.carries]
         near = spelled[span.stop - 1 : span.stop + 2]
         fit += 1.2 * any(same(word.stem, other.stem) for word in what for other in near if other.is_word)

@@ -22,7 +22,7 @@ class NotUnderstood(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class OutputField:
     """An output field and its type, as the prompt writes it (`str`, `int`, `Literal['a', 'b']`)."""
 
     name: str
@@ -61,7 +61,7 @@ class Task:
     """
 
     given: Mapping[str, str]
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[OutputField, ...]
     objective: str
     tools: tuple[Tool, ...] = ()
     as_json: bool = False
@@ -96,7 +96,7 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> Task:
     if not marker:
         raise NotUnderstood("the system message does not declare fields as DSPy's ChatAdapter or JSONAdapter does")
     declared, _, rest = tail.partition("All interactions will be structured")
-    wanted = tuple(Wanted(name, kind) for name, kind in _FIELD.findall(declared))
+    wanted = tuple(OutputField(name, kind) for name, kind in _FIELD.findall(declared))
     if not wanted:
         raise NotUnderstood("the system message declares no output fields")
     _, _, objective = rest.rpartition("your objective is:")

@@ -18,7 +18,7 @@ import trio
 
 from dspex_trio.demo import completions
 from dspex_trio.demo.completions import Completion
-from dspex_trio.testing.http_provider import CallerGone, Exchange, Server
+from dspex_trio.testing.http_provider import CallerGone, HttpExchange, Server
 from dspex_trio.testing.http_provider.chat import PATH, ApiError, Head
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ REMEMBERED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SeenCompletion:
     """A completion request as the provider saw it: the proof that variables reach the wire.
 
     Attributes:
@@ -65,15 +65,15 @@ class Provider(Server):
         super().__init__()
         self.owed = 0
         self._api_key = api_key
-        self._asked: dict[int, Asked] = {}
+        self._asked: dict[int, SeenCompletion] = {}
         self._numbers = count(1)
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[SeenCompletion]:
         """The latest completion requests, oldest first."""
         return list(self._asked.values())
 
-    async def answer(self, exchange: Exchange) -> None:
+    async def answer(self, exchange: HttpExchange) -> None:
         """Answer a request, be it with an error."""
         try:
             await self._route(exchange)
@@ -86,7 +86,7 @@ class Provider(Server):
             failed = ApiError(500, "The model failed; its log says why.", kind="server_error")
             await exchange.reply(failed.document(), failed.status)
 
-    async def _route(self, exchange: Exchange) -> None:
+    async def _route(self, exchange: HttpExchange) -> None:
         request = exchange.request
         if request.headers.get("authorization") != f"Bearer {self._api_key}":
             raise ApiError(401, "Incorrect API key provided.")
@@ -98,9 +98,9 @@ class Provider(Server):
             case method, path:
                 raise ApiError(404, f"Unknown request URL: {method} {path}.")
 
-    async def _complete(self, exchange: Exchange, asked: Completion) -> None:
+    async def _complete(self, exchange: HttpExchange, asked: Completion) -> None:
         sampling, number = asked.sampling, next(self._numbers)
-        seen = Asked(asked.task.question, sampling.temperature, sampling.max_tokens, asked.prompt_tokens)
+        seen = SeenCompletion(asked.task.question, sampling.temperature, sampling.max_tokens, asked.prompt_tokens)
         self.owed += 1
         self._remember(number, seen)
         try:
@@ -119,7 +119,7 @@ class Provider(Server):
             self.owed -= 1
         self._remember(number, replace(seen, completion_tokens=sum(reply.completion_tokens for reply in said)))
 
-    def _remember(self, number: int, seen: Asked) -> None:
+    def _remember(self, number: int, seen: SeenCompletion) -> None:
         self._asked[number] = seen
         self._asked.pop(number - REMEMBERED, None)
         self.tell()

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dspex_trio.demo.agent import next_step, short_observation
-from dspex_trio.demo.extract import Answer, Kind, answers, holds, kind_of, number_in
-from dspex_trio.demo.prompt import Task, Wanted
+from dspex_trio.demo.extract import AnswerKind, Candidate, answers, holds, kind_of, number_in
+from dspex_trio.demo.prompt import OutputField, Task
 from dspex_trio.demo.words import count_tokens, cut_tokens, same, words
 
 UNKNOWN: Final = "unknown"
@@ -82,16 +82,16 @@ def write_reply(task: Task, sampling: Sampling) -> Reply:
     return _cut(text, sampling)
 
 
-def _choose(task: Task, sampling: Sampling) -> Answer | None:
+def _choose(task: Task, sampling: Sampling) -> Candidate | None:
     """The answer to give: the best one, or one sampled among the best."""
     kind = kind_of(task.question)
-    if kind is Kind.THING and any(
+    if kind is AnswerKind.THING and any(
         wanted.type in ("int", "float") for wanted in task.wanted if wanted.name != "confidence"
     ):
-        kind = Kind.COUNT
+        kind = AnswerKind.COUNT
     observed = short_observation(task)
     if observed:
-        return Answer(observed, observed, kind, 1.0, 1.0)
+        return Candidate(observed, observed, kind, 1.0, 1.0)
     best = [each for each in answers(task.question, task.passages, kind) if each.support >= SUPPORT][:CANDIDATES]
     if not best:
         return None
@@ -102,7 +102,7 @@ def _choose(task: Task, sampling: Sampling) -> Answer | None:
     return dice.choices(best, odds)[0]
 
 
-def _value(wanted: Wanted, task: Task, answer: Answer | None) -> Any:  # noqa: PLR0911 - one line a type
+def _value(wanted: OutputField, task: Task, answer: Candidate | None) -> Any:  # noqa: PLR0911 - one line a type
     if wanted.name in REASONING:
         return _reasoning(answer)
     if wanted.name == "confidence":
@@ -121,19 +121,19 @@ def _value(wanted: Wanted, task: Task, answer: Answer | None) -> Any:  # noqa: P
     return _styled(task, answer) if answer else UNKNOWN
 
 
-def _reasoning(answer: Answer | None) -> str:
+def _reasoning(answer: Candidate | None) -> str:
     if answer is None:
         return "No sentence of what I was given says enough about the question."
     return f"The question asks for {answer.kind.value}. What fits best is: {answer.sentence!r} It says {answer.text!r}."
 
 
-def _styled(task: Task, answer: Answer) -> str:
+def _styled(task: Task, answer: Candidate) -> str:
     asked = task.objective.lower()
     text = answer.sentence if re.search(r"\b(?:whole|full|complete) sentence\b", asked) else answer.text
     return text.upper() if "capital letters" in asked else text
 
 
-def _enumerated(answer: Answer) -> list[str]:
+def _enumerated(answer: Candidate) -> list[str]:
     """The members of the enumeration that the answer belongs to: `Peru, Colombia and Brazil`."""
     item = r"(?:[A-Z][\w'-]*(?: [A-Z][\w'-]*)*|[a-z][\w'-]*)"
     for found in re.finditer(rf"{item}(?:, {item})*(?:,? (?:and|or) {item})", answer.sentence):

@@ -17,7 +17,7 @@ import click
 import trio
 
 from dspex_trio import rpc
-from dspex_trio.demo.children import Child, ChildFailed, run_child
+from dspex_trio.demo.children import DemoProcess, DemoProcessFailed, run_child
 from dspex_trio.demo.provider import API_KEY, Provider
 from dspex_trio.demo.report import progress_line, provider_lines, report
 from dspex_trio.demo.results import CallFailed, ClientCancelled, Result
@@ -67,7 +67,7 @@ async def run_demo(
             try:
                 with running:
                     code = await _with_everything_running(file, lm, lm_args or {}, write)
-            except* ChildFailed as failed:
+            except* DemoProcessFailed as failed:
                 for each in _leaves(failed):
                     write(str(each))
                 code = EXIT_UNUSABLE
@@ -117,9 +117,9 @@ async def _with_everything_running(
                 lm, lm_args = LOCAL_MODEL, {"api_base": f"http://127.0.0.1:{port}/v1", "api_key": API_KEY}
                 write(f"provider   http://127.0.0.1:{port}/v1, a small local model")
 
-            async def start(name: str, arguments: list[str], environment: Mapping[str, str]) -> Child:
+            async def start(name: str, arguments: list[str], environment: Mapping[str, str]) -> DemoProcess:
                 run = partial(run_child, name, arguments, Path(directory), environment=environment)
-                child: Child = await nursery.start(run)
+                child: DemoProcess = await nursery.start(run)
                 write(f"{name:<10} {child.address}, ready after {child.started_in:.1f} s (pid {child.pid})")
                 return child
 
@@ -138,7 +138,7 @@ async def _with_everything_running(
             worker = await start("worker", [*serve, "--max-trials", str(AT_ONCE)], environment)
             async with open_client(worker.address, store=store.address) as client:
                 await register(client, file)
-                code = await _Run(client, provider, write).run(file.trials)
+                code = await _DemoRun(client, provider, write).run(file.trials)
             nursery.cancel_scope.cancel()
     return code
 
@@ -157,7 +157,7 @@ async def register(client: Client, file: TrialFile) -> None:
             nursery.start_soon(one, session_id)
 
 
-class _Run:
+class _DemoRun:
     """The trials of one run, and what became of them."""
 
     def __init__(self, client: Client, provider: Provider | None, write: Callable[[str], None]) -> None:

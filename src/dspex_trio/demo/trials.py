@@ -25,11 +25,11 @@ class InvalidTrials(ValueError):
     """The file of trials cannot be used; the text names the line and what is wrong."""
 
 
-class _Line(BaseModel):
+class _JsonLine(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SessionVariable(_Line):
+class SessionVariable(_JsonLine):
     """A variable to register: its type, first value and constraints, as the store takes them."""
 
     type: str
@@ -37,22 +37,22 @@ class SessionVariable(_Line):
     constraints: dict[str, Any] = {}
 
 
-class _Session(_Line):
+class _Session(_JsonLine):
     session: str
     variables: dict[str, SessionVariable]
 
 
-class _Program(_Line):
+class _Program(_JsonLine):
     program: str
     spec: dict[str, Any]
 
 
-class _Expectation(_Line):
+class _Expectation(_JsonLine):
     kind: str = Field(pattern="^(" + "|".join(kind.name for kind in FailureKind) + ")$")
     stage: str | None = Field(None, pattern="^(" + "|".join(stage.name for stage in Stage) + ")$")
 
 
-class _Trial(_Line):
+class _Trial(_JsonLine):
     trial: str
     program: str
     session: str = ""
@@ -129,7 +129,7 @@ def read_trials(path: Path) -> TrialFile:
     return TrialFile(sessions, tuple(trials.values()))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
+def _lines(path: Path) -> Iterator[tuple[int, _JsonLine]]:
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not text.strip():
             continue
@@ -137,7 +137,7 @@ def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
             raw = json.loads(text)
         except ValueError as error:
             raise InvalidTrials(f"line {number}: is no JSON: {error}") from error
-        kinds: dict[str, type[_Line]] = {"trial": _Trial, "spec": _Program, "variables": _Session}
+        kinds: dict[str, type[_JsonLine]] = {"trial": _Trial, "spec": _Program, "variables": _Session}
         model = next((model for key, model in kinds.items() if isinstance(raw, dict) and key in raw), None)
         if model is None:
             raise InvalidTrials(f"line {number}: is neither a session (variables), a program (spec) nor a trial")

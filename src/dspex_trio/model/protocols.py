@@ -16,12 +16,11 @@ T = TypeVar("T")
 class VariableSource(Protocol):
     """Where a trial's session variables come from."""
 
-    async def get_variables(self, identifiers: Sequence[str], *, not_before: float) -> Mapping[str, Variable | None]:
-        """Read all of them at once, by name or id.
+    async def get_variables(self, identifiers: Sequence[str]) -> Mapping[str, Variable | None]:
+        """Read all of them at once, by name or id; every value is read from the store after the call began.
 
         Args:
             identifiers: Names or ids, each once.
-            not_before: A time of Trio's clock; no value read from the store before it may answer.
 
         Returns:
             Identifier → variable; None for one that the store does not have.

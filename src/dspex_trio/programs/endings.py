@@ -45,7 +45,7 @@ def _ended_interpreter(original: Callable[..., Any] | None) -> Callable[..., Any
     """An interpreter that was made for one call is shut down as ever, also when the trial is over by then.
 
     One whose code cannot even be left, since what it waits for cannot be woken, is shut down by another thread. Left
-    alone are one that the caller lends, and dspy.PythonInterpreter, which its first thread alone may use.
+    alone are one that the caller passed in, and dspy.PythonInterpreter, which its first thread alone may use.
     """
 
     @functools.wraps(cast("Any", original))

@@ -105,10 +105,10 @@ class Hydrated:
             try:
                 result = awaited.run(self.module, arguments)
             except Exception as error:
-                interrupt.check()  # what comes out of an interrupted trial is the interrupt
-                if (blamed := _blamed(error, recorder.last_cut, has_lm=self._model.lm is not None)) is None:
+                interrupt.check()  # an interrupted trial ends with the interrupt, whatever else was raised
+                if (translated := _translated(error, recorder.last_cut, has_lm=self._model.lm is not None)) is None:
                     raise
-                raise blamed from error
+                raise translated from error
         interrupt.check()
         return self._prediction(result)
 
@@ -161,8 +161,8 @@ class Hydrated:
         }
 
 
-def _blamed(error: Exception, cut: str, *, has_lm: bool) -> Exception | None:
-    """Say whose fault an exception was; None for the program's own, and for what says so itself."""
+def _translated(error: Exception, cut: str, *, has_lm: bool) -> Exception | None:
+    """The LmError, ToolError or InvalidSpec that an exception stands for; None to leave it as it is."""
     if isinstance(error, TrialError):
         return None  # a session or an Elixir tool
     if isinstance(error, dspy.AdapterParseError):

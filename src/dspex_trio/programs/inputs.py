@@ -46,16 +46,16 @@ class Inputs:
             elif self._others and name not in RESERVED:
                 checked[name] = value
             else:
-                raise InvalidInput(f"input {name!r} is unexpected; the program takes {self._told()}")
+                raise InvalidInput(f"input {name!r} is unexpected; the program takes {self._accepted_inputs()}")
         for name, field in self._fields.items():
             if name not in checked:
                 if field.default is MISSING:
-                    raise InvalidInput(f"input {name!r} is missing; the program takes {self._told()}")
+                    raise InvalidInput(f"input {name!r} is missing; the program takes {self._accepted_inputs()}")
                 if field.default is None:  # DSPy knows of no default for what may be None
                     checked[name] = None
         return checked
 
-    def _told(self) -> str:
+    def _accepted_inputs(self) -> str:
         names = [f"{name}: {field}" if field.typed else name for name, field in self._fields.items()]
         return ", ".join([*names, *(["any others"] if self._others else [])]) or "none"
 

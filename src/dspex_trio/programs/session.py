@@ -61,7 +61,7 @@ def cached_for() -> str | None:
 
 
 def no_loop(_function: Callable[..., Awaitable[T]], /, *_args: Any) -> T:
-    """The RunInLoop of a room that has no loop."""
+    """The RunInLoop of a process in which programs cannot call into a loop."""
     raise RuntimeError("programs reach their session through run_in_loop, and were opened without it")
 
 
@@ -171,11 +171,8 @@ class ProgramSession:
 
     def _read(self, names: Sequence[str]) -> Mapping[str, Variable | None]:
         wanted = list(dict.fromkeys(names))
-        found = self.wait_for(self._fresh, wanted)
+        found = self.wait_for(self._session.get_variables, wanted)
         return {name: None if (seen := found[name]) is None else check_variable(seen) for name in wanted}
-
-    async def _fresh(self, names: Sequence[str]) -> Mapping[str, Variable | None]:
-        return await self._session.get_variables(names, not_before=trio.current_time())
 
     async def _in_time(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         with trio.CancelScope(deadline=self._deadline):
@@ -263,9 +260,7 @@ def _chars(value: Any) -> int:
 # ---- what hydration reads --------------------------------------------------------------------------------------------
 
 
-async def read_bound(
-    source: VariableSource, bindings: Sequence[Binding], *, not_before: float
-) -> Mapping[str, Variable | None]:
+async def read_bound(source: VariableSource, bindings: Sequence[Binding]) -> Mapping[str, Variable | None]:
     """Variable → what the store has of it, for all that the bindings name.
 
     A store that has no variables at all is one where none is there, for bindings that can do without.
@@ -276,7 +271,7 @@ async def read_bound(
     """
     names = list(dict.fromkeys(binding.variable for binding in bindings))
     try:
-        return await source.get_variables(names, not_before=not_before)
+        return await source.get_variables(names)
     except NoVariables:
         if not all(binding.optional or binding.default is not MISSING for binding in bindings):
             raise
@@ -284,7 +279,7 @@ async def read_bound(
 
 
 async def read_at_once(
-    session: TrialSession, bindings: Sequence[Binding], *, tools: bool, not_before: float
+    session: TrialSession, bindings: Sequence[Binding], *, tools: bool
 ) -> tuple[Mapping[str, Variable | None], Sequence[ToolSpec]]:
     """Variables and the list of tools, side by side: as long as the slower of the two takes.
 
@@ -293,7 +288,7 @@ async def read_at_once(
             and of errors that come together the tools' is told.
     """
     if not tools:
-        return await read_bound(session, bindings, not_before=not_before), ()
+        return await read_bound(session, bindings), ()
     answers: dict[str, Any] = {"variables": {}}
     errors: dict[str, TrialError] = {}
 
@@ -307,7 +302,7 @@ async def read_at_once(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask, "tools", session.tools, nursery.cancel_scope)
         if bindings:
-            read = partial(read_bound, session, bindings, not_before=not_before)
+            read = partial(read_bound, session, bindings)
             nursery.start_soon(ask, "variables", read, nursery.cancel_scope)
     for what in ("tools", "variables"):
         if what in errors:

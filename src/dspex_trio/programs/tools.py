@@ -26,7 +26,7 @@ class ElixirTool(dspy.Tool):  # type: ignore[misc]
 
     def __init__(self, spec: ToolSpec) -> None:
         super().__init__(
-            _Call(spec),
+            _ElixirCall(spec),
             name=spec.name,
             desc=spec.description,
             args={parameter.name: _schema(parameter) for parameter in spec.parameters},
@@ -41,7 +41,7 @@ class ElixirTool(dspy.Tool):  # type: ignore[misc]
         return await in_thread(self, **arguments)
 
 
-class _Call:
+class _ElixirCall:
     """What DSPy calls, once it has checked the arguments' types."""
 
     def __init__(self, spec: ToolSpec) -> None:

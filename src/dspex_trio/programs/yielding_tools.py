@@ -14,7 +14,7 @@ from dspex_trio.model.errors import ToolError
 from dspex_trio.programs.session import current_session, no_loop
 
 Take: TypeAlias = Callable[[Any], Awaitable[None]]
-"""What takes one value of a stream, in the loop; it returns once there is room for the next."""
+"""Takes one value of a stream, in the loop; returns once the next one may follow."""
 
 MAX_YIELDED: Final = 10_000
 """The most values of one call that are gathered in a list."""

@@ -1,6 +1,6 @@
 """Many trials from a file: planned, run by workers, their results kept so that an interrupted run goes on."""
 
-from dspex_trio.runs.execution import Progress, Refused, run_trials
+from dspex_trio.runs.execution import RunProgress, WorkerRefused, run_trials
 from dspex_trio.runs.kept import Kept, compare, of_plan
 from dspex_trio.runs.metrics import METRICS, Metric, UnknownMetric, metric_named
 from dspex_trio.runs.plan import InvalidPlan, Planned, read_plan
@@ -17,12 +17,12 @@ __all__ = [
     "Line",
     "Metric",
     "Planned",
-    "Progress",
-    "Refused",
     "Remote",
     "Results",
+    "RunProgress",
     "UnknownMetric",
     "Worker",
+    "WorkerRefused",
     "compare",
     "export",
     "metric_named",

@@ -42,11 +42,11 @@ _REFUSALS: Final = frozenset(
 )
 
 
-class Refused(RuntimeError):
-    """A worker does not take trials at all: it wants another token, or is none."""
+class WorkerRefused(RuntimeError):
+    """A worker takes no trials at all: it wants another token, or the address is not a worker's."""
 
 
-class Progress:
+class RunProgress:
     """How far a run has come.
 
     Attributes:
@@ -105,8 +105,8 @@ async def run_trials(
     metric_seconds: float = METRIC_SECONDS,
     lm: Mapping[str, Any] | None = None,
     retry_failed: Collection[FailureKind] = (),
-    on_progress: Callable[[Progress], object] = lambda _progress: None,
-) -> Progress:
+    on_progress: Callable[[RunProgress], object] = lambda _progress: None,
+) -> RunProgress:
     """Run the trials that have no result yet, and add their results.
 
     A failure that says `retryable` and a call that fails are tried again, with growing waits, by any of the workers.
@@ -131,7 +131,7 @@ async def run_trials(
 
     Raises:
         CannotKeep: The results cannot be written, or are of other trials.
-        Refused: A worker does not take trials at all.
+        WorkerRefused: A worker does not take trials at all.
     """
     needs_trio("run_trials")
     scorer = None if metric is None else Scorer(metric, metric_seconds)
@@ -159,9 +159,9 @@ class _Run:
         retries: int,
         scorer: Scorer | None,
         lm: Mapping[str, Any] | None,
-        on_progress: Callable[[Progress], object],
+        on_progress: Callable[[RunProgress], object],
     ) -> None:
-        self.progress = Progress(len(missing))
+        self.progress = RunProgress(len(missing))
         self._waiting = deque(_Item(trial) for trial in missing)
         self._workers = workers
         self._away: set[Worker] = set()
@@ -216,7 +216,7 @@ class _Run:
                 outcome = await worker.run(trial, timeout)
         except rpc.RpcError as error:
             if error.status in _REFUSALS:
-                raise Refused(f"{worker.name} refuses to run trials: {error}") from error
+                raise WorkerRefused(f"{worker.name} refuses to run trials: {error}") from error
             return self._lost(item, worker, str(error))
         except trio.TooSlowError:
             return self._lost(item, worker, "no answer from the worker or its store in time")

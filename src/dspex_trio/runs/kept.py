@@ -27,7 +27,7 @@ class Kept:
         other_programs: How many trials are run although there are results of another program.
         other_models: Language models of which there are results, with the counts of trials that are run all the same.
         unknown_models: How many results are kept although their language model, or that of this run, is not known.
-        unknown_metrics: How many scores are kept of which nobody knows the metric.
+        unknown_metrics: How many scores are kept whose metric is unknown.
     """
 
     missing: list[Planned] = field(default_factory=list)

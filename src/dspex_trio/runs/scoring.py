@@ -37,7 +37,7 @@ class Scorer:
     async def score(self, expected: Mapping[str, Any], prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """What to put into the result, `SCORE_FIELDS`: 0 for no prediction. None where the metric hangs.
 
-        Goes to its end when it is cancelled, for the trial is paid for.
+        A cancellation takes effect only afterwards: the trial has been paid for.
         """
         told = {"expected": expected, **self.about}
         if prediction is None:

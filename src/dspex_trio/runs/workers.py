@@ -137,7 +137,7 @@ class _Sessions:
         """Make the session, and whatever of it is not there or is not as it should be."""
         found: Mapping[str, Variable | None] = {}
         try:
-            found = await session.get_variables(tuple(variables), not_before=trio.current_time())
+            found = await session.get_variables(tuple(variables))
         except VariableNotFound:
             await session.initialize()
         for name, value in variables.items():

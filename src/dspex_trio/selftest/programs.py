@@ -25,12 +25,12 @@ _LONG: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """How a program's code was left.
+class ProgramExit:
+    """How and when a program's code ended.
 
     Attributes:
         at: When, on `time.monotonic`.
-        by: The rung that the exception tells; for any other exception, its type's name.
+        by: The step of the ladder that the exception tells; for any other exception, its type's name.
     """
 
     at: float
@@ -38,14 +38,14 @@ class Ending:
 
 
 def _as_a_users(function: Function) -> Function:
-    """Have the function's code say that it is not this package's, whose own code the last rung leaves alone."""
+    """Mark the function's code as not this package's own, which the last step of the ladder never interrupts."""
     assert isinstance(function, FunctionType)  # noqa: S101 - it decorates what is defined below
     function.__code__ = misbehaving.as_a_users(function.__code__)
     return function
 
 
 @dspex.register("dspex_trio.Wait")
-class Wait(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
+class Blocking(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
     """Blocks in one of the ways of `WAYS`.
 
     Args:
@@ -53,7 +53,7 @@ class Wait(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
         url: Where somebody listens who never answers.
     """
 
-    endings: ClassVar[deque[Ending]] = deque(maxlen=1000)
+    endings: ClassVar[deque[ProgramExit]] = deque(maxlen=1000)
 
     def __init__(self, way: str, url: str = "") -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Wait(dspy.Module):  # type: ignore[misc] # mypy does not look into dspy
         try:
             WAYS[self.way](self, until)
         except BaseException as error:
-            self.endings.append(Ending(time.monotonic(), getattr(error, "rung", type(error).__name__)))
+            self.endings.append(ProgramExit(time.monotonic(), getattr(error, "rung", type(error).__name__)))
             raise
 
 
@@ -79,48 +79,48 @@ class _Loop(dspy.Module):  # type: ignore[misc] # as above
         try:
             misbehaving.KeepsEveryException()()
         except BaseException as error:
-            Wait.endings.append(Ending(time.monotonic(), getattr(error, "rung", type(error).__name__)))
+            Blocking.endings.append(ProgramExit(time.monotonic(), getattr(error, "rung", type(error).__name__)))
             raise
 
 
 @_as_a_users
-def _ask(module: Wait, _until: float) -> None:
+def _ask(module: Blocking, _until: float) -> None:
     module.ask(question="?")
 
 
 @_as_a_users
-def _stream(module: Wait, _until: float) -> None:
+def _stream(module: Blocking, _until: float) -> None:
     for _chunk in dspy.streamify(module.ask, async_streaming=False)(question="?"):
         pass
 
 
 @_as_a_users
-def _ask_late(module: Wait, until: float) -> None:
+def _ask_late(module: Blocking, until: float) -> None:
     while time.monotonic() < until:
         pass
     module.ask(question="?")
 
 
 @_as_a_users
-def _requests(module: Wait, _until: float) -> None:
+def _requests(module: Blocking, _until: float) -> None:
     requests.get(module.url, timeout=_LONG)
 
 
 @_as_a_users
-def _misbehaving(program: type[misbehaving.Misbehaving]) -> Callable[[Wait, float], None]:
-    def way(_module: Wait, _until: float) -> None:
+def _misbehaving(program: type[misbehaving.Misbehaving]) -> Callable[[Blocking, float], None]:
+    def way(_module: Blocking, _until: float) -> None:
         program()()
 
     return way
 
 
 @_as_a_users
-def _parallel(module: Wait, _until: float) -> None:
+def _parallel(module: Blocking, _until: float) -> None:
     _in_parallel(module.ask)
 
 
 @_as_a_users
-def _parallel_loops(_module: Wait, _until: float) -> None:
+def _parallel_loops(_module: Blocking, _until: float) -> None:
     _in_parallel(_Loop())
 
 
@@ -131,7 +131,7 @@ def _in_parallel(branch: dspy.Module) -> None:
 
 
 @_as_a_users
-def _hang(module: Wait, _until: float) -> None:
+def _hang(module: Blocking, _until: float) -> None:
     """Keep the interpreter from every other thread, and a connection open."""
     address = urlsplit(module.url)
     with socket.create_connection((address.hostname, address.port)) as connection:
@@ -140,11 +140,11 @@ def _hang(module: Wait, _until: float) -> None:
 
 
 @_as_a_users
-def _nothing(_module: Wait, _until: float) -> None:
+def _nothing(_module: Blocking, _until: float) -> None:
     pass
 
 
-WAYS: Final[dict[str, Callable[[Wait, float], None]]] = {
+WAYS: Final[dict[str, Callable[[Blocking, float], None]]] = {
     "ask": _ask,
     "stream": _stream,
     "ask late": _ask_late,

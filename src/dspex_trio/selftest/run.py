@@ -46,7 +46,7 @@ class Case:
     Attributes:
         what: For people.
         way: What the program does, a key of `programs.WAYS`.
-        rungs: The rungs by which it may end.
+        rungs: The steps of the ladder by which it may end.
         closes: How many connections the provider must see closed.
         tls: Whether the provider is asked by TLS.
         engine: DSPy's name of the engine.
@@ -103,7 +103,7 @@ class Finding:
 
     Attributes:
         case: The case.
-        rung: The rung that ended the program, or `-`.
+        rung: The step of the ladder that ended the program, or `-`.
         answer_ms: The caller had its failure.
         thread_ms: The program's code, in whichever thread, was left.
         close_ms: The provider saw its last connection closed.
@@ -153,7 +153,7 @@ async def _warm_up(engine: str, ports: Mapping[bool, int]) -> None:
 
 
 async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, int]) -> Finding:
-    from dspex_trio.selftest.programs import Wait  # noqa: PLC0415 - certificates are trusted before DSPy is imported
+    from dspex_trio.selftest.programs import Blocking  # noqa: PLC0415 - certificates are trusted before DSPy is imported
 
     port = ports[case.tls]
     asked = provider.asked
@@ -161,7 +161,7 @@ async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, in
     def asked_by(provider: SilentProvider) -> set[int]:
         return set(range(asked + 1, provider.asked + 1))
 
-    Wait.endings.clear()
+    Blocking.endings.clear()
     settings = _settings(SILENT, case.engine, port, tls=case.tls)
     if case.isolated:
         settings = settings.model_copy(update={"isolation": "process"})
@@ -178,7 +178,7 @@ async def _examine(case: Case, provider: SilentProvider, ports: Mapping[bool, in
         with trio.move_on_after(slot_within):
             freed = await _trial(runtime, "nothing")  # there is one slot
     closes = [provider.closes[number] for number in asked_by(provider) if number in provider.closes]
-    endings = list(Wait.endings)
+    endings = list(Blocking.endings)
     rung = outcome.details.get("rung", "-") if isinstance(outcome, TrialFailure) else "-"
     if rung == "abandon" and endings:
         rung = endings[-1].by
@@ -210,7 +210,7 @@ def _about_outcome(case: Case, outcome: TrialOutcome | None, rung: str) -> Itera
     elif outcome.kind is not FailureKind.DEADLINE_EXCEEDED:
         yield f"the trial ended as {outcome.kind.name}: {outcome.error_message}"
     elif rung not in case.rungs:
-        yield f"the rung was {rung}"
+        yield f"the step was {rung}"
 
 
 def _about_slot(freed: TrialOutcome | None, within: float) -> Iterator[str]:

@@ -14,7 +14,7 @@ import h11
 import trio
 
 from dspex_trio.model import Usage
-from dspex_trio.testing.http_provider import CallerGone, Exchange, Server
+from dspex_trio.testing.http_provider import CallerGone, HttpExchange, Server
 from dspex_trio.testing.http_provider.chat import ApiError, ChatRequest, Head, read_request
 from dspex_trio.testing.http_provider.http import receive
 
@@ -46,7 +46,7 @@ class SilentProvider(Server):
         self.closes: dict[int, float] = {}
         self.owed = 0
 
-    async def answer(self, exchange: Exchange) -> None:
+    async def answer(self, exchange: HttpExchange) -> None:
         """Answer, or keep the caller waiting until it is gone."""
         with self._owing():
             try:

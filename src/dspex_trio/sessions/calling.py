@@ -12,7 +12,7 @@ import trio
 
 from dspex_trio import rpc
 from dspex_trio.model.errors import NoVariables, StoreUnavailable, TrialError, VariableInvalid, VariableNotFound
-from dspex_trio.sessions.link import Link
+from dspex_trio.sessions.link import ConnectionState
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class StoreCalls:
         where: The store's address, for messages.
         patience: The most seconds to go on trying a store that cannot be reached; the enclosing deadline may end it
             earlier.
-        on_lost: Told when the store could not be reached: another one may come in its place.
+        on_lost: Called when the store could not be reached: another one may come in its place.
         link: What is known of the connection to it, if anything is.
     """
 
@@ -78,7 +78,7 @@ class StoreCalls:
         where: str,
         patience: float,
         on_lost: Callable[[], None] = lambda: None,
-        link: Link | None = None,
+        link: ConnectionState | None = None,
     ) -> None:
         self.where = where
         self._patience = patience
@@ -126,14 +126,14 @@ class StoreCalls:
                     return await attempt()
                 except rpc.RpcError as error:
                     if error.status not in _AWAY:
-                        raise await self.meaning(error, variables=variables) from error
+                        raise await self.to_trial_error(error, variables=variables) from error
                     lost = error
             if lost is None:
                 raise AssertionError("a scope without a deadline was cancelled")
             self._lose(lost)
             left = give_up - trio.current_time()
             if left <= FIRST_DELAY:
-                raise await self.meaning(lost) from lost
+                raise await self.to_trial_error(lost) from lost
             if self._link is None or self._link.failure is None:
                 await trio.sleep(min(delay, left / 2))
                 continue
@@ -144,7 +144,7 @@ class StoreCalls:
                 # Those with the least time left ask first.
                 await trio.sleep(min(LONGEST_TURN, max(0.0, give_up - trio.current_time()) / 50))
             if waiting.cancelled_caught:
-                raise await self.meaning(lost) from lost
+                raise await self.to_trial_error(lost) from lost
         raise AssertionError("delays are endless")
 
     async def writing(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -160,18 +160,18 @@ class StoreCalls:
         try:
             return await attempt()
         except rpc.RpcError as error:
-            raise await self.meaning(error, write=True, variables=True) from error
+            raise await self.to_trial_error(error, write=True, variables=True) from error
 
     def no_variables(self, what: str) -> NoVariables:
-        """That the worker is configured with a store that does not have variables, and what its operator can do."""
+        """The error for a store without variables, which says what the operator can do."""
         return NoVariables(
             f"the session store at {self.where} {what}. That is a matter of configuration: name a store that has "
             f"variables (--store HOST:PORT, such as that of `dspex-trio store`), or an Elixir tool that reads them "
             f"(--variables-tool NAME)"
         )
 
-    async def meaning(self, error: rpc.RpcError, *, write: bool = False, variables: bool = False) -> TrialError:
-        """What a status means for a trial.
+    async def to_trial_error(self, error: rpc.RpcError, *, write: bool = False, variables: bool = False) -> TrialError:
+        """The trial's error for a status of the store.
 
         A store's DEADLINE_EXCEEDED is our own deadline, which travelled along: the call waits for that to pass, so that
         the trial ends as what it is.

@@ -1,4 +1,4 @@
-"""What a watch of variables tells."""
+"""The changes that a watch of variables yields."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ class Changes:
         try:
             update = await anext(self._updates)
         except rpc.RpcError as error:
-            raise await self._calls.meaning(error) from error
+            raise await self._calls.to_trial_error(error) from error
         return VariableChange(update.update_type, decode_variable(update.variable))

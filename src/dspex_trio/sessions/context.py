@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -45,17 +44,13 @@ class SessionContext:
 
     # ---- reading
 
-    async def get_variables(
-        self, identifiers: Sequence[str], *, not_before: float = -math.inf
-    ) -> Mapping[str, Variable | None]:
+    async def get_variables(self, identifiers: Sequence[str]) -> Mapping[str, Variable | None]:
         """Read variables at once, by name or id; None for those that the store does not have.
 
         A store that cannot be reached is tried again while the enclosing deadline leaves room.
 
         Args:
             identifiers: Names or ids, each once.
-            not_before: A time of Trio's clock that lies in the past: no value read before it answers, since every read
-                begins with the call.
 
         Raises:
             VariableNotFound: The store does not have the session.
@@ -63,7 +58,6 @@ class SessionContext:
             VariableInvalid: A value cannot be decoded; of several, the one that was asked for first.
             StoreUnavailable: The store cannot be reached or does not answer as a store.
         """
-        del not_before  # kept by construction
         if not identifiers:
             return {}
         if not self.session_id:
@@ -123,7 +117,7 @@ class SessionContext:
             async with self._store.WatchVariables(request) as updates:
                 yield Changes(updates, self._calls)
         except rpc.RpcError as error:
-            raise await self._calls.meaning(error) from error
+            raise await self._calls.to_trial_error(error) from error
 
     def away(self, since: float) -> str | None:
         """Why the store could not be reached at some time since then, on Trio's clock; None if nobody knows that."""

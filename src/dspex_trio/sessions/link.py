@@ -25,16 +25,16 @@ STORE_CHANNEL: Final = rpc.ChannelSettings(
 """How a channel to a store should behave."""
 
 
-class Link(Protocol):
-    """What is known of the connection to a store: a `rpc.Channel`."""
+class ConnectionState(Protocol):
+    """The state of the connection to a store; implemented by `rpc.Channel`."""
 
     @property
     def failure(self) -> str | None:
-        """Why there is none; None while there is one, or nobody knows."""
+        """Why there is no connection; None while there is one, or when that is not known."""
         ...
 
     async def connected(self) -> None:
-        """Wait until there is one."""
+        """Wait until there is a connection."""
         ...
 
 
@@ -50,7 +50,7 @@ class ElixirToolsElsewhere:
 
     store: Store
     where: str
-    link: Link | None = None
+    link: ConnectionState | None = None
 
 
 RequestT = TypeVar("RequestT")
@@ -66,7 +66,7 @@ class SeveralCalls(Protocol[RequestT_contra, ReplyT_co]):
     async def each(
         self, requests: Sequence[RequestT_contra], answered: Callable[[int, ReplyT_co | rpc.RpcError], None]
     ) -> None:
-        """Make a call for each request, and tell of each as it ends."""
+        """Make a call for each request, and report each as it ends."""
         ...
 
 

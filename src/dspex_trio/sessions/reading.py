@@ -10,7 +10,7 @@ from typing import Final
 from dspex_trio import rpc
 from dspex_trio.model.errors import NoVariables, StoreUnavailable, ValueNotDecodable, VariableNotFound
 from dspex_trio.sessions.calling import StoreCalls
-from dspex_trio.sessions.link import Link, Store
+from dspex_trio.sessions.link import ConnectionState, Store
 from dspex_trio.wire import decode_tool_result, encode_tool_arguments, encode_typed
 from dspex_trio.wire.generated import bridge_pb2
 
@@ -42,7 +42,7 @@ class VariableReader:
         patience: float,
         variables_tool: str | None,
         *,
-        link: Link | None = None,
+        link: ConnectionState | None = None,
         tool_calls: StoreCalls | None = None,
     ) -> None:
         self.calls = StoreCalls(where, patience, self._forget, link)

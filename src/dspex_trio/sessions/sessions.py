@@ -10,7 +10,7 @@ import trio
 from dspex_trio.sessions.calling import StoreCalls
 from dspex_trio.sessions.context import SessionContext
 from dspex_trio.sessions.decoded import DecodedVariables
-from dspex_trio.sessions.link import ElixirToolsElsewhere, Link, Store, TwoStores
+from dspex_trio.sessions.link import ConnectionState, ElixirToolsElsewhere, Store, TwoStores
 from dspex_trio.sessions.reading import VariableReader
 from dspex_trio.sessions.tools import ElixirTools
 from dspex_trio.wire.generated import bridge_pb2
@@ -47,7 +47,7 @@ class Sessions:
         max_reads: int = 32,
         patience: float = 30.0,
         variables_tool: str | None = None,
-        link: Link | None = None,
+        link: ConnectionState | None = None,
         tools: ElixirToolsElsewhere | None = None,
     ) -> None:
         calls = None

@@ -59,20 +59,20 @@ class ElixirTools:
         try:
             reply = await self._store.ExecuteElixirTool(request)
         except rpc.RpcError as error:
-            raise await self._meaning(name, error) from error
+            raise await self._to_tool_error(name, error) from error
         if not reply.success:
-            raise ToolError(_told(name, reply.error_message or "it failed, and does not say why"))
+            raise ToolError(_about_tool(name, reply.error_message or "it failed, and does not say why"))
         try:
             return decode_tool_result(reply.result, reply.binary_result)
         except ValueNotDecodable as error:
-            raise ToolError(_told(name, f"its answer cannot be decoded: {error}")) from None
+            raise ToolError(_about_tool(name, f"its answer cannot be decoded: {error}")) from None
 
-    async def _meaning(self, name: str, error: rpc.RpcError) -> TrialError:
+    async def _to_tool_error(self, name: str, error: rpc.RpcError) -> TrialError:
         if error.status not in _STORES:
-            return ToolError(_told(name, error.message or error.status.name))
-        meant = await self._calls.meaning(error)
-        return StoreUnavailable(_told(name, str(meant)), retryable=meant.retryable)
+            return ToolError(_about_tool(name, error.message or error.status.name))
+        meant = await self._calls.to_trial_error(error)
+        return StoreUnavailable(_about_tool(name, str(meant)), retryable=meant.retryable)
 
 
-def _told(name: str, message: str) -> str:
+def _about_tool(name: str, message: str) -> str:
     return f"Elixir tool {name!r}: {message}"

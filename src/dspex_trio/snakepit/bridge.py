@@ -60,7 +60,7 @@ class WorkerBridge(BridgeServiceServicer):
         redact: Callable[[str], str],
         max_bytes: int,
     ) -> None:
-        self.telemetry = telemetry.Telemetry()
+        self.telemetry = telemetry.ToolTelemetry()
         self._tools = tools
         self._trials = trials
         self._adopted = adopted
@@ -140,7 +140,7 @@ class WorkerBridge(BridgeServiceServicer):
         self, request: bridge_pb2.ExecuteToolRequest, call: rpc.Call
     ) -> bridge_pb2.ExecuteToolResponse:
         """Call a tool. What goes wrong is `success=false` with a JSON object that snakepit understands."""
-        with self._told(request, call) as report:
+        with self._reported(request, call) as report:
             try:
                 value = await self._run(request, call.deadline)
                 report.size = len(value.value)
@@ -161,7 +161,7 @@ class WorkerBridge(BridgeServiceServicer):
         the one before has left; any other tool has one. A failure is a chunk with the one key `error`. When the reader
         goes away, the tool is stopped.
         """
-        with self._told(request, call) as report:
+        with self._reported(request, call) as report:
             number = 0
             told = self._trial_chunks if request.tool_name == EXECUTE_PROGRAM else self._tool_chunks
             async with aclosing(told(request, call.deadline, report)) as chunks:
@@ -263,12 +263,12 @@ class WorkerBridge(BridgeServiceServicer):
                 yield data  # noqa: ASYNC119 - closed by who reads it
 
     def _failed(self, error: Exception, request: bridge_pb2.ExecuteToolRequest, report: _Report) -> bytes:
-        """The chunk that tells of a failure."""
+        """The chunk that carries a failure."""
         report.failed = True
         return encode_json({"error": self._problem(error, request)})
 
     def _problem(self, error: Exception, request: bridge_pb2.ExecuteToolRequest) -> dict[str, Any]:
-        """An error as snakepit's own workers tell one."""
+        """An error in the form of snakepit's own workers."""
         if isinstance(error, RemoteFailure):
             failure = cast("TrialFailure", in_full(error.failure, TrialOptions(), self._max_bytes))
         else:
@@ -288,8 +288,8 @@ class WorkerBridge(BridgeServiceServicer):
         }
 
     @contextmanager
-    def _told(self, request: bridge_pb2.ExecuteToolRequest, call: rpc.Call) -> Iterator[_Report]:
-        """Do a tool call under its correlation id, and tell listeners of it."""
+    def _reported(self, request: bridge_pb2.ExecuteToolRequest, call: rpc.Call) -> Iterator[_Report]:
+        """Run a tool call under its correlation id, and send its telemetry events."""
         self._adopted(request.session_id)
         given = request.metadata.get(correlation.METADATA_KEY) or call.metadata.get(correlation.HEADER)
         about = {"tool": request.tool_name[:_MAX_NAME], "session_id": request.session_id}
@@ -329,12 +329,12 @@ class _Report:
         return round(self.seconds * 1e3)
 
 
-async def _end_at(listener: telemetry.Listener, when: float) -> None:
+async def _end_at(listener: telemetry.TelemetryListener, when: float) -> None:
     await trio.sleep_until(when)
     listener.end()
 
 
-async def _obey(listener: telemetry.Listener, controls: AsyncIterator[bridge_pb2.TelemetryControl]) -> None:
+async def _obey(listener: telemetry.TelemetryListener, controls: AsyncIterator[bridge_pb2.TelemetryControl]) -> None:
     async for control in controls:
         listener.control(control)
 

@@ -87,7 +87,7 @@ class Elixir:
         self._worker_id = worker_id
         self._tools = [tool for tool in tools if _TOOL_NAME.fullmatch(tool.name)]
         if others := [tool.name for tool in tools if tool not in self._tools]:
-            logger.warning("Elixir would not take these names of tools, which it is not told of: %.500r", others)
+            logger.warning("these tools are not offered to Elixir, which would refuse their names: %.500r", others)
         self._policy = policy
         self._lost = lost
         self._session_id = worker_id  # until there is one

@@ -24,8 +24,8 @@ RESULT_SIZE: Final = "tool.result_size"
 """Of the names that snakepit takes from a worker, the ones that it sends; others would be dropped over there."""
 
 
-class Listener:
-    """What one call of StreamTelemetry wants to hear, and has not heard yet."""
+class TelemetryListener:
+    """One StreamTelemetry call: which events it wants, and those waiting to be sent."""
 
     def __init__(self) -> None:
         self._send, self.events = trio.open_memory_channel[bridge_pb2.TelemetryEvent](MAX_WAITING)
@@ -56,7 +56,7 @@ class Listener:
                 return  # there is no room, or nobody reads any more
 
     def end(self) -> None:
-        """There will be no more."""
+        """End the stream of events."""
         self._send.close()
 
     def _wanted(self, name: str) -> bool:
@@ -66,16 +66,16 @@ class Listener:
         return not sampled or self._rate >= 1 or random.random() < self._rate  # noqa: S311
 
 
-class Telemetry:
-    """Tells every listener of every tool call."""
+class ToolTelemetry:
+    """Sends an event for every tool call to every listener."""
 
     def __init__(self) -> None:
-        self._listeners: set[Listener] = set()
+        self._listeners: set[TelemetryListener] = set()
 
     @contextmanager
-    def listening(self) -> Iterator[Listener]:
+    def listening(self) -> Iterator[TelemetryListener]:
         """A listener, for as long as the block lasts."""
-        listener = Listener()
+        listener = TelemetryListener()
         self._listeners.add(listener)
         try:
             yield listener
@@ -83,12 +83,12 @@ class Telemetry:
             self._listeners.discard(listener)
 
     def end(self) -> None:
-        """Let every listener go: a stream that stays open would hold up the worker's end."""
+        """End every listener's stream: one that stays open would delay the worker's shutdown."""
         for listener in self._listeners:
             listener.end()
 
     def tell(self, name: str, measurements: Mapping[str, int], metadata: Mapping[str, str]) -> None:
-        """Tell of something that has just happened."""
+        """Send an event that happens now to every listener."""
         if not self._listeners:
             return
         event = bridge_pb2.TelemetryEvent(

@@ -51,7 +51,7 @@ _CUTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _TrialArguments:
     program: Program
     inputs: Mapping[str, Any]
     session_id: str
@@ -119,7 +119,7 @@ def room_for_json(settings: Settings) -> int:
     return settings.max_message_bytes - min(_SLACK, settings.max_message_bytes // 4)
 
 
-def _read(arguments: Mapping[str, Any]) -> _Asked:
+def _read(arguments: Mapping[str, Any]) -> _TrialArguments:
     for name in arguments:
         if name not in _PARAMETERS and name != correlation.METADATA_KEY:
             close = difflib.get_close_matches(name, _PARAMETERS, n=1)
@@ -132,7 +132,7 @@ def _read(arguments: Mapping[str, Any]) -> _Asked:
         raise InvalidSpec(f"program_spec is {show(spec)}; it takes an object with at least python_class")
     if inputs is not None and not isinstance(inputs, Mapping):
         raise InvalidInput(f"inputs is {show(inputs)}; it takes an object of input field and value")
-    return _Asked(
+    return _TrialArguments(
         program=program_from_json(spec),
         inputs=inputs or {},
         session_id=_text(arguments, "session_id"),

@@ -1,4 +1,4 @@
-"""How a store answers: once what it tells is safe, and with the status of a real store for what it refuses."""
+"""A store's replies: sent once what they report is on disk; refusals become the statuses of snakepit's own store."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _STATUSES: Final[dict[type[StoreError], rpc.StatusCode]] = {
 T = TypeVar("T")
 
 
-class Answer:
-    """What is read or written in the block is answered when it is safe; what the store refuses, as a status.
+class DurableReply:
+    """A block whose end waits until what it read or wrote is on disk; errors of the store become statuses.
 
     Args:
-        journal: Makes it safe; None where nothing is kept beyond the process.
+        journal: Writes to the disk; None for a store in memory only.
     """
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
 
     def of(self, read: Callable[[], T]) -> rpc.Reply[T]:
-        """The same of what a function reads: here and now if that is safe, else it reads again and waits."""
+        """Reply with what a function reads: at once if that is on disk, else read again and wait until it is."""
         try:
             found = read()
         except StoreError as error:
@@ -51,22 +51,22 @@ class Answer:
             return read()
 
     async def __aenter__(self) -> None:
-        """Nothing to do."""
+        """Enter; there is nothing to prepare."""
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             await self.settled()  # noqa: ASYNC102 - no cleanup: whoever is cancelled here is not answered
         elif isinstance(error, StoreError):
-            # That something is not there may be news as well.
+            # That something is missing may also depend on a change that is not on disk yet.
             await self.settled()  # noqa: ASYNC102 - as above
             raise as_status(error) from error
 
     async def settled(self) -> None:
-        """Wait until all that was noted up to now is safe."""
+        """Wait until every change noted so far is on disk."""
         if self._journal is not None:
             await self._journal.settled()
 
 
 def as_status(error: StoreError) -> rpc.RpcError:
-    """What the store refuses, as a status."""
+    """The gRPC error for an error of the store."""
     return rpc.RpcError(_STATUSES[type(error)], str(error))

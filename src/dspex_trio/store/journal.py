@@ -1,4 +1,4 @@
-"""A store whose writes are on the disk before anybody is told of them; writes that come together are one commit."""
+"""A store that acknowledges a write only once it is on disk; writes that come together share a commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Journal:
-    """Writes notes to a file, off the loop.
+    """Writes changes to a file, in a worker thread.
 
     Args:
         file: The file; nobody else uses it.
@@ -33,7 +33,7 @@ class Journal:
         self._progress = trio.Event()
 
     def note(self, note: Note) -> None:
-        """Have something written."""
+        """Add a change to the next commit."""
         key = _key(note)
         self._pending.pop(key, None)  # the order is that of the last notes
         self._pending[key] = note
@@ -42,11 +42,11 @@ class Journal:
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything that was noted up to now is on the disk."""
+        """Whether every change noted so far is on disk."""
         return self._written >= self._noted
 
     async def settled(self) -> None:
-        """Wait until it is."""
+        """Wait until every change noted so far is on disk."""
         wanted = self._noted
         while self._written < wanted:
             await self._progress.wait()
@@ -58,7 +58,7 @@ class Journal:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is noted; a cancel waits for it."""
+        """Write the changes noted so far; a cancellation takes effect once they are written."""
         batch, upto = [*self._pending.values()], self._noted
         if not batch:
             return
@@ -72,7 +72,7 @@ class Journal:
 
 
 async def _in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run what waits for the disk; it knows no way to be stopped, so a cancel waits for it."""
+    """Run blocking disk work, which cannot be stopped: a cancellation takes effect when it returns."""
     return await trio.to_thread.run_sync(function, *args, limiter=trio.CapacityLimiter(1))
 
 

@@ -31,7 +31,7 @@ class LiveSessions:
         limits: What peers can make it hold.
         clock: Tells the age of a session, in seconds.
         now: Tells when something happened, in seconds since the epoch.
-        note: Told of what must be written down.
+        note: Called with each change that must be written to disk.
     """
 
     def __init__(

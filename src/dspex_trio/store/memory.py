@@ -42,7 +42,7 @@ class MemoryStore:
         limits: What peers can make it hold.
         clock: Tells the age of a session, in seconds.
         now: Tells when something happened, in seconds since the epoch.
-        note: Told of everything that must be written down for `restore` to bring it back, as it happens. Must not block
+        note: Called at once with every change that `restore` needs to bring the store back. Must not block
             or raise.
     """
 
@@ -268,7 +268,7 @@ class MemoryStore:
         self._tell(session, Change("deleted", record))
 
     def watch(self, session_id: str, watcher: Watcher) -> Callable[[], None]:
-        """Have `watcher` told of every change; returns what takes it back.
+        """Call `watcher` for every change; returns the function that stops that.
 
         Raises:
             NotStored: There is no such session.

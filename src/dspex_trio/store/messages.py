@@ -1,4 +1,4 @@
-"""What a store keeps, as the messages in which it is told."""
+"""A store's records as protobuf messages."""
 
 from __future__ import annotations
 

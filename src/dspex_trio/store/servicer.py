@@ -17,7 +17,7 @@ from dspex_trio.model import ToolSpec
 from dspex_trio.model.errors import ToolError, ValueNotDecodable
 from dspex_trio.model.values import plain, type_name
 from dspex_trio.observing.redaction import Redactor
-from dspex_trio.store.answering import Answer, as_status
+from dspex_trio.store.answering import DurableReply, as_status
 from dspex_trio.store.in_process import in_process_stub
 from dspex_trio.store.journal import Journal
 from dspex_trio.store.memory import MemoryStore
@@ -73,7 +73,7 @@ class SessionStore(BridgeServiceServicer):
         redact: Callable[[str], str] = _REDACT_SHAPES,
     ) -> None:
         self._memory = memory
-        self._answer = Answer(journal)
+        self._answer = DurableReply(journal)
         self._tools = tools
         self._redact = redact
         self._messages = StoredMessages()

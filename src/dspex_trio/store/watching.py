@@ -1,4 +1,4 @@
-"""What a watcher of a session has not been told of yet: at most one change for each variable."""
+"""The pending changes of a session's watcher: at most one for each variable."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Watch:
         self._names = {record.variable.name for record in named.values() if record is not None}
         if request.include_initial_values:
             for record in memory.list(request.session_id):
-                self._told(Change("initial", record))
-        self.stop = memory.watch(request.session_id, self._told)
+                self._add_change(Change("initial", record))
+        self.stop = memory.watch(request.session_id, self._add_change)
 
     def take(self) -> list[Change]:
         """The changes since the last call."""
@@ -43,7 +43,7 @@ class Watch:
         self.changed = trio.Event()
         return changes
 
-    def _told(self, change: Change | None) -> None:
+    def _add_change(self, change: Change | None) -> None:
         if change is None:
             self.ended = True
         elif not self._names or change.record.variable.name in self._names:

@@ -42,7 +42,7 @@ _names: Final = itertools.count(1)
 
 
 class TrialEnvironment:
-    """Runs trials of one program on the same road that a worker's trials take, in this process and in memory.
+    """Runs trials of one program through the same pipeline as a worker's trials, in this process and in memory.
 
     Every `run` has a runtime and a session of its own: nothing of one reaches the next.
 

@@ -127,7 +127,7 @@ async def system(
     timeline = timeline if timeline is not None else Timeline()
     links = Links(Link(), Link(), Link())
     stopping = trio.Event()
-    observer = _Observer(timeline)
+    observer = _TimelineObserver(timeline)
     served = store if store is not None else FaultyStore()
     async with open_background() as nursery:
         await nursery.start(
@@ -178,7 +178,7 @@ async def _replies(timeline: Timeline, _call: rpc.Call, proceed: rpc.Proceed) ->
     timeline.record("reply")
 
 
-class _Observer(Observer):
+class _TimelineObserver(Observer):
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._watch = watching(timeline)

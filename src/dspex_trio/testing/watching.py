@@ -1,4 +1,4 @@
-"""What a trial tells while it is on the road, and its outcome, on a timeline. No recording of its own: a `watch`."""
+"""A trial's progress events and its outcome, recorded on a timeline by a `watch`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def watching(timeline: Timeline) -> Watch:
 def record_outcome(timeline: Timeline, outcome: TrialOutcome) -> None:
     """Record it as `success`, `deadline`, or the failure's kind in lower case, such as `variable_not_found`.
 
-    A failure whose threads had to be stopped is preceded by the rung that did it: `rung:check`, `rung:wake`, …
+    A failure whose threads had to be stopped is preceded by the step of the ladder that did it: `rung:check`,
+    `rung:wake`, …
     """
     if isinstance(outcome, TrialSuccess):
         timeline.record("success")

@@ -26,7 +26,6 @@ class Bindings:
     Args:
         source: Where values come from.
         find: Path → parameter, or InvalidSpec.
-        not_before: No value that the store was asked for before this time may be used.
         known: Variables of this trial that were read already, in the same consistent read as the rest.
     """
 
@@ -34,12 +33,10 @@ class Bindings:
         self,
         source: VariableSource,
         find: Callable[[str], Parameter],
-        not_before: float,
         known: Mapping[str, Variable | None],
     ) -> None:
         self._source = source
         self._find = find
-        self._not_before = not_before
         self._known = known
         self._bound: dict[str, tuple[Binding, Parameter]] = {}
         self.warnings: list[str] = []
@@ -49,7 +46,7 @@ class Bindings:
         return self
 
     def forget(self) -> None:
-        """The program has ended: nothing here leads to it any more."""
+        """Drop every reference to the program, which has ended."""
         self._bound.clear()
         self._find = _ended
 
@@ -64,7 +61,7 @@ class Bindings:
             found: Mapping[str, Variable | None] = self._known
         else:
             bindings = [binding for binding, _ in self._bound.values()]
-            found = await read_bound(self._source, bindings, not_before=self._not_before)
+            found = await read_bound(self._source, bindings)
         values = [(parameter, bound_value(binding, found)) for binding, parameter in self._bound.values()]
         # Nothing is applied before everything is checked.
         given = [(parameter, bound) for parameter, bound in values if bound is not None]

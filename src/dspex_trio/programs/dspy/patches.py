@@ -102,13 +102,13 @@ class _NoBar:
         pass
 
     def update(self) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def set_description(self, _text: str) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Show nothing."""
 
 
 class _QuietProgress:

@@ -129,7 +129,7 @@ class Loader:
         known: Mapping[str, Variable | None] = {}
         offered: Sequence[ToolSpec] = ()
         if of_class or tools:
-            known, offered = await read_at_once(session, program.config_space, tools=tools, not_before=request.arrived)
+            known, offered = await read_at_once(session, program.config_space, tools=tools)
         chosen = chosen_classes(of_class, known)
         if MODULE_CHOICE in chosen:
             program = replace(program, python_class=chosen[MODULE_CHOICE].value)
@@ -143,7 +143,7 @@ class Loader:
             made = await run_in_thread(self.build, program, key, offered)
             if isinstance(made, _Unfinished):
                 choices = made.choices
-                known = known or await read_bound(session, program.config_space, not_before=request.arrived)
+                known = known or await read_bound(session, program.config_space)
                 chosen |= (picked := chosen_classes(choices, known))
                 made = await run_in_thread(self.finish, made, picked)
             built, module = made
@@ -151,7 +151,7 @@ class Loader:
         if built.asked or built.own:
             model.adopt(module, built.asked)
         parameters = Parameters(module, self._settings, model)
-        bindings = Bindings(session, parameters.find, request.arrived, known)
+        bindings = Bindings(session, parameters.find, known)
         of_program = ProgramSession(session, self._run_in_loop, request.deadline)
         make_variable_aware(module, bindings, of_program)
         _set_parameters(parameters, program.parameters)

@@ -1,4 +1,4 @@
-"""What a watched program does, told as it happens: its LM calls, its tools' calls, its output."""
+"""Progress events of a watched program: its LM calls, its tools' calls, its output."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _SAMPLING: Final = (
 )
 NOT_STREAMED: Final = "dspex_trio.NotStreamed"
 """The `error_type` of an LM call that was made again without streaming, since the provider does not stream it."""
-# The most characters of what a provider says of an error that are told.
+# The most characters of a provider's error message that an event carries.
 _MOST_SAID: Final = 4_096
 
 
-class Told:
-    """Tells a watch of one program, in whatever thread of it.
+class ProgramWatch:
+    """Sends events of one program to a watch, from any thread of the program.
 
     Args:
-        watch: Who is told.
-        redact: Takes secrets out of what is told.
-        stream_output: Whether output is told while it comes.
+        watch: Receives the events.
+        redact: Takes secrets out of the events.
+        stream_output: Whether output is sent while it arrives.
     """
 
     def __init__(self, watch: Watch, redact: Callable[[str], str], *, stream_output: bool) -> None:
@@ -75,7 +75,7 @@ class Told:
             self._watch(LmStarted(number, name, lm.model, _sampling({**lm.kwargs, **question})))
 
         def asked_again(error: Exception) -> None:
-            """The provider does not stream: that is told as a call of its own, which failed."""
+            """The provider does not stream: report that as a failed call of its own."""
             free = lm_errors.is_free(error)
             if not free:
                 lost()

@@ -1,4 +1,4 @@
-"""What DSPy appends to while a program runs, and what hears of it."""
+"""The lists that DSPy appends to while a program runs, turned into calls of a ProgramEvents."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from dspex_trio.programs.dspy.private import UsageTracker
 
 
-class Hears(Protocol):
-    """What is told of a program, in whatever thread of it; the recorder."""
+class ProgramEvents(Protocol):
+    """Receives a program's events, from any thread of the program; implemented by the recorder."""
 
     def predictor_ended(
         self, predictor: Any, inputs: Mapping[str, Any], prediction: Mapping[str, Any], *, late: bool
@@ -29,7 +29,7 @@ class Hears(Protocol):
 class Trace(list[Any]):
     """DSPy's `trace` setting. A real list too: BestOfN and Refine read theirs back and extend this one with it."""
 
-    def __init__(self, recorder: Hears) -> None:
+    def __init__(self, recorder: ProgramEvents) -> None:
         super().__init__()
         self._recorder = recorder
 
@@ -46,9 +46,9 @@ class Trace(list[Any]):
 
 
 class History(list[Any]):
-    """Stands in `caller_modules` as a module's history. Stays empty, so that DSPy never makes room in it."""
+    """Stands in `caller_modules` as a module's history. Stays empty, so that DSPy never has to shorten it."""
 
-    def __init__(self, recorder: Hears) -> None:
+    def __init__(self, recorder: ProgramEvents) -> None:
         super().__init__()
         self._recorder = recorder
 
@@ -59,7 +59,7 @@ class History(list[Any]):
 class Usages(UsageTracker):  # type: ignore[misc]
     """DSPy's usage tracker for one trial. Parallel deep-copies the tracker into its threads: one must serve all."""
 
-    def __init__(self, recorder: Hears) -> None:
+    def __init__(self, recorder: ProgramEvents) -> None:
         super().__init__()
         self._recorder = recorder
 

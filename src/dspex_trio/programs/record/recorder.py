@@ -34,7 +34,7 @@ from dspex_trio.programs.bind.mixin import program_class
 from dspex_trio.programs.dspy.private import thread_local_overrides
 from dspex_trio.programs.record import lm_errors
 from dspex_trio.programs.record.entries import cut_by, lm_call, plain_fields, plus, total, unanswered, usage_of
-from dspex_trio.programs.record.events import Told
+from dspex_trio.programs.record.events import ProgramWatch
 from dspex_trio.programs.record.lm_hooks import History, Trace, Usages
 
 MAX_ENTRIES: Final = 10_000
@@ -55,7 +55,7 @@ def current_recorder() -> Recorder | None:
     return cast("Recorder | None", thread_local_overrides.get().get(RECORDER))
 
 
-class _Asked:
+class _PendingLmCall:
     """An LM call under way: what was asked, by whom, when it began, and what was billed for it."""
 
     __slots__ = ("answer", "began", "billed", "key", "lm", "lost", "question", "said")
@@ -82,7 +82,7 @@ class _Invocation:
         self.calls: list[LmCall] = []
 
 
-_asked: Final[ContextVar[_Asked | None]] = ContextVar("dspex_trio.programs.asked", default=None)
+_asked: Final[ContextVar[_PendingLmCall | None]] = ContextVar("dspex_trio.programs.asked", default=None)
 
 
 def asked_lm() -> dspy.BaseLM | None:
@@ -137,7 +137,7 @@ class Recorder:
         self._program = program
         self._options = options
         self._redact = redact
-        self._told = None if watch is None else Told(watch, redact, stream_output=stream_output)
+        self._watch = None if watch is None else ProgramWatch(watch, redact, stream_output=stream_output)
         self._keep_prompts = not (options.omit_prompts or options.omit_trace)
         self._prompt_chars = self._kept = 0
         self._truncated = False
@@ -147,7 +147,7 @@ class Recorder:
         self._trace: list[TraceEntry] = []
         self._open: dict[int, _Invocation] = {}
         self._cost = Cost()
-        self._asking: dict[int, _Asked] = {}
+        self._asking: dict[int, _PendingLmCall] = {}
         self._warnings: dict[str, None] = {}
         self._last_cut = self._interrupted = ""
 
@@ -193,22 +193,22 @@ class Recorder:
             details["cut_answers"] = "\n".join(warnings)
         return Recording(tuple(trace), cost, truncated, warnings=warnings, details=details)
 
-    # What follows is called by the hooks, in whatever thread of the program, as `Hears` says.
+    # The hooks call what follows, from any thread of the program; see `ProgramEvents`.
 
     @contextmanager
     def asking(self, lm: dspy.BaseLM, question: Mapping[str, Any]) -> Iterator[None]:
         """An LM is called with `prompt` or `messages`; raises what the interrupt raises before the call begins."""
         self.interrupt.check()
-        asked = _Asked(lm, question, dspy.settings.caller_modules, self._now())
+        asked = _PendingLmCall(lm, question, dspy.settings.caller_modules, self._now())
         token = _asked.set(asked)
         self._asking[id(asked)] = asked
         free = False
         try:
-            if self._told is None:
+            if self._watch is None:
                 yield
             else:
                 module = _module(asked.key)
-                with self._told.lm(
+                with self._watch.lm(
                     module,
                     self.name_of(module),
                     lm,
@@ -240,9 +240,9 @@ class Recorder:
         Raises what the interrupt raises before the call begins.
         """
         self.interrupt.check()
-        return _UNWATCHED if self._told is None else self._told.tool(tool, arguments)
+        return _UNWATCHED if self._watch is None else self._watch.tool(tool, arguments)
 
-    def _answer(self, asked: _Asked, *, free: bool = False) -> LmCall:
+    def _answer(self, asked: _PendingLmCall, *, free: bool = False) -> LmCall:
         return asked.answer or self._unanswered(asked, free=free)
 
     @property
@@ -276,7 +276,7 @@ class Recorder:
             self._keep(call, dspy.settings.caller_modules)
         self.interrupt.check()
 
-    def _cut(self, entry: Mapping[str, Any], asked: _Asked | None) -> str:
+    def _cut(self, entry: Mapping[str, Any], asked: _PendingLmCall | None) -> str:
         if not (reason := cut_by(entry)):
             return ""
         name = self.name_of(_module(dspy.settings.caller_modules))
@@ -331,7 +331,7 @@ class Recorder:
             invocation = self._open[id(key)] = _Invocation(key, _module(key))
         invocation.calls.append(call)
 
-    def _unanswered(self, asked: _Asked, *, free: bool) -> LmCall:
+    def _unanswered(self, asked: _PendingLmCall, *, free: bool) -> LmCall:
         """A call without an answer: under way, ended by the interrupt, or failed. It may be billed all the same."""
         return unanswered(
             asked.question,
@@ -344,7 +344,7 @@ class Recorder:
         )
 
     def _take(self, predictor: Any) -> _Invocation | None:
-        """The oldest invocation of that very predictor that has not been told of."""
+        """The oldest invocation of that very predictor that has not been reported yet."""
         for key, invocation in self._open.items():
             if invocation.module is predictor:
                 return self._open.pop(key)

@@ -54,7 +54,7 @@ async def open_channel(
     check_type("tls", tls, (ssl.SSLContext, NoneType), "an ssl.SSLContext, such as client_tls() makes, or None")
     check_type("settings", settings, ChannelSettings, "an rpc.ChannelSettings")
     channel = Channel(addresses(target), tls, settings)
-    body = _Body()
+    body = _BodyError()
     try:
         async with trio.open_nursery() as nursery:
             for endpoint in channel.endpoints:
@@ -67,7 +67,7 @@ async def open_channel(
     body.raise_again()
 
 
-class _Body:
+class _BodyError:
     """Carries what a block raised past the end of a nursery, which would make a group of it."""
 
     def __init__(self) -> None:

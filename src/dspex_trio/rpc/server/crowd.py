@@ -1,4 +1,4 @@
-"""Who may connect when many do: strangers make room, and no one address takes all of it."""
+"""The limit on connections: those without a call yet are evicted first, and no address may take all of them."""
 
 from __future__ import annotations
 

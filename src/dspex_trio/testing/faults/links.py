@@ -67,7 +67,7 @@ class Link:
         """
         await trio.lowlevel.checkpoint()
         number = self._opened
-        there, back = _Pipe(self.to_server, number), _Pipe(self.to_client, number)
+        there, back = _OneWay(self.to_server, number), _OneWay(self.to_client, number)
         client, server = _End(there, back), _End(back, there)
         try:
             if self._refusing:
@@ -118,7 +118,7 @@ class Link:
         """Let all bytes that are sent from now on take so long, each way."""
         self.to_server.delay = self.to_client.delay = seconds
 
-    def _pipes(self, direction: Direction) -> list[_Pipe]:
+    def _pipes(self, direction: Direction) -> list[_OneWay]:
         ends = (client.sending if direction is self.to_server else server.sending for client, server in self._open())
         return list(ends)
 
@@ -202,7 +202,7 @@ class Direction:
         return (bytes(changed) if self._faults else data), cut
 
 
-class _Pipe:
+class _OneWay:
     """One direction of one connection."""
 
     def __init__(self, direction: Direction, number: int) -> None:
@@ -276,7 +276,7 @@ class _Pipe:
 class _End(trio.abc.HalfCloseableStream):
     """One end of a connection, with the errors that Trio's own streams give."""
 
-    def __init__(self, sending: _Pipe, receiving: _Pipe) -> None:
+    def __init__(self, sending: _OneWay, receiving: _OneWay) -> None:
         self.sending = sending
         self._receiving = receiving
         self.closed = False

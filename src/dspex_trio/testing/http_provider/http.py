@@ -20,7 +20,7 @@ class CallerGone(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A request, whole.
 
     Attributes:
@@ -36,10 +36,10 @@ class Request:
     body: bytes
 
 
-class Exchange:
+class HttpExchange:
     """One request, and the means to answer it. Who leaves it half answered closes the connection."""
 
-    def __init__(self, request: Request, http: h11.Connection, stream: trio.abc.Stream) -> None:
+    def __init__(self, request: HttpRequest, http: h11.Connection, stream: trio.abc.Stream) -> None:
         self.request = request
         self._http = http
         self._stream = stream
@@ -92,7 +92,7 @@ class Exchange:
 
 
 async def converse(
-    stream: trio.abc.Stream, answer: Callable[[Exchange], Awaitable[None]], *, idle_seconds: float
+    stream: trio.abc.Stream, answer: Callable[[HttpExchange], Awaitable[None]], *, idle_seconds: float
 ) -> None:
     """Hold a connection: read requests and have each answered, until the caller closes it or is idle for too long.
 
@@ -105,7 +105,7 @@ async def converse(
             request = await _request(http, stream)
         if request is None:
             return
-        exchange = Exchange(request, http, stream)
+        exchange = HttpExchange(request, http, stream)
         if len(request.body) > MAX_BODY_BYTES:
             await exchange.reply({"error": {"message": f"the body is over {MAX_BODY_BYTES} bytes"}}, 413)
             return
@@ -115,7 +115,7 @@ async def converse(
         http.start_next_cycle()
 
 
-async def _request(http: h11.Connection, stream: trio.abc.Stream) -> Request | None:
+async def _request(http: h11.Connection, stream: trio.abc.Stream) -> HttpRequest | None:
     """The next request; None when the caller closed the connection between two. A body over the limit is cut there."""
     head = await _event(http, stream)
     if not isinstance(head, h11.Request):
@@ -126,7 +126,7 @@ async def _request(http: h11.Connection, stream: trio.abc.Stream) -> Request | N
         if not isinstance(event, h11.Data):
             break
         body += event.data
-    return Request(
+    return HttpRequest(
         method=head.method.decode(),
         path=head.target.decode("latin-1").partition("?")[0],
         headers={name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers},

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import h11
 import trio
 
-from dspex_trio.testing.http_provider.http import CallerGone, Exchange, converse
+from dspex_trio.testing.http_provider.http import CallerGone, HttpExchange, converse
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Server(ABC):
         self._room = trio.Semaphore(self.max_connections)
 
     @abstractmethod
-    async def answer(self, exchange: Exchange) -> None:
+    async def answer(self, exchange: HttpExchange) -> None:
         """Answer a request. What it leaves half answered closes the connection."""
 
     async def unreadable(self, stream: trio.abc.Stream, error: h11.RemoteProtocolError) -> None:  # noqa: ARG002 - as above

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dspex_trio.interface.arguments import needs_trio
 from dspex_trio.tasks.background import open_background
-from dspex_trio.testing.http_provider import CallerGone, Exchange, Request, Server
+from dspex_trio.testing.http_provider import CallerGone, HttpExchange, HttpRequest, Server
 from dspex_trio.testing.http_provider.chat import PATH, ApiError, ChatRequest, read_request
 from dspex_trio.testing.replays.playing import Begin, Cut, Send, Wait, play
 from dspex_trio.testing.scripted.replies import Reply, ReplyLike
@@ -65,7 +65,7 @@ class ScriptedProvider(Server):
         for lm in self._lms:
             lm.close()
 
-    async def answer(self, exchange: Exchange) -> None:
+    async def answer(self, exchange: HttpExchange) -> None:
         """Answer as the script says."""
         try:
             read, asked, reply = self._choose(exchange.request)
@@ -95,7 +95,7 @@ class ScriptedProvider(Server):
             self.tell()
         self._happens("provider_replied", call=asked.number)
 
-    def _choose(self, request: Request) -> tuple[ChatRequest, Asked, Reply]:
+    def _choose(self, request: HttpRequest) -> tuple[ChatRequest, Asked, Reply]:
         """What is asked, and its reply; raises ApiError where there is none."""
         if (request.method, request.path) != ("POST", PATH):
             raise ApiError(404, f"Unknown request URL: {request.method} {request.path}.")

@@ -17,7 +17,7 @@ from dspex_trio.testing.time.clocked import VirtualThreads
 from dspex_trio.testing.time.looking import tasks, where_it_waits
 from dspex_trio.testing.time.patched import virtual_time
 from dspex_trio.testing.time.seeding import check_trio, nobody_waits_for_idleness, seeded
-from dspex_trio.testing.time.turns import Turns
+from dspex_trio.testing.time.turns import SeededTurns
 from dspex_trio.testing.time.virtual_thread import HELD_UP, State, VirtualThread
 from dspex_trio.testing.time.waiters import VirtualWaiter
 from dspex_trio.threads import Parks, ThreadClock, left_alone
@@ -60,7 +60,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         if seed is not None:
             check_trio()
         self.seed = seed
-        self._turns = None if seed is None else Turns(seed)
+        self._turns = None if seed is None else SeededTurns(seed)
         self._now = 0.0
         self._origin = math.ceil(_monotonic())  # whole, so that little is lost in sums
         self._token: trio.lowlevel.TrioToken | None = None
@@ -120,7 +120,9 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
             return math.inf
         if not self._quiet or self._seen != self._threads.changes:
             return self._cushion()
-        self._end.set("nothing can happen any more: whatever there is waits for something that nobody will do")
+        self._end.set(
+            "deadlock, nothing can happen any more: every task and thread waits for something that will never happen"
+        )
         return 0
 
     def _cushion(self) -> float:
@@ -240,7 +242,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
             self._ports.add(sock.getsockname()[1])
 
     def jump(self, seconds: float) -> None:
-        """Let so much time pass at once, while nobody has a turn, as where the loop is held up: what was due is late.
+        """Let so many seconds pass at once without running anything, as if the loop were blocked: what was due is late.
 
         Raises:
             ValueError: Less than nothing is to pass.
@@ -250,8 +252,8 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         self._jump(self._now + seconds, tie=False)
         self._look()
 
-    async def until_nothing_can_happen(self) -> str:
-        """In a seeded run: wait until it can be told that it will not end, and tell why, and where everybody is."""
+    async def wait_for_deadlock(self) -> str:
+        """In a seeded run: wait for deadlock; returns why, and where each task and thread is blocked."""
         self._end = _End()
         await self._end.event.wait()
         return "\n".join([self._end.why, *_whereabouts(self._threads)])
@@ -272,14 +274,14 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument, ThreadClock):
         return _monotonic() if self._threads.here() is None else self._origin + self._now
 
     def _look(self) -> None:
-        """Have the loop look again whether time may jump."""
+        """Make the loop check again whether time may jump."""
         if self._token is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(_nothing, idempotent=True)
 
 
 class _End:
-    """That a run will not end by itself, and why."""
+    """Set, with the reason, once a run is deadlocked."""
 
     def __init__(self) -> None:
         self.event = trio.Event()

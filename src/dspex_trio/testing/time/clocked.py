@@ -14,7 +14,7 @@ from typing import Final
 
 from dspex_trio import threads
 from dspex_trio.testing.time.looking import stack
-from dspex_trio.testing.time.turns import Turns
+from dspex_trio.testing.time.turns import SeededTurns
 from dspex_trio.testing.time.virtual_thread import State, VirtualThread, held_lock
 from dspex_trio.testing.time.waiters import VirtualWaiter
 
@@ -31,7 +31,7 @@ class VirtualThreads:
         turns: Whose turn it is; None when they all run at the same time.
     """
 
-    def __init__(self, now: Callable[[], float], look: Callable[[], None], turns: Turns | None) -> None:
+    def __init__(self, now: Callable[[], float], look: Callable[[], None], turns: SeededTurns | None) -> None:
         self.now = now
         self.look = look
         self.turns = turns
@@ -105,7 +105,7 @@ class VirtualThreads:
                 waiter.expire()
 
     def any_runs(self) -> bool:
-        """Whether one of them runs, or is about to, and is not held up by something out of sight."""
+        """Whether one of them runs, or is about to, and is not blocked by something that the clock cannot see."""
         with self.lock:
             idle = [thread.is_held_up() for thread in self.all if thread.runs()]  # each is to be looked at
         return not all(idle)

@@ -1,4 +1,4 @@
-"""Where tasks and threads are, in words."""
+"""Descriptions of where tasks and threads are."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from dspex_trio.testing.time.virtual_thread import VirtualThread
 from dspex_trio.testing.time.waiters import VirtualWaiter
 from dspex_trio.threads import Job, JobCancelled, ThreadClock, add_lookup, gated_job, hooks, left_alone, replaced
 
-# Where `trio.to_thread` and `trio.from_thread` have their seams.
+# The modules of `trio.to_thread` and `trio.from_thread` that are patched.
 _trio_threads: Final[Any] = importlib.import_module("trio._threads")
 _ASKING: Final = "_send_message_to_trio"
 # Where waits with a timeout look what time it is.
@@ -73,7 +73,7 @@ class _Jobs:
         self._started: WeakKeyDictionary[threading.Thread, VirtualThread] = WeakKeyDictionary()
 
     def current(self) -> Job | None:
-        """The calling thread's, which nobody cancels: it makes its waits ones of the seam's."""
+        """The calling thread's job, which is never cancelled: with it, patched waits go through the clock."""
         thread = self._threads.here()
         return None if thread is None else thread.job
 

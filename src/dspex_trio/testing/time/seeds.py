@@ -67,7 +67,7 @@ def run_schedule(test: Callable[..., Awaitable[Any]], seed: int, **arguments: An
     """
     __tracebackhide__ = True
     clock = VirtualClock(seed)
-    main = partial(_guarded, partial(_with_parts, test, clock, arguments), clock, _name(test))
+    main = partial(_guarded, partial(_with_fixtures, test, clock, arguments), clock, _name(test))
     try:
         result = trio.run(main, clock=clock, instruments=[clock])
     except Exception as error:  # noqa: BLE001 - it is a value here
@@ -82,28 +82,28 @@ MADE: Final = frozenset({"virtual_clock", "timeline", "scripted_lm", "session_st
 _OF_TRIALS: Final = "dspex_trio.testing.building"
 
 
-async def _with_parts(test: Callable[..., Awaitable[T]], clock: VirtualClock, arguments: Mapping[str, Any]) -> T:
+async def _with_fixtures(test: Callable[..., Awaitable[T]], clock: VirtualClock, arguments: Mapping[str, Any]) -> T:
     """Run a test with what its parameters ask for, each of which may ask for others."""
     parts = {"virtual_clock": clock, **arguments}
     async with AsyncExitStack() as stack:
 
         async def add(name: str) -> None:
             make = Timeline if name == "timeline" else getattr(import_module(_OF_TRIALS), name)
-            part = make(**await those_of(make))
+            part = make(**await arguments_of(make))
             if isinstance(part, AbstractAsyncContextManager):
                 part = await stack.enter_async_context(part)
             elif isinstance(part, AbstractContextManager):
                 part = stack.enter_context(part)
             parts[name] = part
 
-        async def those_of(function: Callable[..., Any]) -> dict[str, Any]:
+        async def arguments_of(function: Callable[..., Any]) -> dict[str, Any]:
             names = inspect.signature(function).parameters.keys()
             for name in names & MADE:
                 if name not in parts:
                     await add(name)
             return {name: parts[name] for name in names & parts.keys()}
 
-        return await test(**{**arguments, **await those_of(test)})
+        return await test(**{**arguments, **await arguments_of(test)})
     raise AssertionError("no part keeps what a test raised")
 
 
@@ -118,7 +118,7 @@ async def _guarded(test: Callable[[], Awaitable[T]], clock: VirtualClock, name: 
 
     async def stop() -> None:
         nonlocal why
-        why = await clock.until_nothing_can_happen()
+        why = await clock.wait_for_deadlock()
         scope.cancel()
         clock.give_up()
 
@@ -164,10 +164,10 @@ def schedules(
             request = arguments.get("request")
             if "request" not in signature.parameters:
                 arguments.pop("request", None)
-            seeds, twice = _asked_for(request, range(first_seed, first_seed + count), replayed)
+            seeds, twice = _selected_seeds(request, range(first_seed, first_seed + count), replayed)
             run_seed = partial(run_schedule, partial(test, *self), **arguments)
             cold = run_seed(seed=seeds[0])
-            with _rested():
+            with _without_garbage():
                 for number, seed in enumerate(seeds):
                     _run_one(partial(run_seed, seed=seed), request, number < twice)
                     gc.collect()
@@ -190,7 +190,7 @@ _COLD: Final = (
 )
 
 
-def _asked_for(request: _Pytest | None, seeds: Sequence[int], replayed: int) -> tuple[Sequence[int], int]:
+def _selected_seeds(request: _Pytest | None, seeds: Sequence[int], replayed: int) -> tuple[Sequence[int], int]:
     if request is None:
         return seeds, replayed
     if (seed := request.config.getoption("dspex_seed")) is not None:
@@ -208,7 +208,7 @@ def _run_one(run: Callable[[], Schedule], request: _Pytest | None, twice: bool) 
         raise NotReplayable(f"seed {schedule.seed} gave two schedules; {difference}")
     if schedule.error is None:
         return
-    schedule.error.add_note(_told(schedule, difference, request))
+    schedule.error.add_note(_failure_note(schedule, difference, request))
     raise schedule.error
 
 
@@ -222,7 +222,7 @@ def _difference(one: Schedule, other: Schedule) -> str:
     return ""
 
 
-def _told(schedule: Schedule, difference: str, request: _Pytest | None) -> str:
+def _failure_note(schedule: Schedule, difference: str, request: _Pytest | None) -> str:
     how = f"run_schedule(…, {schedule.seed})"
     if request is not None:
         how = f"pytest {str(request.node.nodeid)!r} --dspex-seed {schedule.seed}"
@@ -234,7 +234,7 @@ def _told(schedule: Schedule, difference: str, request: _Pytest | None) -> str:
 
 
 @contextmanager
-def _rested() -> Iterator[None]:
+def _without_garbage() -> Iterator[None]:
     """What there is already is no garbage: to look for some after every schedule is cheap then."""
     gc.collect()
     gc.freeze()

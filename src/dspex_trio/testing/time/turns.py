@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dspex_trio.testing.time.virtual_thread import VirtualThread
 
 
-class Turns:
+class SeededTurns:
     """The decisions of one schedule.
 
     Attributes:

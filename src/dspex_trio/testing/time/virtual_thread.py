@@ -32,7 +32,7 @@ class State(Enum):
     RUNNING = auto()
     WAITING = auto()  # for a waiter
     OUTSIDE = auto()  # in an operation of the system's: time stands still, others have their turns
-    AWAY = auto()  # somewhere out of sight: time may pass, others have their turns
+    AWAY = auto()  # in a wait that the clock cannot see: time may pass, others have their turns
     RETURNING = auto()  # it has been told to go on, wherever it was
     LEFT = auto()  # it has ended, and who waits for that has not been told yet
 
@@ -129,7 +129,7 @@ class VirtualThread(ClockedThread):
         return self.state is not State.AWAY
 
     def has_its_turn(self) -> None:
-        """Let it run until it gives way, or is held up by something out of sight."""
+        """Let it run until it gives way, or is blocked by something that the clock cannot see."""
         if self.state is State.STARTING:
             self.comes_back()
         with self._threads.lock:

@@ -9,7 +9,7 @@ import dspy
 
 
 def as_a_users(code: CodeType) -> CodeType:
-    """The code, said to be a user's: the last rung of the ladder leaves alone what is this package's own."""
+    """The code, said to be a user's: the last step of the ladder never interrupts this package's own code."""
     constants = tuple(as_a_users(each) if isinstance(each, CodeType) else each for each in code.co_consts)
     return code.replace(co_filename="<a misbehaving program>", co_consts=constants)
 

@@ -23,7 +23,7 @@ LONG: Final = 3600.0
 
 
 class Sleeps(Misbehaving):
-    """Sleeps for an hour. It is woken at its deadline, by the rung `wake`."""
+    """Sleeps for an hour. It is woken at its deadline, by the step `wake`."""
 
     def forward(self, question: str = "") -> NoReturn:
         """Sleep."""
@@ -112,7 +112,7 @@ class WaitsForLock(Misbehaving):
 
 
 class Loops(Misbehaving):
-    """Computes without end. The caller is answered, then an exception is raised in its thread, by the rung `raise`."""
+    """Computes without end. The caller is answered, then an exception is raised in its thread, by the step `raise`."""
 
     def forward(self, question: str = "") -> NoReturn:
         """Compute."""

@@ -12,7 +12,7 @@ from dspex_trio.testing.faults.misbehaving.base import Misbehaving
 
 
 class HangsInC(Misbehaving):
-    """Computes in C code that keeps every other thread from running. Its process is killed, by the rung `kill`."""
+    """Computes in C code that keeps every other thread from running. Its process is killed, by the step `kill`."""
 
     def forward(self, question: str = "") -> NoReturn:
         """Compute."""
