@@ -32,6 +32,8 @@ PACKAGES: Final = ("dspex-trio", "dspy", "grpcio")
 PEER_SECONDS: Final = 60.0
 END_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.1
+# After the last close, until what is left is looked at: some peers replace processes first.
+SETTLE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ async def _measure(driver: Subject, pid: int, provider: Subject, found: dict[str
         if time.monotonic() > end or not seen["owed"]:
             break
         await trio.sleep(LOOK_SECONDS)
+    await trio.sleep(SETTLE_SECONDS)
     found["after"] = asdict(holdings(pid))
     found |= await driver.ask(good=effort.slots)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from bench_load_table import kinds
 from bench_table import percentile, table
 
 MEGABYTE: Final = 1 << 20
@@ -33,6 +34,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield "  caller knows, provider closed, slot again: ms after the time-out, median / most; the slot by a good call"
     yield f"  never: not within {watch:g} s; threads to RSS: what is left then, more than before the calls"
     yield f"  slots: good calls that succeed at once then, of {found['slots']}"
+    for each in measured:
+        yield f"  {each['what']}: callers got {kinds(each['samples'])}"
     for each in found["peers"]:
         if "reason" in each:
             yield f"  {each['what']}: {each['reason']}"
