@@ -12,8 +12,8 @@ from typing import Final
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 _STAT: Final = re.compile(r"\d+ \(.*\) (.*)", re.DOTALL)
 # Of what follows the name in /proc/PID/stat: the parent; time in user and system mode; that of children waited for;
-# threads.
-_PARENT, _TIMES, _TIMES_OF_DEAD, _THREADS = 1, slice(11, 13), slice(13, 15), 17
+# threads; when it began.
+_PARENT, _TIMES, _TIMES_OF_DEAD, _THREADS, _BEGAN = 1, slice(11, 13), slice(13, 15), 17, 19
 _MEMORY: Final = re.compile(r"^(Rss|Pss): +(\d+) kB", re.MULTILINE)
 
 
@@ -69,9 +69,16 @@ class Holdings:
     pss_bytes: int
 
 
-def descendants(root: int) -> list[int]:
-    """The process ids of all children of that process, of their children, and so on."""
-    return _below(root, _stats())
+def descendants(root: int) -> dict[int, str]:
+    """The children of that process, their children, and so on: process id → when it began, as the kernel counts."""
+    stats = _stats()
+    return {pid: stats[pid][_BEGAN] for pid in _below(root, stats)}
+
+
+def still_there(processes: dict[int, str]) -> list[int]:
+    """Those of them that have not ended; a process id that another one has now is not among them."""
+    stats = _stats()
+    return [pid for pid, began in processes.items() if pid in stats and stats[pid][_BEGAN] == began]
 
 
 def holdings(root: int) -> Holdings:

@@ -13,6 +13,7 @@ import platform
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import click
 import trio
-from bench_load_processes import descendants, holdings
+from bench_load_processes import descendants, holdings, still_there
 from bench_peers_install import API_BASE, PEERS, Peer, python_of
 from bench_peers_table import lines
 from bench_processes import Subject, running
@@ -76,7 +77,7 @@ async def measure_peer(peer: Peer, python: str, effort: Effort) -> dict[str, Any
                 await _measure(Subject(driver), driver.pid, provider, found, effort)
             if scope.cancelled_caught:
                 found["reason"] = f"not done in {PEER_SECONDS:g} s beside the time-outs"
-        except RuntimeError:
+        except (RuntimeError, trio.BrokenResourceError):
             found["reason"] = f"it does not start, or ended before its time (exit code {driver.poll()})"
         finally:
             await _end(driver)
@@ -107,16 +108,17 @@ async def _measure(driver: Subject, pid: int, provider: Subject, found: dict[str
 async def _end(driver: trio.Process) -> None:
     """End it and all that it started, whether it wants to or not."""
     with trio.CancelScope(shield=True):
-        seen = descendants(driver.pid)
+        started = descendants(driver.pid)
         if driver.stdin is not None:
             await driver.stdin.aclose()
         with trio.move_on_after(END_SECONDS):
             await driver.wait()
-        for pid in [driver.pid, *seen, *descendants(driver.pid)]:
-            try:
+        started |= descendants(driver.pid)
+        if driver.returncode is None:
+            driver.kill()
+        for pid in still_there(started):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         await driver.wait()
 
 

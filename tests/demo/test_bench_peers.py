@@ -88,8 +88,10 @@ def test_holdings_count_sockets_and_threads_of_descendants_and_shared_sockets_on
         child = int(parent.stdout.readline())
         found = processes.holdings(parent.pid)
         below = processes.descendants(parent.pid)
+        there = processes.still_there(below | {parent.pid: "another time"})
         parent.communicate(b"\n")
-    assert below == [child]
+    assert list(below) == [child]
+    assert there == [child]
     assert (found.processes, found.threads, found.sockets) == (2, 3, 2)
 
 
