@@ -80,7 +80,8 @@ async def measure_peer(peer: Peer, python: str, effort: Effort) -> dict[str, Any
         except (RuntimeError, trio.BrokenResourceError):
             found["reason"] = f"it does not start, or ended before its time (exit code {driver.poll()})"
         finally:
-            await _end(driver)
+            with trio.move_on_after(2 * END_SECONDS, shield=True):
+                await _end(driver)
     return found
 
 
@@ -90,13 +91,13 @@ async def _measure(driver: Subject, pid: int, provider: Subject, found: dict[str
     trials = list(range(1, effort.calls + 1))
     first = (await driver.ask(hang=trials[: effort.slots], recover=True))["samples"]
     rest = (await driver.ask(hang=trials[effort.slots :], recover=False))["samples"]
-    found["samples"] = [{**each, "first": True} for each in first] + [{**each, "first": False} for each in rest]
-    found["closes"] = {}
-    end = max(each["began"] for each in found["samples"]) + effort.seconds + effort.watch
+    samples = [{**each, "first": True} for each in first] + [{**each, "first": False} for each in rest]
+    closes: dict[str, float] = {}
+    end = max(each["began"] for each in samples) + effort.seconds + effort.watch
     while True:
         seen = await provider.ask()
-        found["closes"] |= seen["closes"]
-        found["still_open"] = seen["owed"]
+        closes |= seen["closes"]
+        found |= {"samples": samples, "closes": closes, "still_open": seen["owed"]}
         if time.monotonic() > end or not seen["owed"]:
             break
         await trio.sleep(LOOK_SECONDS)
@@ -107,19 +108,18 @@ async def _measure(driver: Subject, pid: int, provider: Subject, found: dict[str
 
 async def _end(driver: trio.Process) -> None:
     """End it and all that it started, whether it wants to or not."""
-    with trio.CancelScope(shield=True):
-        started = descendants(driver.pid)
-        if driver.stdin is not None:
-            await driver.stdin.aclose()
-        with trio.move_on_after(END_SECONDS):
-            await driver.wait()
-        started |= descendants(driver.pid)
-        if driver.returncode is None:
-            driver.kill()
-        for pid in still_there(started):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    started = descendants(driver.pid)
+    if driver.stdin is not None:
+        await driver.stdin.aclose()
+    with trio.move_on_after(END_SECONDS):
         await driver.wait()
+    started |= descendants(driver.pid)
+    if driver.returncode is None:
+        driver.kill()
+    for pid in still_there(started):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    await driver.wait()
 
 
 async def measure(peers: list[Peer], effort: Effort) -> dict[str, Any]:

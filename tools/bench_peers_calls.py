@@ -178,7 +178,7 @@ async def ray(slots: int, _seconds: float) -> AsyncIterator[Call]:
 @asynccontextmanager
 async def litserve(slots: int, seconds: float) -> AsyncIterator[Call]:
     """LitServe with that time-out and a worker process for each slot; the client is httpx, with the same time-out."""
-    import httpx
+    import httpx  # noqa: ASYNC127 - what comes with DSPy
 
     with tempfile.TemporaryDirectory(prefix="dspex-trio-bench-") as directory:
         ready = Path(directory) / "port"
