@@ -124,6 +124,10 @@ bench-deadlines *arguments: (_venv "dev")
 bench-load *arguments: (_venv "dev")
     @{{bin}}/python tools/bench_load.py "$@"
 
+# Measure what a call that hangs costs here and in other systems, which are installed on demand: --calls, --slots, --only
+bench-peers *arguments: (_venv "dev")
+    @{{bin}}/python tools/bench_peers.py "$@"
+
 # Measure CPU per call, throughput and latency of the RPC layer against purerpc, grpclib and grpcio
 bench-rpc *arguments: (_venv "bench")
     @{{bin}}/python tools/bench_rpc.py "$@"
