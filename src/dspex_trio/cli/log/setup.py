@@ -22,9 +22,6 @@ from dspex_trio.cli.log.writer import Lines
 from dspex_trio.observing import correlation
 from dspex_trio.observing.redaction import Redactor
 
-if sys.platform != "win32":
-    import fcntl
-
 LogFormat: TypeAlias = Literal["auto", "text", "json"]
 LOG_FORMATS: Final = ("auto", "text", "json")
 
@@ -66,6 +63,8 @@ def _own_standard_error() -> tuple[int, bool]:
     if sys.platform == "win32":
         descriptor = os.dup(2)
     else:
+        import fcntl  # there is none on Windows
+
         descriptor = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
     return descriptor, os.isatty(descriptor)
 
