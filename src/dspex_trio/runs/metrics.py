@@ -52,7 +52,7 @@ def metric_named(name: str) -> Metric:
     except (ImportError, AttributeError) as error:
         raise UnknownMetric(f"metric {name!r}: {error}") from None
     except BaseException as error:  # noqa: BLE001 - somebody's module, which may exit too; nothing runs yet
-        raise UnknownMetric(f"metric {name!r}: importing {module} raised {_described(error)}") from None
+        raise UnknownMetric(f"metric {name!r}: importing {module} raised {_described(error)}") from None  # noqa: ASYNC104 - nothing is awaited here
     if not callable(metric):
         raise UnknownMetric(f"metric {name!r} is no function")
     return metric
@@ -92,8 +92,8 @@ def score(metric: Metric, expected: Mapping[str, Any], prediction: Mapping[str, 
     """
     try:
         found = float(metric(copy.deepcopy(dict(expected)), prediction))
-    except BaseException as error:  # noqa: BLE001 - as above; in a thread nothing is Cancelled
-        return {"score": None, "metric_error": _described(error)}
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - as above; in a thread nothing is Cancelled
+        return {"score": None, "metric_error": _described(error)}  # noqa: ASYNC104 - as above
     if not math.isfinite(found):
         return {"score": None, "metric_error": f"{found} is no score"}
     return {"score": found}
@@ -102,7 +102,7 @@ def score(metric: Metric, expected: Mapping[str, Any], prediction: Mapping[str, 
 def _described(error: BaseException) -> str:
     try:
         text = str(error)
-    except BaseException:  # noqa: BLE001 - any __str__, exiting ones too
+    except BaseException:  # noqa: BLE001, ASYNC103 - any __str__, exiting ones too
         text = "its text cannot be had"
     return f"{type(error).__name__}: {text}"
 

@@ -24,9 +24,9 @@ def _told(observe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Non
         return observe(*args, **kwargs)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # nothing is awaited here, so it is no Cancelled
+    except BaseException:  # noqa: ASYNC103 - nothing is awaited here
         logger.exception("an observer of trials failed")
-        return None
+        return None  # noqa: ASYNC104 - as above
 
 
 class RuntimeObserver(TrialLog):

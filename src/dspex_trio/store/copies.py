@@ -119,7 +119,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         )
         try:
             pragma(db, "schema_version")
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - nothing is awaited here
             db.close()
             if mode == "rw" or getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_CANTOPEN:
                 raise

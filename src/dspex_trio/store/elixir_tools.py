@@ -135,7 +135,7 @@ def _contained(job: threads.Job, function: Callable[[], Any]) -> Any:
     except BaseException as error:
         if job.cancelled or isinstance(error, Exception):
             raise
-        raise ToolError(_exited(error)) from None
+        raise ToolError(_exited(error)) from None  # noqa: ASYNC104 - in a thread, where nothing is Cancelled
 
 
 threads.carries_programs(_contained)

@@ -44,7 +44,7 @@ def run_in_loop(function: Callable[..., Awaitable[T]], *args: Any) -> T:
                 forget = job.on_cancel(scope.cancel)
                 try:
                     values.append(await function(*args))
-                except BaseException as error:
+                except BaseException as error:  # noqa: ASYNC103 - raised again in the thread, if it is not the loop's
                     if _is_the_loops(error):
                         raise
                     errors.append(error)  # raised again in the thread: a SystemExit is the function's, too

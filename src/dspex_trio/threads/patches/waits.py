@@ -235,11 +235,11 @@ def logging_(original: Callable[..., Any]) -> Callable[..., Any]:
         exempt.waits += 1
         try:
             return original(self, record)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - logging awaits nothing
             if gated_job() is not None or isinstance(error, KeyboardInterrupt):
                 raise
             self.handleError(record)
-            return False
+            return False  # noqa: ASYNC104 - as above
         finally:
             exempt.waits -= 1
 
