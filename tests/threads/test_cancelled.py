@@ -135,7 +135,7 @@ async def test_the_hooks_of_an_ended_job_need_no_garbage_collector_to_be_taken_b
 
     gc.disable()
     try:
-        async with open_threads(patience=lambda: 10) as threads, trio.open_nursery() as nursery:
+        async with open_threads(patience=lambda _job: 10) as threads, trio.open_nursery() as nursery:
             nursery.start_soon(partial(threads.run, work, job=job, slot=Slots(1).acquire_nowait()))
             await trio.to_thread.run_sync(entered.wait)
             nursery.cancel_scope.cancel()

@@ -42,7 +42,7 @@ async def cancelled(work):
     """Run `work(started)` as a job and cancel it when it has called `started`."""
     job, started = Job(), trio.Event()
     token = trio.lowlevel.current_trio_token()
-    async with open_threads(patience=lambda: 10, may_raise=False) as threads, trio.open_nursery() as nursery:
+    async with open_threads(patience=lambda _job: 10, may_raise=False) as threads, trio.open_nursery() as nursery:
 
         async def run():
             await threads.run(work, lambda: token.run_sync_soon(started.set), job=job, slot=Slots(1).acquire_nowait())
