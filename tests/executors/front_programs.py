@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 
 import dspy
 from dspy.utils import DummyLM
@@ -79,6 +80,14 @@ def _log(_self, count):
         logging.getLogger("noise").warning("line %d", number)
 
 
+def _print_past_the_log(_self, _count):
+    logging.getLogger("dspy.some.module").warning("dspy says it")
+    warnings.warn("python says it", stacklevel=1)
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+
+
 def _log_much(_self, count):
     logging.getLogger("noise").warning("x" * count)
 
@@ -113,6 +122,7 @@ WAYS = {
     "bomb": _bomb,
     "log": _log,
     "log much": _log_much,
+    "print past the log": _print_past_the_log,
     "switch seldom": _switch_seldom,
     "raise": _raise,
     "be answered": _be_answered,

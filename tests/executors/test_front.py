@@ -350,6 +350,14 @@ def test_what_a_program_logs_is_in_the_fronts_log(front, caplog):
     assert ("of.the.program", logging.WARNING, "something is odd") in caplog.record_tuples
 
 
+def test_what_libraries_and_python_would_print_in_an_executor_is_in_the_fronts_log(front, caplog):
+    """On standard error of their own it would be neither JSON nor redacted."""
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(front.trial("Harms", {"what": "print past the log"}), dspex.TrialSuccess)
+    for text in ("dspy says it", "UserWarning: python says it", "ZeroDivisionError"):
+        assert caplog.text.count(text) == 1
+
+
 def test_whoever_watches_is_told_what_happens_in_the_executor(front):
     seen = []
     front.does("answer", watch=seen.append)

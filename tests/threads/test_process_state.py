@@ -6,6 +6,8 @@ import io
 import locale
 import logging
 import os
+import resource
+import signal
 import socket
 import sys
 import threading
@@ -44,6 +46,11 @@ def silence_the_log():
     logging.root.handlers.clear()
 
 
+def lower_the_limit_of_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+
+
 CHANGES = [
     (lambda: sys.setrecursionlimit(4321), sys.getrecursionlimit, "the recursion limit"),
     (gc.disable, gc.isenabled, "the garbage collector"),
@@ -57,6 +64,9 @@ CHANGES = [
     (lambda: warnings.simplefilter("error"), lambda: list(warnings.filters), "the warnings filters"),
     (silence_the_log, lambda: (logging.root.manager.disable, *logging.root.handlers), "the root logger"),
     (lambda: socket.setdefaulttimeout(0.001), socket.getdefaulttimeout, "the default timeout of sockets"),
+    (lambda: os.umask(0o125), process_state._umask, "the umask"),
+    (lower_the_limit_of_files, lambda: resource.getrlimit(resource.RLIMIT_NOFILE), "a resource limit"),
+    (lambda: signal.alarm(3600), lambda: signal.getitimer(signal.ITIMER_REAL) != (0, 0), "the alarm clock"),
     (replace_stdout, lambda: sys.stdout, "the standard streams"),
     (lambda: setattr(decimal.DefaultContext, "prec", 3), lambda: decimal.DefaultContext.prec, "decimal.DefaultContext"),
     (lambda: sys.setswitchinterval(0.03), sys.getswitchinterval, "the switch interval"),

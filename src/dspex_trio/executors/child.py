@@ -66,6 +66,7 @@ from dspex_trio.model import (
 )
 from dspex_trio.model.errors import SerializationFailed, Stage, ToolError, TrialCancelled, TrialError
 from dspex_trio.model.values import plain, type_name
+from dspex_trio.observing.libraries import log_what_is_printed
 from dspex_trio.observing.records.records import RecordLine, Records, open_records
 from dspex_trio.observing.telemetry import NEVER_INTERRUPTED, continuing, export_as_child, no_context
 from dspex_trio.programs import catalogue, open_programs
@@ -132,6 +133,7 @@ async def open_executor(data: bytes, parent: Parent) -> AsyncIterator[tuple[Answ
     opening = Opening.from_bytes(data)
     sys.path[:] = opening.path
     logging.basicConfig(handlers=[_ToFront(parent)], format="%(message)s", level=opening.log_level, force=True)
+    log_what_is_printed()
     settings = _settings_of(opening)
     _import_others(opening.homes, settings.load)
     redact = settings.redactor()

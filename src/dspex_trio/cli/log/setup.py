@@ -9,21 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-from dspex_trio.cli.libraries import log_through_root
 from dspex_trio.cli.log.handing_over import HandedOver
 from dspex_trio.cli.log.writer import Lines
 from dspex_trio.observing import correlation
+from dspex_trio.observing.libraries import log_what_is_printed
 from dspex_trio.observing.redaction import REDACTED, Redactor, is_secret_name, printable, printable_json
-
-if sys.platform != "win32":
-    import fcntl
 
 LogFormat: TypeAlias = Literal["auto", "text", "json"]
 LOG_FORMATS: Final = ("auto", "text", "json")
@@ -56,9 +52,7 @@ def set_up_logging(level: str, secrets: Iterable[str] = (), log_format: LogForma
         ours = logging.getLogger(name)
         ours.handlers[:] = [handler, HandedOver(handler)]
         ours.propagate = False
-    log_through_root()
-    logging.captureWarnings(capture=True)
-    threading.excepthook = _log_of_thread
+    log_what_is_printed()
     sys.unraisablehook = _log_unraisable
     return handler.lines
 
@@ -68,6 +62,8 @@ def _own_standard_error() -> tuple[int, bool]:
     if sys.platform == "win32":
         descriptor = os.dup(2)
     else:
+        import fcntl  # there is none on Windows
+
         descriptor = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
     return descriptor, os.isatty(descriptor)
 
@@ -105,14 +101,6 @@ class LogLines(logging.Handler):
 
 def _warning(message: str, *args: object) -> logging.LogRecord:
     return logger.makeRecord(logger.name, logging.WARNING, __file__, 0, message, args, None)
-
-
-def _log_of_thread(news: threading.ExceptHookArgs, /) -> None:
-    if issubclass(news.exc_type, SystemExit):
-        return
-    name = news.thread.name if news.thread is not None else "?"
-    error = news.exc_value or news.exc_type()
-    logger.error("the thread %r ended by an exception", name, exc_info=error)
 
 
 def _log_unraisable(news: sys.UnraisableHookArgs, /) -> None:

@@ -11,6 +11,8 @@ import gc
 import locale
 import logging
 import os
+import re
+import signal
 import socket
 import sys
 import threading
@@ -18,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from dspex_trio.threads.ladder import fairness
@@ -87,6 +90,45 @@ def _restore_collector(was: tuple[bool, Any], _now: object) -> None:
     (gc.enable if enabled else gc.disable)()
 
 
+def _umask() -> int | None:
+    # As Linux tells it: `os.umask` reads it by changing it for a moment, for all threads.
+    with suppress(OSError):
+        if found := re.search(rb"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_bytes(), re.MULTILINE):
+            return int(found[1], 8)
+    return None
+
+
+def _restore_umask(was: int | None, _now: object) -> None:
+    if was is not None:
+        os.umask(was)
+
+
+def _limits() -> dict[int, tuple[int, int]]:
+    try:
+        import resource  # noqa: PLC0415 - not on every system
+    except ImportError:
+        return {}
+    return {which: resource.getrlimit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)}
+
+
+def _restore_limits(was: dict[int, tuple[int, int]], now: dict[int, tuple[int, int]]) -> None:
+    import resource  # noqa: PLC0415 - not on every system
+
+    for which, limits in was.items():
+        if now[which] != limits:
+            resource.setrlimit(which, limits)
+
+
+def _alarm() -> bool:
+    # What is left of it changes by itself.
+    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0)
+
+
+def _restore_alarm(was: bool, _now: object) -> None:  # noqa: FBT001 - as all of them
+    if not was:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def _raising_filters() -> list[Any]:
     # Filters that hide warnings are set by imports, and do nobody harm.
     return [each for each in warnings.filters if each[0] == "error"]
@@ -131,6 +173,9 @@ _PARTS: Final = (
     _Part(lambda: (threading.gettrace(), threading.getprofile()), _restore_tracing, _called("tracing of threads")),
     _Part(_directory, _change_directory, _called("the working directory")),
     _Part(_environment, _restore_environment, _variables),
+    _Part(_umask, _restore_umask, _called("the umask")),
+    _Part(_limits, _restore_limits, _called("a resource limit")),
+    _Part(_alarm, _restore_alarm, _called("the alarm clock")),
     _Part(
         lambda: locale.setlocale(locale.LC_ALL),
         lambda was, _: locale.setlocale(locale.LC_ALL, was),

@@ -1,9 +1,12 @@
-"""Libraries that log to handlers of their own: theirs would print keys, and every line twice."""
+"""What would be printed past the log, keys and all: by libraries with handlers of their own, and by Python itself."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Final
+
+logger: Final = logging.getLogger("dspex_trio")
 
 LIBRARIES: Final = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
@@ -14,6 +17,21 @@ def log_through_root() -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.__class__ = _ThroughRoot
+
+
+def log_what_is_printed() -> None:
+    """Log what libraries log to handlers of their own, warnings, and exceptions that end threads."""
+    log_through_root()
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_of_thread
+
+
+def _log_of_thread(news: threading.ExceptHookArgs, /) -> None:
+    if issubclass(news.exc_type, SystemExit):
+        return
+    name = news.thread.name if news.thread is not None else "?"
+    error = news.exc_value or news.exc_type()
+    logger.error("the thread %r ended by an exception", name, exc_info=error)
 
 
 class _ThroughRoot(logging.Logger):
