@@ -100,8 +100,8 @@ def restore(context: click.Context, /, file: Path, persist: Path | None, *, over
 @click.argument("file", type=click.Path(path_type=Path))
 def check_file(file: Path) -> None:
     """Read all of FILE, a store's file or a backup, and say whether it is whole."""
-    from dspex_trio.store.place import CannotPersist
     from dspex_trio.store.copies import check_file as check
+    from dspex_trio.store.place import CannotPersist
 
     try:
         found = check(file)
@@ -119,8 +119,8 @@ def _persist(context: click.Context, given: Path | None) -> Path:
 
 
 def _copy(source: Path, target: Path, *, overwrite: bool) -> None:
-    from dspex_trio.store.place import CannotPersist
     from dspex_trio.store.copies import copy_store
+    from dspex_trio.store.place import CannotPersist
 
     try:
         copied = copy_store(source, target, overwrite=overwrite)
