@@ -144,6 +144,10 @@ bench-kit *arguments: (_venv "dev")
 _venv kind:
     @{{python}} tools/venv.py {{kind}}
 
+# Assemble CHANGELOG.md from the fragments in changelog.d
+changelog: (_venv "runtime")
+    @{{bin}}/python tools/changelog.py
+
 # Pin the newest versions that fit into constraints.txt
 lock: (_venv "dev")
     {{bin}}/python -m pip install --quiet uv
