@@ -176,9 +176,11 @@ async def test_a_code_interpreter_whose_code_cannot_be_left_is_shut_down_by_anot
     lock.acquire()
 
     def wait():
-        with virtual_clock.blocked():
-            lock.acquire()
-        gone.set()
+        try:
+            with virtual_clock.blocked():
+                lock.acquire()
+        finally:
+            gone.set()
 
     assert (await outcome_of_thinking(False, Interpreter(wait, lock.release))).details["rung"] == "abandon"
     assert await trio.to_thread.run_sync(gone.wait)
