@@ -36,7 +36,7 @@ def register(
         reusable: Promise that a `copy.deepcopy` of an instance is as good as a new one; trials then get copies of a
             prototype, which is faster. Not true of a class whose tools or callbacks close over `self`.
         isolation: `process` runs it in a child process, which is killed where it does not end; `thread` in a thread of
-            the worker. By default the worker's setting decides.
+            the worker, where that runs programs itself: a front does not. By default the worker's setting decides.
 
     Raises:
         TypeError: The class is no `dspy.Module` subclass.
