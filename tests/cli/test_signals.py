@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from functools import partial
@@ -15,20 +14,20 @@ import dspex_trio as dspex
 from dspex_trio.tasks.signals import SAME_WITHIN, EndSignals, Meaning
 
 PROGRAMS = """
-import re, threading
+import pathlib, re, threading
 import dspy
 import dspex_trio as dspex
 
 @dspex.register("Waits")
 class Waits(dspy.Module):
     def forward(self):
-        print("running", flush=True)
+        pathlib.Path("running").touch()
         threading.Event().wait()
 
 @dspex.register("HoldsTheGil")
 class HoldsTheGil(dspy.Module):
     def forward(self):
-        print("running", flush=True)
+        pathlib.Path("running").touch()
         try:
             threading.Event().wait()
         except BaseException:
@@ -59,7 +58,9 @@ async def test_sighup_drains_as_sigterm_does(start):
     assert "SIGHUP: shutting down" in command.told
 
 
-async def test_sigusr1_tells_where_threads_are_and_which_trials_are_under_way_and_ends_nothing(start, nursery):
+async def test_sigusr1_tells_where_threads_are_and_which_trials_are_under_way_and_ends_nothing(
+    start, nursery, tmp_path
+):
     command = await start("serve", "--load", "some_programs", "--grace-seconds", "0.1", module=PROGRAMS)
     address = await command.address()
 
@@ -68,7 +69,7 @@ async def test_sigusr1_tells_where_threads_are_and_which_trials_are_under_way_an
             await client.execute(dspex.Program("Waits"), {}, trial_id="t7", timeout=50)
 
     nursery.start_soon(call)
-    await command.until("running")
+    await exists(tmp_path / "running")
     command.process.send_signal(signal.SIGUSR1)
     await command.until("SIGUSR1: under way: t7 of Waits in EXECUTE")
     await command.until("in forward")  # in the executor, which writes its stacks itself
@@ -83,6 +84,12 @@ async def test_sigusr1_to_a_store_ends_nothing(start):
     await command.until("SIGUSR1: under way: nothing")
     command.process.send_signal(signal.SIGTERM)
     assert await command.ends() == 0
+
+
+async def exists(path):
+    with trio.fail_after(60):
+        while not path.exists():  # noqa: ASYNC110 - a file of another process is no event of ours
+            await trio.sleep(0.02)
 
 
 @contextmanager
@@ -117,10 +124,7 @@ def run(tmp_path, nursery):
             **options,
         )
         process = await nursery.start(starting)
-        with trio.fail_after(60):
-            while not ready.exists():  # a file of another process is no event of ours
-                assert process.returncode is None, "it ended before it was ready"
-                await trio.sleep(0.02)
+        await exists(ready)
         return process, f"127.0.0.1:{ready.read_text()}"
 
     return run
@@ -146,10 +150,10 @@ async def test_a_standard_error_that_nobody_reads_keeps_no_trial_and_no_end(run,
         assert await ends(process) == 0
 
 
-async def test_a_standard_error_that_nobody_reads_does_not_keep_the_end_by_a_second_signal(run, nursery):
+async def test_a_standard_error_that_nobody_reads_does_not_keep_the_end_by_a_second_signal(run, nursery, tmp_path):
     with full_pipe() as stderr:
         command = (*PYTHON, "serve", "--load", "some_programs", "--grace-seconds", "1000")
-        process, address = await run(*command, stderr=stderr, stdout=subprocess.PIPE)
+        process, address = await run(*command, stderr=stderr)
 
         async def call():
             async with dspex.open_client(address) as client:
@@ -157,17 +161,17 @@ async def test_a_standard_error_that_nobody_reads_does_not_keep_the_end_by_a_sec
                     await client.execute(dspex.Program("Waits"), {}, timeout=500)
 
         nursery.start_soon(call)
-        assert (await process.stdout.receive_some()).startswith(b"running")
+        await exists(tmp_path / "running")
         process.send_signal(signal.SIGINT)  # of two that have come, the system gives the lower one first
         process.send_signal(signal.SIGTERM)
         assert await ends(process) == 128 + signal.SIGTERM
 
 
-async def test_c_code_and_a_standard_error_that_nobody_reads_do_not_keep_the_process_together(run, nursery):
+async def test_c_code_and_a_standard_error_that_nobody_reads_do_not_keep_the_process_together(run, nursery, tmp_path):
     """The stacks cannot be written then; the process ends all the same."""
     with full_pipe() as stderr:
         command = (*PYTHON, "serve", "--load", "some_programs", "--grace-seconds", "0.1")
-        process, address = await run(*command, stderr=stderr, stdout=subprocess.PIPE)
+        process, address = await run(*command, stderr=stderr)
 
         async def call():
             async with dspex.open_client(address) as client:
@@ -175,7 +179,7 @@ async def test_c_code_and_a_standard_error_that_nobody_reads_do_not_keep_the_pro
                     await client.execute(dspex.Program("HoldsTheGil"), {}, timeout=500)
 
         nursery.start_soon(call)
-        assert (await process.stdout.receive_some()).startswith(b"running")
+        await exists(tmp_path / "running")
         process.send_signal(signal.SIGTERM)
         assert await ends(process) == 1
 

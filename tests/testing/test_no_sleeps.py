@@ -18,7 +18,15 @@ ENDLESS = 60
 # Where time passes that is no test's to choose.
 ALLOWED = {
     "e2e/conftest.py::Process": "a file that another process writes can only be looked for",
-    "cli/test_signals.py::run": "the same: a ready file, where no log can be read",
+    "cli/test_signals.py::exists": "the same, where no log can be read",
+    "children/test_starting.py::test_children_go_to_who_asked_for_them_though_others_gave_up": "a child of a child's end",
+    "children/test_starting.py::test_who_waits_while_the_next_warm_parent_fails_waits_for_the_one_after_that": "a log",
+    "children/test_starting.py::test_a_child_that_closed_its_connection_gets_nothing_more": "another process's end",
+    "executors/conftest.py::Front": "what executors do, which are other processes",
+    "executors/test_front.py::test_executors_that_are_killed_again_and_again_cost_their_trials_alone": "the same",
+    "executors/scripted.py::ScriptedChild": "its tests run in virtual time",
+    "executors/scripted.py::Site": "the same",
+    "rpc/test_undelivered.py::closed": "its test runs in virtual time",
     "snakepit/waiting.py::wait_until": "what a process does that is no child of ours can only be looked for",
     "snakepit/soak.py::burn": "a soak is about real time",
     "threads/test_waking.py::test_a_process_that_a_job_forks_waits_as_without_the_seam": "no clock reaches a fork",
