@@ -19,7 +19,7 @@ ENDLESS = 60
 ALLOWED = {
     "e2e/conftest.py::Process": "a file that another process writes can only be looked for",
     "cli/test_signals.py::exists": "the same, where no log can be read",
-    "children/test_starting.py::test_children_go_to_who_asked_for_them_though_others_gave_up": "a child of a child's end",
+    "children/test_starting.py::test_children_go_to_who_asked_for_them_though_others_gave_up": "grandchildren",
     "children/test_starting.py::test_who_waits_while_the_next_warm_parent_fails_waits_for_the_one_after_that": "a log",
     "children/test_starting.py::test_a_child_that_closed_its_connection_gets_nothing_more": "another process's end",
     "executors/conftest.py::Front": "what executors do, which are other processes",
