@@ -15,7 +15,7 @@ from dspex_trio import rpc
 from dspex_trio.interface.arguments import check_callback
 from dspex_trio.runs import run_trials
 from dspex_trio.testing import TrialEnvironment, open_provider, replay, system
-from dspex_trio.trials.observer import Nobody
+from dspex_trio.trials.observer import Observer
 
 PROGRAM = {"python_class": "dspy.Predict", "signature": "question -> answer"}
 INPUTS = {"question": "2+2?"}
@@ -57,7 +57,7 @@ async def test_the_name_of_a_model_where_a_model_belongs_is_refused_wherever_one
             pass
 
 
-class Half(Nobody):
+class Half(Observer):
     on_outcome = None
 
 
@@ -68,9 +68,9 @@ class Half(Nobody):
         ({"settings": dspex.Settings}, "settings is a dspex.Settings; got the class Settings"),
         ({"store": 50051}, 'a target is text such as "host:port"'),
         ({"store": b"localhost:1"}, "a target is text .* got a value of type bytes"),
-        ({"observers": Nobody()}, "observers is a list of observers; got a value of type Nobody"),
-        ({"observers": [Nobody(), Half()]}, r"observers\[1\] is an observer .* which has no on_outcome"),
-        ({"observers": [Nobody]}, r"observers\[0\] is an observer of trials; got the class Nobody"),
+        ({"observers": Observer()}, "observers is a list of observers; got a value of type Observer"),
+        ({"observers": [Observer(), Half()]}, r"observers\[1\] is an observer .* which has no on_outcome"),
+        ({"observers": [Observer]}, r"observers\[0\] is an observer of trials; got the class Observer"),
         ({"telemetry": True}, "telemetry is a dspex.Telemetry; got a value of type bool"),
     ],
 )

@@ -6,6 +6,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
 from dspex_trio.rpc import Attached
+from dspex_trio.rpc.client.stubs import CallOptions
 
 from .generated.greeter_pb2 import HelloRequest
 from .greeter import Greeter, greeting
@@ -183,6 +184,6 @@ async def test_what_is_attached_travels_with_each_of_them():
 
     carried, heard = [], []
     attached = Attached(Channel(), lambda: {"authorization": "Bearer x"})
-    await attached.call_each("/a", [b"1", b"2"], rpc.stubs.CallOptions(), lambda *told: heard.append(told))
+    await attached.call_each("/a", [b"1", b"2"], CallOptions(), lambda *told: heard.append(told))
     assert carried == [("/a", (("authorization", "Bearer x"),))]
     assert heard == [(0, b"1"), (1, b"2")]

@@ -127,9 +127,9 @@ async def test_the_end_of_a_trial_closes_the_generator(run, asynchronous):
         finally:
             closed.set()
 
-    dspex.tool(name="waits")(waits_later if asynchronous else waits)
+    dspex.tool(name="yields_once")(waits_later if asynchronous else waits)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, "waits")
+        nursery.start_soon(run, "yields_once")
         await trio.to_thread.run_sync(begun.wait, 60)
         nursery.cancel_scope.cancel()
     assert await trio.to_thread.run_sync(closed.wait, 60)

@@ -8,9 +8,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from dspex_trio import rpc
 from dspex_trio.model.errors import ToolError
-from dspex_trio.programs.yielding_tools import STREAMED
 from dspex_trio.snakepit.bridge import WorkerBridge
-from dspex_trio.wire import decode_json
+from dspex_trio.wire import decode_json, encode_any
 from dspex_trio.wire.generated import bridge_pb2
 
 
@@ -26,12 +25,11 @@ class Counting:
         try:
             while self.given < self._upto:
                 self.given += 1
-                await take(self.given if name == "counts" else "x" * 2000)
+                await take(encode_any(self.given if name == "counts" else "x" * 2000))
         finally:
             self.ended = True
         if name == "fails":
             raise ToolError("no more")
-        return STREAMED
 
 
 def stream(tools, name="counts"):

@@ -11,7 +11,8 @@ from dspex_trio.observing.telemetry import needing
 WITHOUT = """
 import sys, trio
 import dspex_trio as dspex
-from dspex_trio import client, runtime, serving, cli
+from dspex_trio import cli, runtime
+from dspex_trio.runtime import client, embedded, serving
 from dspex_trio.cli import main, run, serve, worker_process
 
 async def go():

@@ -68,7 +68,7 @@ async def test_what_is_busy_without_end_is_answered_and_then_ended(name):
     """In real time: virtual time stands still while a thread computes, or waits for another process."""
     ended = trio.Event()
 
-    class Observer(Observer):
+    class Ends(Observer):
         def on_outcome(self, request, outcome):
             if outcome.details["stuck"] == "false":
                 ended.set()
@@ -78,7 +78,7 @@ async def test_what_is_busy_without_end_is_answered_and_then_ended(name):
             ended.set()
 
     settings = dspex.Settings(load=("dspex_trio.testing.faults.misbehaving",))
-    async with dspex.open_runtime(settings, observers=[Observer()]) as runtime:
+    async with dspex.open_runtime(settings, observers=[Ends()]) as runtime:
         program = {"python_class": f"dspex_trio.testing.faults.misbehaving.{name}"}
         outcome = await runtime.run_trial(program, {"question": "q"}, deadline=trio.current_time() + 0.1)
         assert outcome.kind.name == "DEADLINE_EXCEEDED"
