@@ -236,7 +236,9 @@ def parent(tmp_path):
 
     yield start
     for made, pid in parents:
-        made.kill()
+        with suppress(ProcessLookupError):
+            leads = os.getpgid(made.pid) == made.pid
+            (os.killpg if leads else os.kill)(made.pid, signal.SIGKILL)
         with made:
             pass
         with suppress(ProcessLookupError):
