@@ -301,10 +301,10 @@ def has_children() -> bool:
     return True
 
 
-def end_with(parent: int) -> None:
-    """Have the kernel end this process when the process `parent`, which started it, ends (Linux)."""
+def end_with(parent: int, by: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when the process `parent`, which started it, ends (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:  # it went before the kernel could be asked
         os._exit(0)
 

@@ -220,12 +220,15 @@ class Starter:
         finally:
             self.pid = None
             self._connection = None
-            if self._warm.is_set():  # else it is being waited for already
+            stream.socket.close()
+            if was_warm := self._warm.is_set():  # else it is being waited for already
                 self._warm = trio.Event()
             with trio.CancelScope(deadline=trio.current_time() + _FAREWELL, shield=True):
+                if was_warm:  # it kills its children and what they have started
+                    with trio.move_on_after(_FAREWELL / 2):
+                        await process.wait()
                 process.kill()
                 code = await process.wait()
-            stream.socket.close()
             if not self._known.is_set():
                 self._not_warm(ChildLost(exit_reason(code)))
             for done, _ in self._waiting:

@@ -2,7 +2,8 @@
 
 Run as `python -m dspex_trio.children.warm DESCRIPTOR PARENT PREPARE SERVE` by `forking` alone (Linux). It has one
 thread and no event loop, so that its forks are sound; it runs nothing but `PREPARE`. Its children die with it, and it
-dies with the process that started it. What a child leaves behind becomes its own child, and is killed with that child.
+ends with the process that started it, by whatever that was killed: but first it kills its children and all that they
+have started. What a child leaves behind becomes its own child, and is killed before the child's end is reported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
@@ -27,6 +29,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 # How often leftover processes of an ended child are searched for until none is left, in milliseconds.
 _SWEEP_MS: Final = 20
 _PASSES: Final = 50
+_ENDING: Final = 1.0
 
 
 def main(descriptor: int, parent: int, prepare: str, serve: str) -> None:
@@ -45,10 +48,20 @@ def main(descriptor: int, parent: int, prepare: str, serve: str) -> None:
         connection.sendall(framed(FAILURE, others, names.encode("utf-8", "replace")))
         sys.exit(1)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, _end)
+    end_with(parent, signal.SIGTERM)  # no more by SIGKILL, which would leave behind what the children have started
     gc.collect()
     gc.freeze()  # a collection in a child would write to every page that it shares
     connection.sendall(framed(ANSWER, 0, b""))
-    _Nursery(connection, serve).run()
+    nursery = _Nursery(connection, serve)
+    try:
+        nursery.run()
+    finally:
+        nursery.kill_all()
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    sys.exit(0)
 
 
 class _Nursery:
@@ -81,7 +94,7 @@ class _Nursery:
 
     def _fork(self) -> None:
         asked, descriptors, *_ = socket.recv_fds(self._connection, 1, 1)
-        if not asked:  # the process that started this one is gone; so are the children, soon
+        if not asked:  # the process that started this one is gone
             sys.exit(0)
         if not descriptors:  # too many files are open
             self._connection.sendall(framed(REPORT, 0, os.strerror(errno.EMFILE).encode()))
@@ -113,6 +126,7 @@ class _Nursery:
 
     def _become_child(self, theirs: int, parent: int) -> NoReturn:
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             with suppress(OSError):
                 os.setpgid(0, 0)
             end_with(parent)
@@ -130,8 +144,21 @@ class _Nursery:
         with suppress(ProcessLookupError, PermissionError):  # it has not been waited for: the number is its group's
             os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
+        self._sweep()
         code = os.waitstatus_to_exitcode(status)
         self._connection.sendall(framed(FREED, pid, str(code).encode()))
+
+    def kill_all(self) -> None:
+        """Kill the children and what they have started, for a second at most."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for pid in self._children.values():
+            for kill in (os.killpg, os.kill):  # a program may have moved it to another group
+                with suppress(ProcessLookupError, PermissionError):
+                    kill(pid, signal.SIGKILL)
+        self._children.clear()
+        ends = time.monotonic() + _ENDING
+        while self._sweep() and time.monotonic() < ends:
+            time.sleep(_SWEEP_MS / 1e3)
 
     def _sweep(self) -> bool:
         """Kill what ended children have left behind; True while some of it is still there."""
