@@ -55,9 +55,11 @@ def main(descriptor: int, parent: int, prepare: str, serve: str) -> None:
     connection.sendall(framed(ANSWER, 0, b""))
     nursery = _Nursery(connection, serve)
     try:
-        nursery.run()
+        with suppress(SystemExit):
+            nursery.run()
     finally:
         nursery.kill_all()
+    os._exit(0)  # what was prepared for the children is not taken back here
 
 
 def _end(_number: int, _frame: object) -> NoReturn:
