@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-import outcome as outcomes
 import trio
 
 from dspex_trio.children import Child, ChildFailed, ChildLost, Exchange
@@ -19,6 +17,7 @@ from dspex_trio.children.opening import open_child
 from dspex_trio.executors.memory import memory_of
 from dspex_trio.executors.places import SILENT, Executor, ExecutorSlot
 from dspex_trio.tasks.background import open_background
+from dspex_trio.tasks.waiting import WaitQueue
 
 logger: Final = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class Fleet:
         self._nursery = nursery
         self._memory = memory
         self._executors: list[Executor] = []
-        self._waiting: deque[trio.lowlevel.Task] = deque()
+        self._waiting = WaitQueue[ExecutorSlot]()
         self._first = trio.Event()
         self._was_there = self._ending = False
         self._failure: Exception | None = None
@@ -126,21 +125,7 @@ class Fleet:
 
     async def acquire(self) -> ExecutorSlot:
         """Wait for a slot; when cancelled none was taken."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            slot = self.acquire_nowait()
-        except trio.WouldBlock:
-            task = trio.lowlevel.current_task()
-            self._waiting.append(task)
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                self._waiting.remove(task)
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            passed: ExecutorSlot = await trio.lowlevel.wait_task_rescheduled(abort)
-            return passed
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return slot
+        return await self._waiting.acquire(self.acquire_nowait)
 
     def beside(self) -> ExecutorSlot:
         """A place for what a trial waits for: it counts against no limit, since the trial has a slot.
@@ -168,7 +153,7 @@ class Fleet:
 
     def _hand_out(self) -> None:
         while self._waiting and (found := self._least_loaded()) is not None:
-            trio.lowlevel.reschedule(self._waiting.popleft(), outcomes.Value(self._slot(found)))
+            self._waiting.give(self._slot(found))
 
     # ---- requests
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 import trio
+
+from dspex_trio.tasks.waiting import WaitQueue
 
 
 class Slots:
@@ -18,7 +19,7 @@ class Slots:
     def __init__(self, capacity: int) -> None:
         self.capacity: Final = capacity
         self.free = capacity
-        self._waiting: deque[trio.lowlevel.Task] = deque()
+        self._waiting = WaitQueue[Slot]()
 
     def acquire_nowait(self) -> Slot:
         """Take a free slot; raises trio.WouldBlock when there is none or others wait."""
@@ -29,25 +30,11 @@ class Slots:
 
     async def acquire(self) -> Slot:
         """Wait for a slot; when cancelled none was taken."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            slot = self.acquire_nowait()
-        except trio.WouldBlock:
-            task = trio.lowlevel.current_task()
-            self._waiting.append(task)
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                self._waiting.remove(task)
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
-            return Slot(self)  # the task that rescheduled us passed its slot on
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return slot
+        return await self._waiting.acquire(self.acquire_nowait)
 
     def _freed(self) -> None:
         if self._waiting:
-            trio.lowlevel.reschedule(self._waiting.popleft())
+            self._waiting.give(Slot(self))
         else:
             self.free += 1
 
