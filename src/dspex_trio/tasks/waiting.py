@@ -22,7 +22,7 @@ class WaitQueue(Generic[T]):
         return bool(self._tasks)
 
     async def acquire(self, acquire_nowait: Callable[[], T]) -> T:
-        """Take what `acquire_nowait` has or, if it raises trio.WouldBlock, wait for `give`; when cancelled, nothing is taken."""
+        """Take what `acquire_nowait` has; on trio.WouldBlock wait for `give`. When cancelled, nothing was taken."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             found = acquire_nowait()

@@ -289,7 +289,7 @@ class H2Engine(ABC):
         """Headers came after the data."""
 
     def on_headers_lost(self, stream_id: int, *, began: bool) -> None:
-        """Headers came that cannot be decoded, nor can later ones. Of servers alone: a client's connection ends instead."""
+        """Headers came that cannot be decoded, nor can later ones. Servers alone: a client's connection has ended."""
         raise NotImplementedError
 
     @abstractmethod
