@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -68,6 +69,12 @@ def _fork(_self, count):
     return pids
 
 
+def _start(_self, count):
+    """Processes that nobody waits for; every second one has a session of its own."""
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    return [subprocess.Popen(command, start_new_session=bool(number % 2)).pid for number in range(count)]
+
+
 def _bomb(_self, count):
     """Every process forks, for so many generations, and none of them ends."""
     for _ in range(count):
@@ -114,6 +121,7 @@ def _be_answered(_self, count):
 
 
 WAYS = {
+    "start": _start,
     "print": _print,
     "close the streams": _close_streams,
     "close every descriptor": lambda _self, _count: os.closerange(3, 1000),

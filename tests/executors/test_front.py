@@ -13,6 +13,7 @@ import dspex_trio as dspex
 from dspex_trio.model import LmFinished, LmStarted, StageStarted
 
 from ..isolation.test_isolated_trials import BOUND, FAILING, comparable, make_session  # noqa: TID252 - no package
+from ..snakepit.waiting import alive  # noqa: TID252 - as above
 from .conftest import open_front
 
 # What a trial gets that outlives it, in seconds.
@@ -168,6 +169,15 @@ def test_all_executors_lost_with_their_warm_parent_come_back(front):
     front.until_whole()
     assert not set(before) & set(front.pids())
     assert isinstance(front.does("answer"), dspex.TrialSuccess)
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_what_programs_started_ends_with_the_warm_parent(front, by):
+    """Also in a session of its own; nobody is left who could know it as a child."""
+    started = front.trial("Harms", {"what": "start", "count": 4}).prediction["done"]
+    os.kill(parent_of(front.pids()[0]), by)
+    front.until(lambda: not any(map(alive, started)))
+    front.until_whole()
 
 
 def test_executors_that_are_killed_again_and_again_cost_their_trials_alone(front):

@@ -138,6 +138,7 @@ async def test_a_metric_that_is_given_to_a_finished_run_scores_it(path):
 
 async def test_a_metric_whose_file_has_changed_is_another_one(path, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # as old as the file, to the second
     trials = plan(expected=FOUR)
     for number in (1, 2):
         (tmp_path / "changing.py").write_text(f"def metric(expected, prediction):\n    return 0.{number}\n")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import select
 import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -17,6 +18,7 @@ import trio
 
 from dspex_trio.children.exchange import ChildFailed, ChildLost
 from dspex_trio.children.frames import ANSWER, FAILURE, FREED, REPORT, REQUEST, Frames, framed
+from dspex_trio.children.leftovers import MARK, kill_marked
 from dspex_trio.children.starting import Spawned, Started, exit_reason
 from dspex_trio.tasks.background import open_background
 
@@ -31,6 +33,8 @@ _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 10.0
 _MAX_BYTES: Final = 64 << 20
 _FAREWELL: Final = 1.0
+# How long after its end a child has been waited for by its warm parent, unless that stands still.
+_FREED_SECONDS: Final = 1.0
 
 
 class Forked:
@@ -64,7 +68,13 @@ class Forked:
         return self._exited.is_set() or self._descriptor < 0 or bool(self._poll.poll(0))
 
     async def wait(self) -> int | None:
-        await self._exited.wait()
+        if self._descriptor >= 0:
+            with suppress(trio.ClosedResourceError):
+                await trio.lowlevel.wait_readable(self._descriptor)
+            with trio.move_on_after(_FREED_SECONDS):
+                await self._exited.wait()
+        else:
+            await self._exited.wait()
         return self._code
 
     def exited(self, code: int) -> None:
@@ -72,6 +82,7 @@ class Forked:
         self._code = code
         self._exited.set()
         if self._descriptor >= 0:
+            trio.lowlevel.notify_closing(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -201,10 +212,24 @@ class Starter:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
+    async def _end(self, process: Spawned, mark: str) -> int | None:
+        """Wait for a warm parent whose connection is closed, for a moment, and kill it; returns its exit code."""
+        was_warm = self._warm.is_set()
+        if was_warm:  # else it is being waited for already
+            self._warm = trio.Event()
+            with trio.move_on_after(_FAREWELL / 2):  # it kills its children and what they have started
+                await process.wait()
+        process.kill()
+        code = await process.wait()
+        if was_warm and code != 0:  # it was killed, and could not
+            await trio.to_thread.run_sync(kill_marked, mark, limiter=trio.CapacityLimiter(1))
+        return code
+
     async def _live(self) -> None:
         try:
             opening = self._opening()
-            process, ours = _spawned(f"{_MODULES}.warm", self._prepare, self._serve)
+            mark = secrets.token_hex(16)
+            process, ours = _spawned(f"{_MODULES}.warm", self._prepare, self._serve, environment={MARK: mark})
         except (TypeError, ValueError, ChildLost) as error:  # what is to be sent cannot be, or there is no room
             self._not_warm(ChildLost(str(error)))
             return
@@ -221,14 +246,9 @@ class Starter:
             self.pid = None
             self._connection = None
             stream.socket.close()
-            if was_warm := self._warm.is_set():  # else it is being waited for already
-                self._warm = trio.Event()
-            with trio.CancelScope(deadline=trio.current_time() + _FAREWELL, shield=True):
-                if was_warm:  # it kills its children and what they have started
-                    with trio.move_on_after(_FAREWELL / 2):
-                        await process.wait()
-                process.kill()
-                code = await process.wait()
+            code = None
+            with trio.CancelScope(deadline=trio.current_time() + 2 * _FAREWELL, shield=True):
+                code = await self._end(process, mark)
             if not self._known.is_set():
                 self._not_warm(ChildLost(exit_reason(code)))
             for done, _ in self._waiting:
@@ -284,12 +304,14 @@ def _connection() -> tuple[socket.socket, socket.socket]:
         raise ChildLost(f"no connection can be made: {error}") from None
 
 
-def _spawned(module: str, *arguments: str) -> tuple[Spawned, socket.socket]:
+def _spawned(
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> tuple[Spawned, socket.socket]:
     """A process that runs a module of ours, and this end of its connection; raises ChildLost where there is no room."""
     ours, theirs = _connection()
     with theirs:
         try:
-            return Spawned([module, str(theirs.fileno()), str(os.getpid()), *arguments], theirs), ours
+            return Spawned([module, str(theirs.fileno()), str(os.getpid()), *arguments], theirs, environment), ours
         except OSError as error:
             ours.close()
             raise ChildLost(f"no process can be started: {error}") from None

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from socket import socket
@@ -50,15 +51,17 @@ class Spawned:
     Args:
         arguments: What follows `python -P -m`.
         theirs: The child's end of the connection, which it inherits.
+        environment: What its environment has beside that of this process.
     """
 
-    def __init__(self, arguments: list[str], theirs: socket) -> None:
+    def __init__(self, arguments: list[str], theirs: socket, environment: Mapping[str, str] | None = None) -> None:
         # From this thread, which lives as long as the loop: on Linux the child's end is bound to the thread's.
         self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, a module of ours
             [sys.executable, "-P", "-m", *arguments],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,  # the standard output of this process may be read by the process that started it
+            env={**os.environ, **(environment or {})},
             process_group=0,  # killed together with what it starts
         )
 

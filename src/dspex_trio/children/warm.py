@@ -18,9 +18,10 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from dspex_trio.children.child import end_with, function_named, run_child
 from dspex_trio.children.frames import ANSWER, FAILURE, FREED, HEADER, REPORT, failure, framed
@@ -30,6 +31,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _SWEEP_MS: Final = 20
 _PASSES: Final = 50
 _ENDING: Final = 1.0
+# SIGHUP comes, too, where this process was stopped while the one that started it ended.
+_ENDING_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def main(descriptor: int, parent: int, prepare: str, serve: str) -> None:
@@ -48,12 +51,12 @@ def main(descriptor: int, parent: int, prepare: str, serve: str) -> None:
         connection.sendall(framed(FAILURE, others, names.encode("utf-8", "replace")))
         sys.exit(1)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGTERM, _end)
+    before: dict[int, Any] = {number: signal.signal(number, _end) for number in _ENDING_SIGNALS}
     end_with(parent, signal.SIGTERM)  # no more by SIGKILL, which would leave behind what the children have started
     gc.collect()
     gc.freeze()  # a collection in a child would write to every page that it shares
     connection.sendall(framed(ANSWER, 0, b""))
-    nursery = _Nursery(connection, serve)
+    nursery = _Nursery(connection, serve, before)
     try:
         with suppress(SystemExit):
             nursery.run()
@@ -62,8 +65,13 @@ def main(descriptor: int, parent: int, prepare: str, serve: str) -> None:
     os._exit(0)  # what was prepared for the children is not taken back here
 
 
-def _end(_number: int, _frame: object) -> NoReturn:
-    sys.exit(0)
+_ended: list[int] = []
+
+
+def _end(number: int, _frame: object) -> None:
+    _ended.append(number)
+    if len(_ended) == 1:  # another one does not end the end
+        sys.exit(0)
 
 
 class _Nursery:
@@ -72,9 +80,11 @@ class _Nursery:
     Args:
         connection: Each byte that comes over it carries a descriptor: a child's end of its own connection.
         serve: What children run.
+        handlers: What children do on signals that end this process.
     """
 
-    def __init__(self, connection: socket.socket, serve: str) -> None:
+    def __init__(self, connection: socket.socket, serve: str, handlers: Mapping[int, Any]) -> None:
+        self._handlers = handlers
         self._connection = connection
         self._serve = serve
         self._children: dict[int, int] = {}  # descriptor → pid
@@ -128,7 +138,8 @@ class _Nursery:
 
     def _become_child(self, theirs: int, parent: int) -> NoReturn:
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
             with suppress(OSError):
                 os.setpgid(0, 0)
             end_with(parent)
@@ -152,7 +163,6 @@ class _Nursery:
 
     def kill_all(self) -> None:
         """Kill the children and what they have started, for a second at most."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for pid in self._children.values():
             for kill in (os.killpg, os.kill):  # a program may have moved it to another group
                 with suppress(ProcessLookupError, PermissionError):
